@@ -1,0 +1,60 @@
+"""What a source of images gives: two splits of uint8 images in memory, and what may be done to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with their labels."""
+
+    images: Tensor
+    """(N, C, H, W) uint8"""
+    labels: Tensor
+    """(N,) int64"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Split:
+        """The same images on another device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A training and a test split, and the augmentation that suits their images."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    flip: bool = True
+    """Whether a mirrored image is still an image of its class."""
+    padding: int = 4
+    """Zero pixels around a training image before a random crop of its own size."""
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        channels, height, width = self.train.images.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def normalisation(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel over the training images, (C,) float32, pixels in 0..255."""
+        levels = torch.arange(256, dtype=torch.float64)
+        means, deviations = [], []
+        for channel in self.train.images.unbind(1):
+            share = torch.bincount(channel.flatten().int(), minlength=256).double() / channel.numel()
+            mean = (share * levels).sum()
+            means.append(mean)
+            deviations.append((share * (levels - mean) ** 2).sum().sqrt())
+        # A constant channel carries nothing: leave its scale alone instead of dividing by zero.
+        std = torch.stack(deviations)
+        return torch.stack(means).float(), torch.where(std > 0, std, torch.ones_like(std)).float()

@@ -1,0 +1,92 @@
+"""Method: a distillation loss with its state; and the guard that keeps losses in float32."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sftn.data.loader import Batch
+from sftn.fit import Phase, Schedule
+from sftn.networks.staged import Activations, StagedNet
+from sftn.pair import Pair
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Method(nn.Module, ABC):
+    """A distillation loss with its state.
+
+    `SomeMethod(pair, **hyper_parameters)` builds it; `forward` is the paper's equation, without the weight that the
+    recipe gives it and without cross-entropy and plain KD, which stand once, in `sftn.distill`.
+    """
+
+    summary: ClassVar[str]
+    """One line for `sftn list methods`: the paper it comes from."""
+    reads: ClassVar[str]
+    """What it reads of the networks: logits, embeddings, features, pre-activations …"""
+    copies: int = 1
+    """How many independently cropped copies of each training image it wants in a batch."""
+    flip: bool = True
+    """Whether it tolerates mirrored training images."""
+    batch_statistics: bool = False
+    """Whether the teacher must normalise by the batch's own statistics instead of its running ones."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__()
+        self.pair = pair
+
+    @abstractmethod
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            student: activations of the student, stages aligned with the teacher's.
+            teacher: activations of the teacher; no gradient reaches it.
+            batch: labels and index have B rows; activations have B rows, or B·V where `views` makes V of each image.
+        """
+
+    def views(self, images: Tensor) -> Tensor:
+        """(B·copies, C, H, W) -> (B·V, C, H, W), the V views of an image side by side, the image itself first."""
+        return images
+
+    def warmup(self, student: StagedNet, teacher: StagedNet, schedule: Schedule) -> Phase | None:
+        """What is trained before the main phase, if anything; `schedule` is the main phase's."""
+        return None
+
+    def trains(self) -> list[nn.Module]:
+        """The modules of this method that the main phase trains."""
+        return [self]
+
+
+def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
+    """Let a function of tensors compute in float32 (or float64, if it is given that), whatever autocast says."""
+
+    @functools.wraps(loss)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next((value.device.type for value in _tensors((args, kwargs))), "cpu")
+        with torch.autocast(device, enabled=False):
+            return loss(*_raised(args), **_raised(kwargs))  # type: ignore[arg-type]
+
+    return wrapper
+
+
+def _tensors(tree: object) -> list[Tensor]:
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    return [leaf for branch in tree for leaf in _tensors(branch)] if isinstance(tree, (tuple, list)) else []
+
+
+def _raised(tree: object) -> object:
+    if isinstance(tree, Tensor):
+        return tree.float() if tree.dtype in (torch.float16, torch.bfloat16) else tree
+    if isinstance(tree, dict):
+        return {key: _raised(value) for key, value in tree.items()}
+    return type(tree)(_raised(value) for value in tree) if type(tree) in (tuple, list) else tree  # type: ignore[call-arg]
