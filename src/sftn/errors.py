@@ -1,4 +1,4 @@
-"""The one error that a person can mend: it becomes one line on stderr and exit code 2."""
+"""The error that a person can mend, one line on stderr and exit code 2; and the end that a person asked for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from collections.abc import Iterable
 
 class InputError(ValueError):
     """Something given from outside is wrong; the message names the thing and the remedy, in one line."""
+
+
+class Stopped(Exception):
+    """Training was asked to stop and has saved its state; `signal` is the number of what asked."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -22,6 +22,7 @@ class Resize(nn.Module):
         return F.interpolate(feature, self.size, mode="bilinear", align_corners=False)
 
     def extra_repr(self) -> str:
+        """Show the size."""
         return f"size={self.size}"
 
 
