@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -58,3 +60,35 @@ class Dataset:
         # A constant channel carries nothing: leave its scale alone instead of dividing by zero.
         std = torch.stack(deviations)
         return torch.stack(means).float(), torch.where(std > 0, std, torch.ones_like(std)).float()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a source is asked for."""
+
+    path: str = ""
+    """What follows the colon of the data set's name."""
+    data_dir: Path | None = None
+    """Where the person says that the files are."""
+    size: int | None = None
+    """Height and width of the images; None for the source's own."""
+    download: bool = False
+    """Whether missing files may be fetched."""
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """SHA-256 (hex) over the shapes, pixels and labels of both splits: equal for the same data, whatever its name."""
+    digest = hashlib.sha256()
+    for split in (dataset.train, dataset.test):
+        for tensor in (split.images, split.labels):
+            digest.update(f"{tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def held_out(names: list[str], count: int) -> set[int]:
+    """Which `count` of the `names` are put aside for testing: those whose SHA-256 is smallest.
+
+    A hash needs no random generator, so that the choice depends neither on a library's version nor on the order.
+    """
+    return set(sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())[:count])

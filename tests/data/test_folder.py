@@ -1,0 +1,210 @@
+"""One folder a class: splits, decoding, and everything that can be wrong with a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sftn.data import fingerprint, folder, load
+from sftn.data.folder import decode
+from sftn.errors import InputError
+
+
+def paint(path: Path, value: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
+    """An image of one colour, lossless."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value if mode == "L" else (value, 255 - value, 7)).save(path)
+
+
+def fill(root: Path, classes: Iterable[str] = ("cat", "dog"), each: int = 5) -> Path:
+    for label, name in enumerate(classes):
+        for i in range(each):
+            paint(root / name / f"{i}.png", 100 * label + i)
+    return root
+
+
+def values(images: torch.Tensor) -> list[int]:
+    """The red level that `paint` gave each image."""
+    assert (images[:, 0] == images[:, 0, :1, :1]).all()
+    return images[:, 0, 0, 0].tolist()
+
+
+def refused(root: Path, match: str, **options: int) -> str:
+    with pytest.raises(InputError, match=match) as error:
+        load(f"folder:{root}", **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", ["test", "val", "validation"])
+def test_given_splits_are_kept(name, tmp_path):
+    fill(tmp_path / "train", ("b", "a", "c"), 3)
+    paint(tmp_path / name / "c" / "x.png", 50)
+    paint(tmp_path / name / "a" / "y.png", 60)
+    dataset = load(f"folder:{tmp_path}")
+    assert dataset.classes == ("a", "b", "c")
+    assert dataset.image == (3, 32, 32)
+    assert values(dataset.train.images) == [100, 101, 102, 0, 1, 2, 200, 201, 202]
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert values(dataset.test.images) == [60, 50]
+    assert dataset.test.labels.tolist() == [0, 2]
+    assert (dataset.flip, dataset.padding) == (True, 4)
+
+
+def test_test_goes_before_val(tmp_path):
+    fill(tmp_path / "train")
+    fill(tmp_path / "val", each=2)
+    fill(tmp_path / "test", each=1)
+    assert len(load(f"folder:{tmp_path}").test) == 2
+
+
+def test_a_folder_without_splits_is_parted_by_the_hash_of_the_names(tmp_path):
+    fill(tmp_path / "one", ("cat", "train"), 10)
+    paint(tmp_path / "one" / "cat" / "notes.txt.png", 77)
+    (tmp_path / "one" / "cat" / "notes.txt").write_text("no image")
+    (tmp_path / "one" / ".hidden").mkdir()
+    dataset = load(f"folder:{tmp_path / 'one'}")
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+    names = sorted((f"train/{i}.png" for i in range(10)), key=lambda name: hashlib.sha256(name.encode()).digest())
+    kept = {100 + int(name[6]) for name in names[:2]}
+    assert set(values(dataset.test.images)[2:]) == kept
+    together = sorted(values(dataset.train.images) + values(dataset.test.images))
+    assert together == sorted([*range(10), 77, *range(100, 110)])
+    # Neither the place nor the order in which the files were made matters.
+    fill(tmp_path / "two", ("train",), 0)
+    for i in reversed(range(10)):
+        paint(tmp_path / "two" / "train" / f"{i}.png", 100 + i)
+    paint(tmp_path / "two" / "cat" / "notes.txt.png", 77)
+    for i in range(10):
+        paint(tmp_path / "two" / "cat" / f"{i}.png", i)
+    assert fingerprint(load(f"folder:{tmp_path / 'two'}")) == fingerprint(dataset)
+
+
+def test_images_may_lie_deeper_as_in_tiny_imagenet(tmp_path):
+    for name in ("n01", "n02"):
+        for i in range(3):
+            paint(tmp_path / "train" / name / "images" / f"{i}.png", i)
+        paint(tmp_path / "val" / name / "images" / "0.png", 9)
+    dataset = load(f"folder:{tmp_path}", size=16)
+    assert dataset.image == (3, 16, 16)
+    assert dataset.padding == 2
+    assert (len(dataset.train), len(dataset.test)) == (6, 2)
+
+
+def test_a_relative_path_may_lie_in_data_dir(tmp_path):
+    fill(tmp_path / "pets")
+    assert len(load("folder:pets", data_dir=tmp_path).train) == 8
+
+
+@pytest.mark.parametrize("high", [False, True])
+def test_the_shorter_side_is_resized_and_the_centre_kept(high, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (48, 16, 3) if high else (16, 48, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "a.png")
+    whole = image.resize((32, 96) if high else (96, 32), Image.Resampling.BILINEAR)
+    centre = whole.crop((0, 32, 32, 64) if high else (32, 0, 64, 32))
+    made = decode(tmp_path / "a.png", 32).astype(int)
+    # Pillow rounds between its two passes, and which one goes first depends on the sizes: one level at most.
+    assert np.abs(made - np.asarray(centre).transpose(2, 0, 1)).max() <= 1
+
+
+def test_an_image_of_the_right_size_keeps_its_pixels(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(decode(tmp_path / "a.png", 32), pixels.transpose(2, 0, 1))
+
+
+def test_a_large_jpeg_comes_out_as_a_slow_reduction_would(tmp_path):
+    ramp = np.linspace(0, 255, 512).astype(np.uint8)
+    Image.fromarray(np.stack([np.tile(ramp, (512, 1))] * 3, 2)).save(tmp_path / "a.jpg", quality=95)
+    expected = np.tile(ramp.reshape(32, 16).mean(1), (32, 1))
+    assert np.abs(decode(tmp_path / "a.jpg", 32)[0] - expected).max() < 4
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3  # the camera was upside down
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    assert decode(tmp_path / "a.png", 8)[0, :, 0].tolist() == [0] * 4 + [255] * 4
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "CMYK"])
+def test_every_kind_of_image_becomes_rgb(mode, tmp_path):
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode).save(path)
+    assert (decode(path, 8) > 250).all()
+
+
+def test_a_grey_image_has_three_equal_channels(tmp_path):
+    paint(tmp_path / "a.png", 93, mode="L")
+    assert decode(tmp_path / "a.png", 8).tolist() == np.full((3, 8, 8), 93).tolist()
+
+
+def test_sixteen_bits_are_refused_rather_than_clipped(tmp_path):
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="8 bits"):
+        decode(tmp_path / "a.png", 8)
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "truncated", "eps"])
+def test_an_unreadable_image_is_named(kind, tmp_path):
+    fill(tmp_path)
+    bad = tmp_path / "dog" / "bad.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(bad)
+    whole = bad.read_bytes()
+    bad.write_bytes(
+        {"text": b"hello", "empty": b"", "truncated": whole[: len(whole) // 2], "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n"}[
+            kind
+        ]
+    )
+    assert str(bad) in refused(tmp_path, "no readable image")
+
+
+@pytest.mark.parametrize("pixels", [33 * 33, 64 * 64])
+def test_a_huge_image_is_refused_before_it_is_decoded(pixels, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 32 * 32)
+    fill(tmp_path)
+    side = int(pixels**0.5)
+    paint(tmp_path / "dog" / "huge.png", 1, (side, side))
+    assert "huge.png" in refused(tmp_path, "is huge")
+
+
+def test_a_strip_does_not_blow_up(tmp_path):
+    paint(tmp_path / "a.png", 10, (200_000, 1))
+    assert decode(tmp_path / "a.png", 32).shape == (3, 32, 32)
+
+
+def test_wrong_folders_are_refused(tmp_path):
+    refused(tmp_path / "absent", "is no folder")
+    refused(tmp_path, "has no folders")
+    fill(tmp_path / "one", ("cat",))
+    assert "2 folders" in refused(tmp_path / "one", "1 class")
+    fill(tmp_path / "hollow")
+    (tmp_path / "hollow" / "eel").mkdir()
+    assert str(tmp_path / "hollow" / "eel") in refused(tmp_path / "hollow", "has no images")
+    fill(tmp_path / "single")
+    paint(tmp_path / "single" / "eel" / "0.png", 3)
+    assert "eel" in refused(tmp_path / "single", "has one image")
+    fill(tmp_path / "more" / "train")
+    fill(tmp_path / "more" / "test", ("cat", "eel"))
+    assert "eel" in refused(tmp_path / "more", "lacks")
+    fill(tmp_path / "good")
+    refused(tmp_path / "good", "size 0", size=0)
+    with pytest.raises(InputError, match="folder:PATH"):
+        load("folder:")
+
+
+def test_more_than_the_memory_bound_is_refused_before_decoding(tmp_path, monkeypatch):
+    fill(tmp_path)
+    paint(tmp_path / "cat" / "bad.png", 0)
+    (tmp_path / "cat" / "bad.png").write_bytes(b"never looked at")
+    monkeypatch.setattr(folder, "LARGEST", 11 * 3 * 16 * 16 - 1)
+    refused(tmp_path, "choose a smaller size", size=16)
