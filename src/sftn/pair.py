@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,8 +19,8 @@ Alignment: TypeAlias = tuple[tuple[int, int], ...]
 class Pair:
     """What is known of a teacher and a student before training.
 
-    `teacher.features[k]` and `student.features[k]` belong together, whatever the networks' numbers of stages: everything
-    here and everything that a method is given has been aligned.
+    `teacher.features[k]` and `student.features[k]` belong together, whatever the networks' numbers of stages:
+    everything here and everything that a method is given has been aligned.
     """
 
     teacher: Shapes
@@ -86,7 +87,7 @@ def _check(alignment: Alignment, student: StagedNet, teacher: StagedNet) -> None
                 f"student stage {s + 1} cannot be aligned with teacher stage {t + 1}: "
                 f"{student.name} has {len(student.stages)} stages and {teacher.name} has {len(teacher.stages)}"
             )
-    for before, after in zip(alignment, alignment[1:]):
+    for before, after in itertools.pairwise(alignment):
         if before[0] >= after[0] or before[1] >= after[1]:
             raise InputError("the alignment must go forwards in both networks: order its pairs by stage")
 

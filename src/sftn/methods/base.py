@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ class Method(nn.Module, ABC):
     """How many independently cropped copies of each training image it wants in a batch."""
     flip: bool = True
     """Whether it tolerates mirrored training images."""
+    needs_index: ClassVar[bool] = False
+    """Whether it must know which training images a batch holds."""
     batch_statistics: bool = False
     """Whether the teacher must normalise by the batch's own statistics instead of its running ones."""
 
@@ -69,24 +71,33 @@ def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(loss)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        device = next((value.device.type for value in _tensors((args, kwargs))), "cpu")
-        with torch.autocast(device, enabled=False):
-            return loss(*_raised(args), **_raised(kwargs))  # type: ignore[arg-type]
+        with torch.autocast(_device((args, kwargs)) or "cpu", enabled=False):
+            given: Any = _raised(args)
+            named: Any = _raised(kwargs)
+            return loss(*given, **named)
 
     return wrapper
 
 
-def _tensors(tree: object) -> list[Tensor]:
+def applied(module: nn.Module, feature: Tensor) -> Tensor:
+    """`module(feature)`: a half-precision feature in the module's own precision, unless autocast sees to it."""
+    if torch.is_autocast_enabled(feature.device.type):
+        return module(feature)
+    return module(feature.to(next(module.parameters(), feature).dtype))
+
+
+def _device(tree: Any) -> str:
+    """The kind of device that the first tensor in a nest of arguments is on."""
     if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, dict):
-        tree = tuple(tree.values())
-    return [leaf for branch in tree for leaf in _tensors(branch)] if isinstance(tree, (tuple, list)) else []
+        return tree.device.type
+    branches = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, (tuple, list)) else ()
+    return next((found for found in map(_device, branches) if found), "")
 
 
-def _raised(tree: object) -> object:
+def _raised(tree: Any) -> Any:
+    """A nest of arguments with its half-precision tensors in float32."""
     if isinstance(tree, Tensor):
         return tree.float() if tree.dtype in (torch.float16, torch.bfloat16) else tree
     if isinstance(tree, dict):
         return {key: _raised(value) for key, value in tree.items()}
-    return type(tree)(_raised(value) for value in tree) if type(tree) in (tuple, list) else tree  # type: ignore[call-arg]
+    return type(tree)(map(_raised, tree)) if type(tree) in (tuple, list) else tree

@@ -1,0 +1,49 @@
+"""FitNet: a hint from the middle of the teacher (Romero et al., 2015, FitNets: Hints for Thin Deep Nets)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from sftn.data.loader import Batch
+from sftn.errors import InputError
+from sftn.methods.base import Method, applied, in_float32
+from sftn.networks.connector import connector
+from sftn.networks.staged import Activations
+from sftn.pair import Pair
+
+
+@in_float32
+def hint_loss(connected: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error between the connected student's feature and the teacher's, both (B, C, H, W): a scalar."""
+    return F.mse_loss(connected, teacher)
+
+
+class FitNet(Method):
+    """FitNet (equation 3): the student's feature, through a connector, equals the teacher's.
+
+    The paper trains the hint first and the classifier afterwards; RepDistiller, whose numbers people compare with, adds
+    the hint to the objective from the start, and so does this. The connector is a convolution, batch norm and ReLU.
+
+    Args:
+        pair: the networks; any map sizes.
+        stage: which stage gives the hint, counted from 1; the last one where there are fewer.
+
+    Raises:
+        InputError: `stage` is below 1.
+    """
+
+    summary = "FitNets: Hints for Thin Deep Nets (Romero et al., ICLR 2015)"
+    reads = "the feature of one stage"
+
+    def __init__(self, pair: Pair, *, stage: int = 2) -> None:
+        super().__init__(pair)
+        if stage < 1:
+            raise InputError(f"fitnet's stage {stage} is not there: stages count from 1")
+        self.stage = min(stage, len(pair.student.features)) - 1
+        self.connector = connector(pair.student.features[self.stage], pair.teacher.features[self.stage])
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        """The hint's mean squared error, a scalar."""
+        connected = applied(self.connector, student.features[self.stage])
+        return hint_loss(connected, teacher.features[self.stage].detach())

@@ -1,0 +1,146 @@
+"""FT: the teacher paraphrased, the student translated (Kim et al., 2018, Paraphrasing Complex Network)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sftn.data.loader import Batch
+from sftn.errors import InputError
+from sftn.fit import Phase, Schedule
+from sftn.methods.at import attention, same_size
+from sftn.methods.base import Method, applied, in_float32
+from sftn.networks.staged import Activations, StagedNet
+from sftn.pair import Pair
+
+
+@in_float32
+def factor_loss(student: Tensor, teacher: Tensor, p1: float = 2, p2: float = 1) -> Tensor:
+    """Mean of |difference|^p2 of the two factors' maps, each the channels' mean of |factor|^p1 brought to length 1.
+
+    The paper brings whole factors to length 1; RepDistiller, and this, the maps of their channels' means.
+
+    Args:
+        student: (B, K, H, W), the translator's factor.
+        teacher: (B, K', H', W'), the paraphraser's; the larger map is averaged down to the smaller.
+        p1: the power of an activation.
+        p2: the power of a difference.
+    """
+    student, teacher = same_size(student, teacher)
+    return (attention(student, p1) - attention(teacher, p1)).abs().pow(p2).mean()
+
+
+@in_float32
+def reconstruction_loss(reconstruction: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error of the paraphraser's output, both (B, C, H, W): a scalar."""
+    return F.mse_loss(reconstruction, teacher)
+
+
+class Paraphraser(nn.Module):
+    """An autoencoder of the teacher's feature: (B, C, H, W) -> a factor (B, K, H, W) -> (B, C, H, W); no batch norm."""
+
+    def __init__(self, channels: int, factors: int) -> None:
+        super().__init__()
+        self.encoder = _convolutions(nn.Conv2d, channels, channels, factors, factors)
+        self.decoder = _convolutions(nn.ConvTranspose2d, factors, factors, channels, channels)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """The reconstruction."""
+        return self.decoder(self.encoder(feature))
+
+
+class Translator(nn.Module):
+    """(B, C, H, W), the student's feature -> (B, K, H, W), its factor; with batch norm."""
+
+    def __init__(self, channels: int, factors: int) -> None:
+        super().__init__()
+        self.encoder = _convolutions(nn.Conv2d, channels, channels, factors, factors, norm=True)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """The factor."""
+        return self.encoder(feature)
+
+
+class FT(Method):
+    """Factor transfer on the last stage's feature: a paraphraser trained first, then a translator with the student.
+
+    The first stage takes 30 of 240 epochs at a learning rate of 0.01. RepDistiller has 0.01 there for ResNet, WRN,
+    MobileNet and ShuffleNet students and 0.05 for VGG's.
+
+    Args:
+        pair: the networks; any map sizes.
+        k: the paraphrase rate, the factor's channels over the teacher's.
+        p1: the power of an activation in the loss.
+        p2: the power of a difference in the loss.
+        epochs: length of the first stage where the main phase takes 240.
+        lr: learning rate of the first stage.
+
+    Raises:
+        InputError: `k` is not positive.
+    """
+
+    summary = "Paraphrasing Complex Network: Network Compression via Factor Transfer (Kim et al., NeurIPS 2018)"
+    reads = "the feature of the last stage"
+
+    def __init__(
+        self, pair: Pair, *, k: float = 0.5, p1: float = 2, p2: float = 1, epochs: int = 30, lr: float = 0.01
+    ) -> None:
+        super().__init__(pair)
+        if k <= 0:
+            raise InputError(f"ft's paraphrase rate k is {k}: give one above 0, such as 0.5")
+        self.p1, self.p2 = p1, p2
+        self.epochs, self.lr = epochs, lr
+        theirs, ours = pair.teacher.features[-1][0], pair.student.features[-1][0]
+        factors = max(1, int(theirs * k))
+        self.paraphraser = Paraphraser(theirs, factors)
+        self.translator = Translator(ours, factors)
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        """The factors' loss, a scalar."""
+        with torch.no_grad():
+            theirs = applied(self.paraphraser.encoder, teacher.features[-1])
+        return factor_loss(applied(self.translator, student.features[-1]), theirs, self.p1, self.p2)
+
+    def trains(self) -> list[nn.Module]:
+        """The translator: the paraphraser has been trained before."""
+        return [self.translator]
+
+    def warmup(self, student: StagedNet, teacher: StagedNet, schedule: Schedule) -> Phase:
+        """The first stage, 30 of 240 epochs at a constant learning rate; the student has no part in it."""
+        task = ReconstructionWarmup(teacher, self)
+        return Phase("ft", task, (self.paraphraser,), schedule.warmup(self.epochs, lr=self.lr))
+
+
+class ReconstructionWarmup(nn.Module):
+    """The task of the first stage: the paraphraser learns to rebuild the teacher's feature."""
+
+    def __init__(self, teacher: StagedNet, method: FT) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.method = method
+
+    def forward(self, images: Tensor, labels: Tensor, index: Tensor) -> dict[str, Tensor]:
+        """A batch -> its `loss`."""
+        _, stage = self.method.pair.alignment[-1]
+        with torch.no_grad():
+            feature = self.teacher.activations(images).features[stage]
+        return {"loss": reconstruction_loss(applied(self.method.paraphraser, feature), feature)}
+
+
+def _convolutions(
+    layer: type[nn.Conv2d] | type[nn.ConvTranspose2d], *channels: int, norm: bool = False
+) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for source, target in pairwise(channels):
+        convolution = layer(source, target, 3, padding=1)
+        if norm and convolution.bias is not None:
+            # Before batch norm a bias changes nothing, but rounding: at zero, a dead feature stays exactly zero,
+            # where three batch norms in a row would blow up the noise (and its gradient) by 316 each.
+            nn.init.zeros_(convolution.bias)
+        # The empty place keeps RepDistiller's numbering: convolutions at 0, 3 and 6 with or without batch norm.
+        layers += [convolution, nn.BatchNorm2d(target) if norm else nn.Identity()]
+        layers.append(nn.LeakyReLU(0.1, inplace=True))
+    return nn.Sequential(*layers)

@@ -1,0 +1,55 @@
+"""PKT: the odds that one image picks another as its neighbour (Passalis & Tefas, 2018)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sftn.data.loader import Batch
+from sftn.methods.base import Method, in_float32
+from sftn.networks.staged import Activations
+from sftn.pair import Pair
+
+
+def neighbours(rows: Tensor, eps: float) -> Tensor:
+    """(B, D) -> (B, B): cosine similarities shifted into 0..1, each row summing to 1."""
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    # Divided by infinity, a row that is all zero stays zero and gets no gradient of the size 1/eps.
+    unit = rows / (length + eps).where(length > 0, torch.inf)
+    similarity = (unit @ unit.T + 1) / 2
+    return similarity / similarity.sum(1, keepdim=True)
+
+
+@in_float32
+def transfer_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
+    """KL(teacher ‖ student) of the neighbours' probabilities, the mean over B² pairs where the paper has the sum.
+
+    Args:
+        student: (B, D)
+        teacher: (B, D')
+        eps: keeps lengths and probabilities from zero.
+    """
+    theirs = neighbours(teacher, eps)
+    return (theirs * ((theirs + eps) / (neighbours(student, eps) + eps)).log()).mean()
+
+
+class PKT(Method):
+    """Probabilistic knowledge transfer between the embeddings, with the cosine kernel.
+
+    As in RepDistiller, each image also counts as its own neighbour, and the embeddings' widths may differ.
+
+    Args:
+        pair: the networks; embeddings of any width.
+        eps: keeps lengths and probabilities from zero.
+    """
+
+    summary = "Learning Deep Representations with Probabilistic Knowledge Transfer (Passalis & Tefas, ECCV 2018)"
+    reads = "the embedding"
+
+    def __init__(self, pair: Pair, *, eps: float = 1e-7) -> None:
+        super().__init__(pair)
+        self.eps = eps
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        """The divergence, a scalar."""
+        return transfer_loss(student.embedding, teacher.embedding.detach(), self.eps)

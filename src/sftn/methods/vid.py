@@ -1,0 +1,82 @@
+"""VID: how much of the teacher the student can predict (Ahn et al., 2019, Variational Information Distillation)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sftn.data.loader import Batch
+from sftn.errors import InputError
+from sftn.methods.at import same_size
+from sftn.methods.base import Method, applied, in_float32
+from sftn.networks.staged import Activations
+from sftn.pair import Pair
+
+
+@in_float32
+def information_loss(mean: Tensor, teacher: Tensor, log_scale: Tensor, eps: float = 1e-5) -> Tensor:
+    """Negative log-likelihood of the teacher under a Gaussian, without its constant, the mean over all elements.
+
+    Args:
+        mean: (B, C, H, W), what the student predicts.
+        teacher: (B, C, H, W)
+        log_scale: (C,); a channel's variance is softplus(log_scale) + eps.
+        eps: the least variance.
+    """
+    variance = F.softplus(log_scale) + eps
+    error = (mean - teacher).square().mean((0, 2, 3))
+    return 0.5 * (error / variance + variance.log()).mean()
+
+
+class Predictor(nn.Module):
+    """Three 1×1 convolutions that predict a teacher's feature of C' channels from a student's of C."""
+
+    def __init__(self, source: int, target: int, variance: float, eps: float) -> None:
+        super().__init__()
+        self.regressor = nn.Sequential(
+            nn.Conv2d(source, target, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(target, target, 1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(target, target, 1, bias=False),
+        )
+        self.log_scale = nn.Parameter(torch.full((target,), math.log(math.expm1(variance - eps))))
+        self.eps = eps
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, C', H', W') -> a scalar; the larger map is averaged down to the smaller."""
+        student, teacher = same_size(student, teacher)
+        return information_loss(applied(self.regressor, student), teacher, self.log_scale, self.eps)
+
+
+class VID(Method):
+    """Variational information distillation, summed over the stages; the variances are trained.
+
+    Follows RepDistiller: three convolutions as wide as the teacher, no batch norm in between, no term for the logits.
+
+    Args:
+        pair: the networks; any map sizes.
+        variance: of every channel before training.
+        eps: the least variance.
+
+    Raises:
+        InputError: `variance` is not above `eps`, or `eps` is not positive.
+    """
+
+    summary = "Variational Information Distillation for Knowledge Transfer (Ahn et al., CVPR 2019)"
+    reads = "the features of all stages"
+
+    def __init__(self, pair: Pair, *, variance: float = 5.0, eps: float = 1e-5) -> None:
+        super().__init__(pair)
+        if not 0 < eps < variance:
+            raise InputError(f"vid's eps {eps} must lie between 0 and its first variance {variance}")
+        stages = zip(pair.student.features, pair.teacher.features)
+        self.stages = nn.ModuleList(Predictor(ours[0], theirs[0], variance, eps) for ours, theirs in stages)
+
+    def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
+        """The sum of the stages' losses, a scalar."""
+        stages = zip(self.stages, student.features, teacher.features)
+        return torch.stack([predictor(ours, theirs.detach()) for predictor, ours, theirs in stages]).sum()

@@ -1,0 +1,91 @@
+import math
+
+import pytest
+import torch
+
+from sftn.methods.pkt import PKT, transfer_loss
+
+from .golden import (
+    CASES,
+    DTYPES,
+    HOSTILE,
+    activations,
+    assert_golden,
+    assert_round_trip,
+    assert_survives,
+    batch,
+    leaf,
+    load,
+    pair,
+)
+
+
+def slow(student, teacher, eps):
+    """Cosine similarities (c + 1) / 2, each row ÷ its sum; the mean of p·log(p / q)."""
+
+    def odds(rows):
+        unit = [[value / (math.hypot(*row) + eps) for value in row] for row in rows]
+        kernel = [[(sum(a * b for a, b in zip(x, y)) + 1) / 2 for y in unit] for x in unit]
+        return [[value / sum(row) for value in row] for row in kernel]
+
+    pairs = [both for p, q in zip(odds(teacher), odds(student)) for both in zip(p, q)]
+    return sum(p * math.log((p + eps) / (q + eps)) for p, q in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_golden(case, dtype):
+    golden = load(case, "pkt", dtype)
+    method = PKT(pair(case))
+    student, teacher = activations(method.pair.student, 1), activations(method.pair.teacher, 1)
+    embedding = leaf(golden["student_embedding"])
+    student, teacher = student._replace(embedding=embedding), teacher._replace(embedding=golden["teacher_embedding"])
+    loss = method(student, teacher, batch(1))
+    loss.backward()
+    assert_golden(loss, golden["loss"], dtype)
+    assert_golden(embedding.grad, golden["grad_student"], dtype)
+
+
+@pytest.mark.parametrize("eps", [1e-7, 1e-2])
+def test_slow_reference(eps):
+    draw = torch.Generator().manual_seed(0)
+    student = torch.randn(5, 3, dtype=torch.float64, generator=draw)
+    teacher = torch.randn(5, 6, dtype=torch.float64, generator=draw)
+    expected = slow(student.tolist(), teacher.tolist(), eps)
+    assert transfer_loss(student, teacher, eps).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_only_directions_matter():
+    draw = torch.Generator().manual_seed(1)
+    student, teacher = torch.randn(2, 6, 8, dtype=torch.float64, generator=draw)
+    lengths = torch.rand(6, 1, dtype=torch.float64, generator=draw) + 0.5
+    rotation, _ = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64, generator=draw))
+    torch.testing.assert_close(
+        transfer_loss(student * lengths, teacher), transfer_loss(student, teacher), rtol=1e-5, atol=0
+    )
+    assert transfer_loss(teacher @ rotation, teacher).item() == pytest.approx(0, abs=1e-15)
+    assert transfer_loss(student, teacher) > 0
+
+
+def test_a_row_that_is_all_zero_is_as_far_from_all_and_gets_no_gradient():
+    student, teacher = torch.randn(2, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    student[0] = 0
+    expected = slow(student.tolist(), teacher.tolist(), 1e-7)
+    student = leaf(student)
+    loss = transfer_loss(student, teacher)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    assert not student.grad[0].any()
+    assert 0 < student.grad.abs().max() < 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_activations(kind, dtype, size):
+    assert_survives(PKT(pair("halved")), kind, dtype, size)
+
+
+def test_state_round_trip():
+    assert not PKT(pair("doubled")).state_dict()
+    assert_round_trip(PKT(pair("doubled")), PKT(pair("doubled")))
