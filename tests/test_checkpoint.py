@@ -43,6 +43,10 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def runs(tmp_path: Path) -> dict[str, Run]:
     """A run of each kind; the teacher that the students need is trained on the way."""
     data = tiny.dataset()
@@ -67,7 +71,12 @@ def test_an_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path) -
     expected = train(run, data, whole, say=lambda _: None)
     broken = tmp_path / "broken"
     runs(broken)
-    for at, act, error in ((2, crash, ConnectionError), (3, terminate, Stopped), (1, crash, ConnectionError)):
+    for at, act, error in (
+        (2, crash, ConnectionError),
+        (3, terminate, Stopped),
+        (1, interrupt, Stopped),
+        (1, crash, ConnectionError),
+    ):
         with pytest.raises(error):
             train(run, data, broken, watcher=Bomb(at, act), checkpoint_seconds=0.0, say=lambda _: None)
     found = train(run, data, broken, say=lambda _: None)

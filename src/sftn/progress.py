@@ -73,7 +73,7 @@ class Display:
         note += f", {row['images_per_second']:.0f} images/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=self._epoch * self._steps, note=note)
-        elif time.monotonic() - self._spoke >= self.seconds or self._epoch == self._epochs:
+        elif time.monotonic() - self._spoke >= self.seconds:
             self._spoke = time.monotonic()
             left = (self._epochs - self._epoch) * row["seconds"]
             line = f"  {row['phase']} epoch {self._epoch}/{self._epochs}: {note}, {_duration(left)} left"

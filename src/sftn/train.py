@@ -67,7 +67,8 @@ def train(
     fabric = make_fabric(device, run.precision)
     torch.manual_seed(run.seed)
     network = _build(run.network, dataset)
-    phases, state, copies, flip = _plan(run, network, dataset, out)
+    teacher = None if run.teacher is None else load_teacher(run.teacher, dataset, out)
+    phases, state, copies, flip = _plan(run, network, dataset, teacher)
     checkpoints = Checkpoints(folder, state, seconds=checkpoint_seconds, say=say)
     loader = Loader(
         dataset.train,
@@ -137,15 +138,27 @@ def result(folder: Path, run: Run) -> dict[str, Any] | None:
     return record
 
 
-def _plan(run: Run, network: StagedNet, dataset: Dataset, out: Path) -> tuple[list[Phase], nn.Module, int, bool]:
+def check(run: Run, dataset: Dataset) -> None:
+    """Build what a run would train and drop it, so that what cannot work is said before anything is trained.
+
+    Raises:
+        InputError: the networks cannot be aligned, or lack what a method needs, or an option is out of range.
+    """
+    teacher = None if run.teacher is None else _build(run.teacher.network, dataset)
+    _plan(run, _build(run.network, dataset), dataset, teacher)
+
+
+def _plan(
+    run: Run, network: StagedNet, dataset: Dataset, teacher: StagedNet | None
+) -> tuple[list[Phase], nn.Module, int, bool]:
     """The phases of a run, the modules whose state they change, and what they ask of the loader: copies and flips."""
     task: nn.Module
-    if run.teacher is not None:
+    if teacher is not None:
         if run.objective is None:
             raise InputError("a run with a teacher needs an objective")
         task = Distiller(
             network,
-            load_teacher(run.teacher, dataset, out),
+            teacher,
             run.objective,
             dataset.image,
             labels=dataset.train.labels,

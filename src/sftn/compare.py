@@ -1,0 +1,225 @@
+"""Compare: a student alone, from a standard teacher and from a student-friendly one, over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from sftn.checkpoint import write_atomically
+from sftn.data.dataset import Dataset
+from sftn.fit import Watcher
+from sftn.run import FORMAT, Run, write_json
+from sftn.train import train
+
+ALONE, STANDARD, FRIENDLY = "alone", "standard", "friendly"
+"""The three ways to a student: without a teacher, from a standard one, from a student-friendly one."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A column of the comparison: which student, or which teacher."""
+
+    role: str
+    """"teacher" or "student"."""
+    way: str
+    """ALONE, STANDARD or FRIENDLY."""
+    method: str = "-"
+
+
+def arms(teacher: Run, friendly: Run, student: Run, objectives: Sequence[Any]) -> list[tuple[Arm, Run]]:
+    """The runs of one seed, teachers before the students that need them.
+
+    Args:
+        teacher: the standard teacher.
+        friendly: the student-friendly one.
+        student: the student alone.
+        objectives: by what the student is distilled (`sftn.distill.Objective`).
+    """
+    listed = [
+        (Arm("student", ALONE), student),
+        (Arm("teacher", STANDARD), teacher),
+        (Arm("teacher", FRIENDLY), friendly),
+    ]
+    for objective in objectives:
+        for way, source in ((STANDARD, teacher), (FRIENDLY, friendly)):
+            run = replace(student, teacher=source, objective=objective)
+            listed.append((Arm("student", way, objective.name), run))
+    return listed
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Accuracies of the last epoch in percent, by arm, one a seed."""
+
+    title: str
+    accuracies: dict[Arm, list[float]]
+    best: dict[Arm, list[float]]
+    """The best epoch's, for those who report that one."""
+
+    def methods(self) -> list[str]:
+        """The methods that were compared."""
+        return list(dict.fromkeys(arm.method for arm in self.accuracies if arm.method != "-"))
+
+    def subtitle(self) -> str:
+        """What the numbers are."""
+        seeds = max(len(values) for values in self.accuracies.values())
+        return f"test accuracy in %, last epoch, mean ± std of {seeds} seed{'s' if seeds > 1 else ''}"
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """The cells of the table, its header first; a row a method."""
+        return [
+            ("", "standard teacher", "student-friendly teacher", "difference"),
+            ("teacher itself", *self._cells("teacher", "-")),
+            ("student alone", spread(self.accuracies[Arm("student", ALONE)]), "", ""),
+            *((f"student by {method}", *self._cells("student", method)) for method in self.methods()),
+        ]
+
+    def table(self) -> Table:
+        """For a terminal."""
+        header, *rows = self.rows()
+        table = Table(title=f"{self.title}\n{self.subtitle()}")
+        for column in header:
+            table.add_column(column, justify="left" if not column else "right")
+        for row in rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """For comparison.md."""
+        header, *rows = ["| " + " | ".join(row) + " |" for row in self.rows()]
+        return "\n".join(
+            [
+                f"**{self.title}**",
+                "",
+                self.subtitle(),
+                "",
+                header,
+                "|---|---:|---:|---:|",
+                *rows,
+                "",
+                *self.verdict(),
+                "",
+            ]
+        )
+
+    def _cells(self, role: str, method: str) -> tuple[str, str, str]:
+        standard = self.accuracies[Arm(role, STANDARD, method)]
+        friendly = self.accuracies[Arm(role, FRIENDLY, method)]
+        gaps = [f - s for s, f in zip(standard, friendly)]
+        return spread(standard), spread(friendly), spread(gaps, sign=True)
+
+    def verdict(self) -> list[str]:
+        """A sentence a method on what was measured, whichever way it falls."""
+        return [verdict(method, *self._three(method)) for method in self.methods()]
+
+    def _three(self, method: str) -> tuple[list[float], list[float], list[float]]:
+        return (
+            self.accuracies[Arm("student", ALONE)],
+            self.accuracies[Arm("student", STANDARD, method)],
+            self.accuracies[Arm("student", FRIENDLY, method)],
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For comparison.json."""
+        rows = [
+            {**asdict(arm), "accuracy": self.accuracies[arm], "best_accuracy": self.best[arm]}
+            for arm in self.accuracies
+        ]
+        return {"format": FORMAT, "title": self.title, "rows": rows, "verdict": self.verdict()}
+
+
+def compare(
+    title: str,
+    seeds: Sequence[list[tuple[Arm, Run]]],
+    dataset: Dataset,
+    out: Path,
+    *,
+    device: str = "auto",
+    tensorboard: bool = False,
+    checkpoint_seconds: float = 60.0,
+    watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
+    say: Callable[[str], None] = print,
+) -> Comparison:
+    """Carry out the runs of all seeds, all arms of one seed before the next; what is done is not done again.
+
+    Args:
+        title: of the table.
+        seeds: for each seed its arms, as `arms` gives them.
+        dataset: the images.
+        out: the folder of all runs.
+        device: auto, cpu, cuda or mps.
+        tensorboard: also write event files.
+        checkpoint_seconds: the time between two checkpoints of a run.
+        watch: gives the watcher of a run, from the run's title.
+        say: is told a line a run.
+    """
+    accuracies: dict[Arm, list[float]] = {}
+    best: dict[Arm, list[float]] = {}
+    for listed in seeds:
+        for arm, run in listed:
+            was_there = (out / run.folder / "result.json").exists()
+            with nullcontext() if watch is None else watch(f"{run.name} (seed {run.seed})") as watcher:
+                record = train(
+                    run,
+                    dataset,
+                    out,
+                    device=device,
+                    watcher=watcher,
+                    tensorboard=tensorboard,
+                    checkpoint_seconds=checkpoint_seconds,
+                    say=say,
+                )
+            accuracies.setdefault(arm, []).append(record["accuracy"])
+            best.setdefault(arm, []).append(record["best_accuracy"])
+            took = "was there" if was_there else f"{record['seconds']:.0f} s"
+            say(f"seed {run.seed}  {run.name:<44} {record['accuracy']:6.2f} %  ({took})")
+    return Comparison(title, accuracies, best)
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """Leave comparison.json and comparison.md in a folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "comparison.json", comparison.record())
+    write_atomically(folder / "comparison.md", comparison.markdown().encode())
+
+
+def spread(values: Sequence[float], *, sign: bool = False) -> str:
+    """Mean ± sample standard deviation; no deviation is made up for a single value."""
+    mean = statistics.fmean(values)
+    text = f"{mean:+.2f}" if sign else f"{mean:.2f}"
+    return f"{text} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{text} (n = 1)"
+
+
+def verdict(method: str, alone: Sequence[float], standard: Sequence[float], friendly: Sequence[float]) -> str:
+    """One honest sentence on whether the student learned more from the student-friendly teacher.
+
+    Seeds are paired: both students of a seed start from the same weights and see the same batches. A difference is
+    called clear only if a paired t-test gives p < 0.05; with one seed nothing is.
+    """
+    gaps = [f - s for s, f in zip(standard, friendly)]
+    mean, n = statistics.fmean(gaps), len(gaps)
+    how = f"{abs(mean):.2f} points {'more' if mean > 0 else 'less'} than from the standard one"
+    if n == 1:
+        how += " (one seed: this shows little)"
+    else:
+        p = _p_value(gaps)
+        wins = sum(gap > 0 for gap in gaps)
+        clear = "a clear difference" if p < 0.05 else "no clear difference"
+        how += f", more in {wins} of {n} seeds: {clear} (paired t-test, p = {p:.2f})"
+    over = statistics.fmean(friendly) - statistics.fmean(alone)
+    return f"By {method}, the student learned {how}, and {over:+.2f} points over the student alone."
+
+
+def _p_value(gaps: Sequence[float]) -> float:
+    """Two-sided p of a paired t-test; 1 where all seeds differ by nothing, 0 where they differ by the same."""
+    from scipy import stats
+
+    if statistics.stdev(gaps) == 0:
+        return float(gaps[0] == 0)
+    return float(stats.ttest_1samp(gaps, 0.0).pvalue)

@@ -1,0 +1,78 @@
+"""The options that commands share, without torch, so that `sftn --help` is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which images."""
+
+    data: str = "digits"
+    """digits, cifar10, cifar100 or folder:PATH (one folder a class)."""
+    data_dir: Path | None = None
+    """Where the files of the data set are."""
+    limit: int | None = None
+    """Train on so many images, the same number of each class."""
+    classes: int | None = None
+    """Only the first so many classes."""
+    size: int | None = None
+    """Height and width that images of a folder are brought to."""
+    download: bool = False
+    """Fetch missing files from the data set's official address."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train."""
+
+    recipe: str = "paper"
+    """paper (240 epochs), short (30) or smoke (1); the other options change single values of it."""
+    epochs: int | None = None
+    """Epochs of the main phase; first stages and milestones keep their share."""
+    batch: int | None = None
+    """Images in a batch."""
+    lr: float | None = None
+    """Learning rate at the start; of all networks."""
+    milestones: tuple[float, ...] | None = None
+    """When the rate falls to a tenth: epochs (150 180 210) or fractions of the run (0.625 0.75 0.875)."""
+    precision: str = "auto"
+    """auto, float32, bf16 or float16; losses are always float32."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    out: Path = Path("runs")
+    """The folder of all runs; what is done there is not done again."""
+    tensorboard: bool = False
+    """Also write TensorBoard's event files."""
+    checkpoint_seconds: float = 60.0
+    """The time between two checkpoints."""
+
+
+@dataclass(frozen=True)
+class FriendlyOptions:
+    """How a teacher is made student-friendly; the defaults are the paper's."""
+
+    branches: tuple[int, ...] | None = None
+    """Which branches to grow, counted from 1; all if not given."""
+    teacher_ce: float = 1.0
+    """λ_T, the weight of the teacher's own cross-entropy."""
+    branch_kl: float = 3.0
+    """λ_R^KL, the weight of the branches' divergence from the teacher."""
+    branch_ce: float = 1.0
+    """λ_R^CE, the weight of the branches' cross-entropy."""
+    branch_temperature: float = 1.0
+    """τ of that divergence."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over the branches."""
+    detach: bool = False
+    """Keep the divergence's gradient from the teacher's logits."""
+
+
+Data = Annotated[DataOptions, tyro.conf.arg(name="")]
+Train = Annotated[TrainOptions, tyro.conf.arg(name="")]
+FriendlyTo = Annotated[FriendlyOptions, tyro.conf.arg(name="")]
