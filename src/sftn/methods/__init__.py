@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sftn.methods.ab import AB
 from sftn.methods.at import AT
-from sftn.methods.base import Method
+from sftn.methods.base import Batch, Method
 from sftn.methods.crd import CRD
 from sftn.methods.fitnet import FitNet
 from sftn.methods.ft import FT
@@ -14,6 +14,8 @@ from sftn.methods.rkd import RKD
 from sftn.methods.sp import SP
 from sftn.methods.sskd import SSKD
 from sftn.methods.vid import VID
+
+__all__ = ["METHODS", "Batch", "Method"]
 
 METHODS: dict[str, type[Method]] = {
     "fitnet": FitNet,

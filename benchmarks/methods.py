@@ -1,0 +1,84 @@
+"""A training step of each method over KD's on the same pair, in turn, in one process; and CRD's extra memory.
+
+    python benchmarks/methods.py [--teacher wrn_40_2] [--student wrn_16_2] [--steps 10] [--precision float32]
+
+Floors that the project keeps: AT, SP, RKD, PKT, FitNet, FT, AB at most 1.1 times KD; VID and OH 1.3; CRD with 16,384
+negatives of 50,000 images 1.25 on a CPU; SSKD 4.3 (it sees four times the images). AB is its main phase's step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+
+import torch
+
+from sftn.data.dataset import Split
+from sftn.data.loader import Loader
+from sftn.device import make_fabric
+from sftn.distill import Distiller
+from sftn.fit import Schedule
+from sftn.networks import build
+from sftn.recipes import OBJECTIVES
+
+FLOORS = {"vid": 1.3, "oh": 1.3, "crd": 1.25, "sskd": 4.3}
+IMAGES = 50_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--teacher", default="wrn_40_2")
+    parser.add_argument("--student", default="wrn_16_2")
+    parser.add_argument("--methods", nargs="+", default=list(OBJECTIVES))
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--precision", default="float32")
+    options = parser.parse_args()
+    fabric = make_fabric("auto", options.precision)
+    labels = torch.arange(IMAGES) % 100
+    data = Split(torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8), labels)
+    normalisation = (torch.full((3,), 128.0), torch.full((3,), 64.0))
+
+    steps, batches, sizes = {}, {}, {}
+    for name in ["kd", *(name for name in options.methods if name != "kd")]:
+        teacher, student = build(options.teacher, 100), build(options.student, 100)
+        task = Distiller(student, teacher, OBJECTIVES[name], (3, 32, 32), labels=labels)
+        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trained = task.phases(Schedule())[-1].trains
+        weights = [parameter for module in trained for parameter in module.parameters()]
+        sgd = torch.optim.SGD(weights, lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
+        steps[name] = fabric.setup(task.train(), sgd)
+        loader = Loader(
+            data, batch=64, normalisation=normalisation, padding=4, copies=task.copies, device=fabric.device
+        )
+        batches[name] = loader.epoch(0)
+        sizes[name] = sum(buffer.numel() * buffer.element_size() for buffer in task.methods.buffers())
+
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(options.steps + 2):
+        for name, (task, optimizer) in steps.items():
+            batch = next(batches[name])
+            began = time.perf_counter()
+            fabric.backward(task(*batch)["loss"])
+            optimizer.step()
+            optimizer.zero_grad()
+            if fabric.device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn >= 2:
+                times[name].append(time.perf_counter() - began)
+
+    machine = platform.processor() or platform.machine()
+    print(
+        f"{options.teacher} → {options.student}, batch 64, {options.precision}, {IMAGES:,} images; {machine}, ", end=""
+    )
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, median of {options.steps}")
+    print("| method | step, ms | over KD | at most | buffers, MB |\n|---|---:|---:|---:|---:|")
+    for name, seconds in times.items():
+        ratio = statistics.median(a / b for a, b in zip(seconds, times["kd"]))
+        floor = 1.0 if name == "kd" else FLOORS.get(name, 1.1)
+        print(f"| {name} | {1000 * statistics.median(seconds):.0f} | {ratio:.2f} | {floor} | {sizes[name] / 1e6:.1f} |")
+
+
+if __name__ == "__main__":
+    main()

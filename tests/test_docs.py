@@ -1,0 +1,88 @@
+"""What the documents say is run here."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from sftn.cli import COMMANDS
+from sftn.data import SOURCES
+from sftn.methods import METHODS
+from sftn.networks import NETWORKS
+from tests import tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+def code(page: str) -> str:
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def registry() -> object:
+    yield
+    METHODS.pop("cosine", None)
+
+
+@pytest.mark.usefixtures("registry")
+def test_own_method_page_runs_and_its_method_trains() -> None:
+    from sftn.distill import Distiller
+    from sftn.recipes import objective
+
+    names: dict[str, object] = {}
+    exec(code("docs/own-method.md"), names)
+    task = Distiller(tiny.network(), tiny.network((6, 8, 12)), objective("cosine"), tiny.IMAGE)
+    import torch
+
+    terms = task(torch.randn(8, *tiny.IMAGE), torch.arange(8) % tiny.CLASSES)
+    assert 0 < terms["cosine"] < 2
+    expected = terms["ce"] + terms["kd"] + terms["cosine"]
+    torch.testing.assert_close(terms["loss"].detach(), expected)
+
+
+@pytest.mark.usefixtures("registry")
+def test_own_method_example_registers_its_method() -> None:
+    import torch
+
+    module = example("own_method")
+    logits = torch.randn(4, 5)
+    assert METHODS["cosine"] is module.Cosine
+    assert module.cosine_loss(logits, 3 * logits + 1).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_own_loop_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    example("own_loop").main(epochs=1, limit=40)
+    assert "student by KD" in capsys.readouterr().out
+
+
+def test_readme_python_runs() -> None:
+    names: dict[str, object] = {}
+    exec(code("README.md"), names)
+    assert names
+
+
+def test_readme_names_every_command_and_file() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"sftn {name}" in readme for name in COMMANDS)
+    for path in sorted((ROOT / "src" / "sftn").rglob("*.py")):
+        if path.name != "__init__.py":
+            assert path.name in readme, f"{path.relative_to(ROOT)} is missing from the README's tree"
+
+
+def test_every_name_is_in_the_docs() -> None:
+    readme = (ROOT / "README.md").read_text()
+    missing = [name for name in (*NETWORKS, *METHODS, *SOURCES) if not re.search(rf"\b{re.escape(name)}\b", readme)]
+    assert not missing
