@@ -148,7 +148,7 @@ def test_describe_prints_the_layers(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_all_twelve_methods_in_one_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    names = "kd fitnet at sp vid rkd pkt ab ft crd sskd oh".split()
+    names = ["kd", "fitnet", "at", "sp", "vid", "rkd", "pkt", "ab", "ft", "crd", "sskd", "oh"]
     code, said, err = sftn(
         *("compare", "--teacher", "wrn_10_1", "--student", "resnet8", "--seeds", "1", *FAST),
         *("--methods", *names, "--out", str(tmp_path)),

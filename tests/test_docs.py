@@ -78,7 +78,7 @@ def test_readme_names_every_command_and_file() -> None:
     readme = (ROOT / "README.md").read_text()
     assert all(f"sftn {name}" in readme for name in COMMANDS)
     for path in sorted((ROOT / "src" / "sftn").rglob("*.py")):
-        if path.name != "__init__.py":
+        if not path.name.startswith("__"):
             assert path.name in readme, f"{path.relative_to(ROOT)} is missing from the README's tree"
 
 

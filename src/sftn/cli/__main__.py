@@ -1,0 +1,5 @@
+"""`python -m sftn.cli` is `sftn`."""
+
+from sftn.cli import main
+
+main()

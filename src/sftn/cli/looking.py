@@ -1,0 +1,61 @@
+"""The commands that look at what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+def evaluate(
+    what: Annotated[str, tyro.conf.Positional],
+    network: str | None = None,
+    data: str | None = None,
+    data_dir: Path | None = None,
+    size: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+) -> None:
+    """Accuracy and confidence of a trained network on test images.
+
+    Args:
+        what: the folder of a run, or a file of weights.
+        network: the network that a file belongs to, where the file does not say it.
+        data: digits, cifar10, cifar100 or folder:PATH; for a run, its own if not given.
+        data_dir: where the files of the data set are.
+        size: height and width that images of a folder are brought to.
+        precision: auto, float32, bf16 or float16.
+        device: auto, cpu, cuda or mps.
+    """
+    from sftn import commands
+
+    commands.evaluate(what, network, data, data_dir, size, precision, device)
+
+
+def describe(
+    network: Annotated[str, tyro.conf.Positional],
+    student: str | None = None,
+    classes: int = 100,
+    image: tuple[int, int, int] = (3, 32, 32),
+    branches: tuple[int, ...] | None = None,
+) -> None:
+    """The layers of a network and, with a student, the branches that it would grow.
+
+    Args:
+        network: the network, or the teacher.
+        student: its student.
+        classes: how many.
+        image: channels, height and width.
+        branches: which branches, counted from 1; all if not given.
+    """
+    from sftn import commands
+
+    commands.describe(network, student, classes, image, branches)
+
+
+def list_names(what: Annotated[Literal["networks", "methods", "data"], tyro.conf.Positional]) -> None:
+    """What there is: networks, methods or data sets, a line each."""
+    from sftn import commands
+
+    commands.list_names(what)
