@@ -178,8 +178,8 @@ def test_the_parameters_add_up(name: str) -> None:
 
 
 def test_the_parameters_of_branches_add_up(pair: StudentBranches, tables: dict[int, list[Layer]]) -> None:
-    for number, branch in zip(pair.numbers, pair.branches):
-        found = sum(row.parameters for row in tables[22] if row.branch == number)
+    for place, branch in zip(pair.growth, pair.branches):
+        found = sum(row.parameters for row in tables[22] if row.branch == place.number)
         assert found == sum(p.numel() for p in branch.parameters())
 
 

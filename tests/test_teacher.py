@@ -141,6 +141,20 @@ def test_other_numbers_of_stages_align_from_the_end() -> None:
     assert torch.isfinite(task(images, labels)["loss"])
 
 
+def test_a_teacher_of_several_students_averages_their_losses() -> None:
+    images, labels = batch()
+    students = [tiny.network, lambda: tiny.network((5, 7))]
+    teacher = tiny.network((6, 8, 12))
+    both = StudentBranches(teacher, students, tiny.IMAGE, teacher_ce=0.0)
+    assert [len(branch.stages) for branch in both.branches] == [2, 1, 1]
+    expected = 0.0
+    for student, branches in zip(students, (both.branches[:2], both.branches[2:])):
+        alone = StudentBranches(teacher, student, tiny.IMAGE, teacher_ce=0.0)
+        alone.branches = branches  # the same weights
+        expected += alone(images, labels)["loss"].item() / 2
+    assert both(images, labels)["loss"].item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_five_lines_of_somebodys_own_loop_lower_the_loss() -> None:
     data = tiny.dataset()
     images, labels = data.train.images.float() / 128 - 1, data.train.labels

@@ -23,7 +23,7 @@ from sftn.trace import single, times, trace
 
 
 @dataclass(frozen=True)
-class Growth:
+class GrownBranch:
     """A branch, seen from outside. Stages are counted from 1."""
 
     number: int
@@ -35,7 +35,7 @@ class Growth:
     resized: bool
     """The map is resized before the convolution."""
     source: Shape
-    target: Shape
+    target: Shape | None
     parameters: int
     multiply_adds: int
 
@@ -50,7 +50,7 @@ class Student:
     features: tuple[Shape, ...]
     alignment: tuple[tuple[int, int], ...]
     """(teacher stage, student stage), counted from 1."""
-    branches: tuple[Growth, ...]
+    branches: tuple[GrownBranch, ...]
     layers: tuple[Layer, ...]
     """Those of the branches, one branch after the other."""
 
@@ -115,19 +115,18 @@ def _student(
 ) -> Student:
     alignment = options.get("alignment") or align(len(student.stages), len(grown.teacher.stages))
     branches = []
-    for number, branch in zip(grown.numbers, grown.branches):
-        (student_stage, teacher_stage), source, target = grown.growth[number - 1]
-        ours = [row for row in rows if row.branch == number]
-        transform = next(place for place, row in enumerate(ours) if row.name.startswith("Conv"))
+    for place, branch in zip(grown.growth, grown.branches):
+        ours = [row for row in rows if row.branch == place.number]
+        transform = next(at for at, row in enumerate(ours) if row.name.startswith("Conv"))
         branches.append(
-            Growth(
-                number=number,
-                teacher_stage=teacher_stage + 1,
-                student_stage=student_stage + 1,
+            GrownBranch(
+                number=place.number,
+                teacher_stage=place.teacher_stage + 1,
+                student_stage=place.student_stage + 1,
                 transform=ours[transform],
                 resized=transform > 0,
-                source=source,
-                target=target,
+                source=place.source,
+                target=place.target,
                 parameters=_size(branch),
                 multiply_adds=sum(row.multiply_adds for row in ours),
             )
@@ -226,7 +225,7 @@ def _size_of(name: str, parameters: int, multiply_adds: int) -> str:
     return f"{name}: {parameters:,} parameters, {multiply_adds:,} multiply-adds an image."
 
 
-def _transform(branch: Growth) -> str:
+def _transform(branch: GrownBranch) -> str:
     layer = branch.transform
     kind = "transposed " if layer.name.startswith("ConvTranspose") else ""
     window = f"stride {single(layer.stride)}, padding {single(layer.padding)}"

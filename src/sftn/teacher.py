@@ -15,6 +15,7 @@ the branches are dropped: whoever distils the teacher never knows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,13 +29,34 @@ from sftn.networks.staged import Shape, StagedNet
 from sftn.pair import Alignment, Pair
 
 
+@dataclass(frozen=True)
+class Growth:
+    """Where a branch grows. Stages are counted from 0, branches from 1."""
+
+    number: int
+    student_stage: int
+    """The stage whose place the transform takes; the branch runs those after it."""
+    teacher_stage: int
+    source: Shape
+    """The teacher's feature."""
+    target: Shape | None
+    """What the student's next stage takes; None if that is no map."""
+    share: float = 1.0
+    """Of this branch in the loss."""
+
+
 class Branch(nn.Module):
     """A transform and later blocks of a student (Table 22): (B, C, H, W) feature of the teacher -> (B, K) logits."""
 
-    def __init__(self, source: Shape, target: Shape, student: StagedNet, after: int) -> None:
+    def __init__(self, place: Growth, student: StagedNet) -> None:
         super().__init__()
-        self.transform = connector(source, target)
-        self.stages = nn.ModuleList(student.stages[after + 1 :])
+        if place.target is None:
+            raise InputError(
+                f"no branch can be grown for {student.name}: a class token runs beside its maps, which no transform "
+                "makes; take a student without one (it can be distilled from a teacher made for another student)"
+            )
+        self.transform = connector(place.source, place.target)
+        self.stages = nn.ModuleList(student.stages[place.student_stage + 1 :])
         self.head = student.head
 
     def forward(self, feature: Tensor) -> Tensor:
@@ -51,14 +73,15 @@ class StudentBranches(nn.Module):
 
     Args:
         teacher: the network to be made student-friendly; it is trained in place and can be used alone at any time.
-        student: builds a fresh student; called once a branch, of which the blocks before the branch are dropped.
+        student: builds a fresh student; called for every branch, of which the blocks before the branch are dropped.
+            With several of them the teacher is made friendly to all: each has its branches, their losses are averaged.
         image: (C, H, W) of the images.
-        branches: which of the N-1 branches to grow, counted from 1 (Table 14); None for all.
+        branches: which of the N-1 branches to grow, counted from 1 (Table 14); None for all. Of every student.
         teacher_ce: λ_T, the weight of the teacher's own cross-entropy (Table 16).
         branch_kl: λ_R^KL.
         branch_ce: λ_R^CE (Table 15).
         temperature: τ of the KL term.
-        reduction: "mean" or "sum" over the branches.
+        reduction: "mean" or "sum" over the branches of a student.
         detach: keep the gradient of the KL term from the teacher's logits (not the paper's way).
         alignment: which student stage goes with which teacher stage; None for `sftn.pair.align`'s answer.
 
@@ -69,7 +92,7 @@ class StudentBranches(nn.Module):
     def __init__(
         self,
         teacher: StagedNet,
-        student: Callable[[], StagedNet],
+        student: Callable[[], StagedNet] | Sequence[Callable[[], StagedNet]],
         image: Shape,
         *,
         branches: Sequence[int] | None = None,
@@ -88,21 +111,20 @@ class StudentBranches(nn.Module):
             raise InputError("the weights teacher_ce, branch_kl and branch_ce must not be negative")
         if reduction not in ("mean", "sum"):
             raise InputError(f"unknown reduction {reduction!r}: choose mean or sum")
+        builders = (student,) if callable(student) else tuple(student)
+        if not builders:
+            raise InputError("a student-friendly teacher needs a student")
         self.teacher = teacher
-        pair = Pair.of(teacher, student(), image, labels=torch.empty(0, dtype=torch.long), alignment=alignment)
-        self.growth = tuple(zip(pair.alignment, pair.teacher.features, pair.student.flows))[:-1]
-        possible = range(1, len(self.growth) + 1)
-        self.numbers = tuple(possible if branches is None else branches)
-        if not self.numbers or sorted(set(self.numbers) & set(possible)) != sorted(self.numbers):
-            raise InputError(f"branches {list(self.numbers)}: choose from {list(possible)}, each at most once")
-        self.branches = nn.ModuleList(self._grow(number, student()) for number in self.numbers)
+        self.growth: list[Growth] = []
+        """Where each of `branches` grows."""
+        self.branches = nn.ModuleList()
+        for build in builders:
+            places = _places(teacher, build(), image, branches, alignment)
+            share = 1 / len(builders) / (len(places) if reduction == "mean" else 1)
+            self.growth += [replace(place, share=share) for place in places]
+            self.branches += [Branch(place, build()) for place in places]
         self.teacher_ce, self.branch_kl, self.branch_ce = teacher_ce, branch_kl, branch_ce
         self.temperature, self.detach = temperature, detach
-        self.scale = 1 / len(self.branches) if reduction == "mean" else 1.0
-
-    def _grow(self, number: int, student: StagedNet) -> Branch:
-        (student_stage, _), source, target = self.growth[number - 1]
-        return Branch(source, target, student, student_stage)
 
     def forward(self, images: Tensor, labels: Tensor, index: Tensor | None = None) -> dict[str, Tensor]:
         """The loss and its terms, unweighted, for (B, C, H, W) images and (B,) labels.
@@ -116,11 +138,10 @@ class StudentBranches(nn.Module):
         target = logits.detach() if self.detach else logits
         ce = F.cross_entropy(logits, labels)
         kl, hard = ce.new_zeros(()), ce.new_zeros(())
-        for number, branch in zip(self.numbers, self.branches):
-            (_, teacher_stage), _, _ = self.growth[number - 1]
-            answer = branch(features[teacher_stage]).float()
-            kl = kl + self.scale * distillation_loss(answer, target, self.temperature)
-            hard = hard + self.scale * F.cross_entropy(answer, labels)
+        for place, branch in zip(self.growth, self.branches):
+            answer = branch(features[place.teacher_stage]).float()
+            kl = kl + place.share * distillation_loss(answer, target, self.temperature)
+            hard = hard + place.share * F.cross_entropy(answer, labels)
         loss = self.teacher_ce * ce + self.branch_kl * kl + self.branch_ce * hard
         accuracy = 100 * (logits.argmax(1) == labels).float().mean()
         terms = {"ce": ce, "branch_kl": kl, "branch_ce": hard, "accuracy": accuracy}
@@ -139,3 +160,16 @@ class Supervised(nn.Module):
         logits = self.network(images).float()
         accuracy = 100 * (logits.argmax(1) == labels).float().mean()
         return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy.detach()}
+
+
+def _places(
+    teacher: StagedNet, student: StagedNet, image: Shape, branches: Sequence[int] | None, alignment: Alignment | None
+) -> list[Growth]:
+    """Where the chosen branches of a student grow."""
+    pair = Pair.of(teacher, student, image, labels=torch.empty(0, dtype=torch.long), alignment=alignment)
+    stages = zip(pair.alignment[:-1], pair.teacher.features, pair.student.flows)
+    possible = {k: Growth(k, *aligned, source, target) for k, (aligned, source, target) in enumerate(stages, start=1)}
+    numbers = tuple(possible if branches is None else branches)
+    if not numbers or len(set(numbers) & set(possible)) < len(numbers):
+        raise InputError(f"branches {list(numbers)}: choose from {list(possible)}, each at most once")
+    return [possible[number] for number in numbers]

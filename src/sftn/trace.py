@@ -96,11 +96,10 @@ def trace(network: StagedNet, image: Shape, symbol: str, grown: StudentBranches 
 
 
 def _trace_branches(watch: _Watch, grown: StudentBranches, features: list[Tensor]) -> None:
-    for number, branch in zip(grown.numbers, cast(Sequence[Branch], grown.branches)):
-        (student_stage, teacher_stage), _, _ = grown.growth[number - 1]
-        watch.block, watch.branch = f"T^{number}", number
-        flow = branch.transform(features[teacher_stage])
-        for stage, run in enumerate(branch.stages, student_stage + 2):
+    for place, branch in zip(grown.growth, cast(Sequence[Branch], grown.branches)):
+        watch.block, watch.branch = f"T^{place.number}", place.number
+        flow = branch.transform(features[place.teacher_stage])
+        for stage, run in enumerate(branch.stages, place.student_stage + 2):
             watch.block = f"B_S^{stage}"
             flow = run(flow).flow
         watch.block = "-"

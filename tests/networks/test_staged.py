@@ -191,3 +191,13 @@ def test_an_unknown_network_is_named_with_its_neighbours() -> None:
         build("resnet33", classes=10)
     with pytest.raises(InputError, match="0 classes"):
         build("resnet8", classes=0)
+
+
+def test_a_shuffle_does_the_same_in_both_memory_formats() -> None:
+    from sftn.networks.shufflenet import Shuffle
+
+    flow = torch.randn(2, 6, 3, 5)
+    last = Shuffle(3)(flow.to(memory_format=torch.channels_last))
+    assert torch.equal(last, Shuffle(3)(flow))
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(Shuffle(3)(flow)[0, :, 0, 0], flow[0, [0, 2, 4, 1, 3, 5], 0, 0])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 from sftn.errors import InputError, unknown
-from sftn.networks import deep_resnet, mobilenet, resnet, shufflenet, vgg, wrn
+from sftn.networks import deep_resnet, from_timm, from_torchvision, mobilenet, resnet, shufflenet, vgg, wrn
 from sftn.networks.layers import Rules
 from sftn.networks.staged import StagedNet
 
@@ -30,21 +31,50 @@ KEYS: dict[str, Rules] = {
 """How the key names of a network's public checkpoints become ours."""
 
 
+PRETRAINED = "@pretrained"
+
+_FOREIGN: dict[str, ModuleType] = {"timm": from_timm, "torchvision": from_torchvision}
+"""Who builds `timm:NAME` and `torchvision:NAME`."""
+
+
+def check_name(name: str) -> None:
+    """Check that `build` knows a name; nothing is built.
+
+    Raises:
+        InputError: it does not, or the package that a foreign name needs is not installed.
+    """
+    source, foreign, rest = name.partition(":")
+    if not foreign:
+        if name not in NETWORKS:
+            raise unknown("network", name, NETWORKS)
+    elif source not in _FOREIGN:
+        raise unknown("source of networks", source, _FOREIGN)
+    else:
+        _FOREIGN[source].known(rest.removesuffix(PRETRAINED))
+
+
 def build(name: str, classes: int, channels: int = 3, image: tuple[int, ...] = (32, 32)) -> StagedNet:
     """A freshly initialised network.
 
     Args:
-        name: one of `NETWORKS`.
+        name: one of `NETWORKS`; `timm:NAME` or `torchvision:NAME`, with `@pretrained` for their weights.
         classes: K, the length of the logits.
         channels: of the images.
-        image: (H, W) or (C, H, W) of the images; only VGG's structure depends on it.
+        image: (H, W) or (C, H, W) of the images; the structures of VGG and of some foreign networks depend on it.
 
     Raises:
-        InputError: no network has that name, or there is nothing to classify.
+        InputError: no network has that name, there is nothing to classify, or a foreign network cannot be had or cut.
     """
-    if name not in NETWORKS:
-        raise unknown("network", name, NETWORKS)
+    check_name(name)
     if classes < 1 or channels < 1:
         raise InputError(f"{name} cannot have {classes} classes and {channels} channels: give at least 1 of each")
+    source, foreign, rest = name.partition(":")
+    if foreign:
+        pretrained = rest.endswith(PRETRAINED)
+        shape = (channels, image[-2], image[-1])
+        network: StagedNet = _FOREIGN[source].build(
+            rest.removesuffix(PRETRAINED), classes, shape, pretrained=pretrained
+        )
+        return network
     sized = {"image": image} if name in vgg.NETWORKS else {}
     return NETWORKS[name](classes=classes, channels=channels, **sized)

@@ -18,6 +18,7 @@ from torch import Tensor
 from sftn.checkpoint import write_atomically
 from sftn.errors import InputError
 from sftn.networks import KEYS
+from sftn.networks.foreign import original_keys
 from sftn.networks.layers import Rules
 from sftn.networks.staged import StagedNet
 
@@ -30,7 +31,8 @@ def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = Non
 
     Args:
         network: the network that the file holds.
-        path: what `read_state` can read, under our key names or those of a public benchmark.
+        path: what `read_state` can read, under our key names, those of a public benchmark, or for a foreign network its
+            own.
         rules: how foreign key names become ours; None for those of the network's name.
 
     Raises:
@@ -39,6 +41,8 @@ def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = Non
     state, own = read_state(path), network.state_dict()
     if state.keys() != own.keys():
         state = translate(state, KEYS.get(network.name, ()) if rules is None else rules)
+        foreign = original_keys(own.keys())
+        state = {foreign.get(key, key): value for key, value in state.items()}
     if not any(key.endswith(_COUNTER) for key in state):  # PyTorch before 0.4.1 did not count
         state |= {key: value for key, value in own.items() if key.endswith(_COUNTER)}
     _check(state, own, network.name, path)

@@ -47,7 +47,10 @@ class Shuffle(nn.Module):
         self.groups = groups
 
     def forward(self, flow: Tensor) -> Tensor:
-        """Reorder the channels."""
+        """Reorder the channels, in whichever memory format they come: a change would slow down all that follows."""
+        if flow.is_contiguous(memory_format=torch.channels_last):
+            pixels = flow.permute(0, 2, 3, 1)
+            return pixels.unflatten(3, (self.groups, -1)).transpose(3, 4).flatten(3, 4).permute(0, 3, 1, 2)
         return flow.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ Shape: TypeAlias = tuple[int, int, int]
 
 
 class Tap(NamedTuple):
-    """What the stem or a stage returns; all three are (B, C, H, W)."""
+    """What the stem or a stage returns, all (B, C, H, W); only a flow with a class token in it is (B, N, C)."""
 
     feature: Tensor
     """What feature methods read: the stage's output."""
@@ -41,7 +41,8 @@ class Shapes(NamedTuple):
     logits: int
     embedding: int
     features: tuple[Shape, ...]
-    flows: tuple[Shape, ...]
+    flows: tuple[Shape | None, ...]
+    """None where the flow is no map: tokens with a class token among them."""
 
 
 class StagedNet(nn.Module):
@@ -97,12 +98,12 @@ class StagedNet(nn.Module):
         try:
             flow = self.stem(torch.zeros(1, *image, dtype=reference.dtype, device=reference.device)).flow
             features: list[Shape] = []
-            flows: list[Shape] = []
+            flows: list[Shape | None] = []
             for stage in self.stages:
                 tap = stage(flow)
                 flow = tap.flow
                 features.append(_shape(tap.feature))
-                flows.append(_shape(flow))
+                flows.append(_shape(flow) if flow.dim() == 4 else None)
             embedding, logits = self.head(flow)
         finally:
             for module, training in modes:

@@ -1,0 +1,80 @@
+"""What branches cost: a training step of the student-friendly teacher over the standard one's, for the paper's pairs.
+
+    python benchmarks/teachers.py [--pairs vgg13:vgg8 …] [--steps 5] [--precision auto]
+
+Both steps are taken in turn, in one process; beside the measured ratio stands the ratio of multiply-adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from functools import partial
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from sftn.data.loader import Batch
+from sftn.describe import describe
+from sftn.device import make_fabric
+from sftn.networks import build
+from sftn.teacher import StudentBranches, Supervised
+
+PAIRS = (
+    *("wrn_40_2:wrn_16_2", "wrn_40_2:wrn_40_1", "wrn_40_2:shufflev2", "resnet32x4:resnet8x4", "resnet32x4:resnet8x2"),
+    *("resnet32x4:shufflev1", "resnet32x4:shufflev2", "vgg13:vgg8", "resnet50:vgg8", "resnet18:mobilenetv2"),
+    "resnet50:mobilenetv2",
+)
+IMAGE = (3, 32, 32)
+
+
+def seconds(fabric: Fabric, task: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
+    """Take a step."""
+    began = time.perf_counter()
+    fabric.backward(task(*batch)["loss"])
+    optimizer.step()
+    optimizer.zero_grad()
+    if batch.images.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", nargs="+", default=PAIRS)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--precision", default="auto")
+    options = parser.parse_args()
+    fabric = make_fabric("auto", options.precision)
+    images = torch.randn(64, *IMAGE, device=fabric.device).to(memory_format=torch.channels_last)
+    batch = Batch(images, torch.randint(100, (64,), device=fabric.device), torch.arange(64, device=fabric.device))
+    machine = platform.processor() or platform.machine()
+    print(f"batch 64, {options.precision}; {machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print("| teacher | student | standard, ms | student-friendly, ms | measured ratio | multiply-adds | over it |")
+    print("|---|---|---:|---:|---:|---:|---:|")
+    for pair in options.pairs:
+        teacher, student = pair.split(":")
+        pupil = partial(build, student, 100)
+        steps = []
+        for task in (Supervised(build(teacher, 100)), StudentBranches(build(teacher, 100), pupil, IMAGE)):
+            task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            sgd = torch.optim.SGD(task.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
+            steps.append(fabric.setup(task, sgd))
+        times: list[list[float]] = [[], []]
+        for turn in range(options.steps + 1):
+            for one, (task, optimizer) in enumerate(steps):
+                spent = seconds(fabric, task, optimizer, batch)
+                if turn:
+                    times[one].append(spent)
+        measured = statistics.median(friendly / standard for standard, friendly in zip(*times))
+        counted = describe(build(teacher, 100), IMAGE, pupil).training_cost
+        own, both = (1000 * statistics.median(spent) for spent in times)
+        row = f"| {teacher} | {student} | {own:.0f} | {both:.0f} | {measured:.2f} | {counted:.2f} |"
+        print(f"{row} {measured / counted:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
