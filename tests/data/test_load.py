@@ -28,7 +28,7 @@ def kept(dataset: Dataset) -> list[int]:
 
 
 def test_every_source_says_in_a_line_what_it_gives():
-    assert set(SOURCES) == {"cifar10", "cifar100", "digits", "folder"}
+    assert set(SOURCES) == {"cifar10", "cifar100", "digits", "folder", "stl10", "tiny-imagenet"}
     for source in SOURCES.values():
         assert source.__doc__ is not None
         assert len(source.__doc__.splitlines()[0]) > 20

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from sftn.data import cifar, digits, folder
+from sftn.data import cifar, digits, folder, stl10, tiny_imagenet
 from sftn.data.dataset import Dataset, Request, Split, fingerprint
 from sftn.data.loader import Batch, Loader, plain
 from sftn.errors import InputError, unknown
@@ -23,6 +23,8 @@ SOURCES: dict[str, Callable[[Request], Dataset]] = {
     "cifar100": cifar.cifar100,
     "digits": digits.load,
     "folder": folder.load,
+    "stl10": stl10.load,
+    "tiny-imagenet": tiny_imagenet.load,
 }
 """The first line of each function's docstring says what it gives."""
 _WITH_PATH = {"folder"}
@@ -45,7 +47,7 @@ def load(
         limit: keep that many training images, as evenly from the classes as their numbers allow, the first ones of each
             in the order of the source, which stays. The test split stays whole.
         classes: keep only the first so many classes of both splits.
-        size: height and width of the images of a folder.
+        size: height and width of the images of a folder, of STL-10 or of Tiny-ImageNet.
         download: whether missing files may be fetched.
 
     Raises:

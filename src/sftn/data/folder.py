@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -38,8 +39,6 @@ def load(request: Request) -> Dataset:
             must be split) or no training images, an image is unreadable or huge, or all of them exceed 4 GiB.
     """
     root, size = _root(request), SIZE if request.size is None else request.size
-    if size < 1:
-        raise InputError(f"size {size}: give at least 1")
     test_root = next((root / name for name in TESTS if (root / name).is_dir()), None)
     if (root / "train").is_dir() and test_root is not None:
         train, test = _files(root / "train"), _files(test_root)
@@ -49,12 +48,7 @@ def load(request: Request) -> Dataset:
         train, test = _parted(_files(root), root)
     if len(train) < 2:
         raise InputError(f"{root} has images of {len(train)} class: give at least 2 folders, one a class")
-    count = sum(map(len, (*train.values(), *test.values())))
-    if count * 3 * size * size > LARGEST:
-        raise InputError(
-            f"{root}: {count} images of {size}×{size} take more than {LARGEST >> 30} GiB of memory: "
-            "choose a smaller size or fewer images"
-        )
+    check_memory(root, sum(map(len, (*train.values(), *test.values()))), size)
     classes = tuple(train)
     return Dataset(
         name=f"folder:{request.path}",
@@ -65,8 +59,28 @@ def load(request: Request) -> Dataset:
     )
 
 
-def decode(path: Path, size: int) -> NDArray[np.uint8]:
+def check_memory(place: Path, count: int, size: int) -> None:
+    """Check that so many images of 3×size×size may be kept in memory.
+
+    Raises:
+        InputError: the size is none, or they exceed `LARGEST`.
+    """
+    if size < 1:
+        raise InputError(f"size {size}: give at least 1")
+    if count * 3 * size * size > LARGEST:
+        raise InputError(
+            f"{place}: {count} images of {size}×{size} take more than {LARGEST >> 30} GiB of memory: "
+            "choose a smaller size or fewer images"
+        )
+
+
+def decode(path: Path, size: int, content: BinaryIO | None = None) -> NDArray[np.uint8]:
     """(3, size, size) of one image file: turned upright, shorter side resized to `size`, centre kept; grey becomes RGB.
+
+    Args:
+        path: of the file; its name in messages.
+        size: height and width.
+        content: what is in the file, where it lies in an archive.
 
     Raises:
         InputError: it is no image of 8 bits a channel, is truncated, or has more pixels than Pillow holds for safe.
@@ -75,7 +89,7 @@ def decode(path: Path, size: int) -> NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path, formats=FORMATS) as opened:
+        with Image.open(path if content is None else content, formats=FORMATS) as opened:
             # A JPEG is decoded at a fraction of its size while that stays at least twice what is needed.
             opened.draft("RGB", (2 * size, 2 * size))
             if opened.mode.startswith(("I", "F")):

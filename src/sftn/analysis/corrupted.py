@@ -1,0 +1,184 @@
+"""Corrupted test images in files: the official ones, or ones that are made once and kept.
+
+The official CIFAR-10-C and CIFAR-100-C files are read where they are; elsewhere, and for any other data set, the
+corrupted images are made out of the test split and kept, in the official layout: CORRUPTION.npy, (5·N, H, W, C) uint8
+with the severities one after the other, and labels.npy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import sftn
+from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, VERSION, check, corrupt
+from sftn.data.cifar import roots
+from sftn.data.dataset import Dataset, Split
+from sftn.errors import InputError
+from sftn.run import read_json, write_json
+
+OFFICIAL = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
+"""The folders of the official files (zenodo.org/records/2535967 and 3555552)."""
+BLOCK = 250
+"""Images corrupted at once; changes nothing but speed."""
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A folder of corrupted images that belong to a test split."""
+
+    folder: Path
+    test: Split
+    generated: bool
+    """Made by us, so not comparable digit by digit with results on the official files."""
+
+    def split(self, name: str, severity: int) -> Split:
+        """The test images under one corruption.
+
+        Raises:
+            InputError: the corruption is unknown, or its file is missing, truncated or of other images.
+        """
+        check(name, severity)
+        per = self._per_severity()
+        images = _array(self.folder / f"{name}.npy")
+        channels, height, width = self.test.images.shape[1:]
+        wanted = (per * len(SEVERITIES), height, width, channels)
+        if images.dtype != np.uint8 or images.shape != wanted:
+            raise InputError(
+                f"{self.folder / name}.npy holds {images.dtype} of shape {images.shape}, not uint8 of {wanted}: "
+                "it belongs to other images"
+            )
+        begin = (severity - 1) * per
+        part = np.array(images[begin : begin + len(self.test)])
+        return Split(torch.from_numpy(part).permute(0, 3, 1, 2), self.test.labels)
+
+    def _per_severity(self) -> int:
+        path = self.folder / "labels.npy"
+        labels, own = _array(path), self.test.labels.numpy()
+        per = len(labels) // len(SEVERITIES) if labels.ndim == 1 else 0
+        if labels.dtype.kind not in "iu" or per < len(own) or len(labels) % len(SEVERITIES):
+            raise InputError(f"{path} is no list of 5 × {len(own)} labels: it belongs to other images")
+        for begin in range(0, len(labels), per):
+            if not np.array_equal(labels[begin : begin + len(own)], own):
+                raise InputError(f"{path} does not have the labels of the test images: it belongs to other images")
+        return per
+
+
+def find(dataset: Dataset, data_dir: Path | None) -> Corrupted | None:
+    """The official files of a data set, if they are in `data_dir` or one of the usual places."""
+    folder = OFFICIAL.get(dataset.name)
+    for root in roots(data_dir) if folder else ():
+        place = root if root.name == folder else root / str(folder)
+        if (place / "labels.npy").is_file():
+            return Corrupted(place, dataset.test, generated=(place / "generated.json").exists())
+    return None
+
+
+def generate(
+    dataset: Dataset,
+    root: Path,
+    names: Sequence[str] = tuple(CORRUPTIONS),
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    say: Callable[[str], None] = print,
+) -> Corrupted:
+    """Make what is missing of a data set's corrupted test images; what is there is not made again.
+
+    The folder in `root` is named after the images, the seed and the version of the corruptions, and marked by a
+    generated.json. Each file appears whole or not at all. CIFAR's 19 files have 154 MB each.
+
+    Raises:
+        InputError: a name is unknown, or the folder cannot be written.
+    """
+    for name in names:
+        check(name)
+    test = dataset.test
+    record = {
+        "generated": True,
+        "note": "made by sftn from the test images with CIFAR-C's constants; not the official files; frost is grown",
+        "data": dataset.name,
+        "images": len(test),
+        "fingerprint": _fingerprint(test),
+        "seed": seed,
+        "version": VERSION,
+    }
+    digest = hashlib.sha256(repr(sorted(record.items())).encode()).hexdigest()[:8]
+    folder = root / f"{OFFICIAL.get(dataset.name, dataset.name.replace('/', '-') + '-C')}-generated-{digest}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
+    if not (folder / "generated.json").exists():
+        write_json(folder / "generated.json", record | {"sftn": sftn.__version__})
+    elif {key: read_json(folder / "generated.json").get(key) for key in record} != record:
+        raise InputError(f"{folder} holds other corrupted images: choose another --out")
+    if not (folder / "labels.npy").exists():
+        _save(folder / "labels.npy", [test.labels.numpy().astype(np.int64)] * len(SEVERITIES))
+    images = np.ascontiguousarray(test.images.permute(0, 2, 3, 1).numpy())
+    missing = [name for name in names if not (folder / f"{name}.npy").exists()]
+    for number, name in enumerate(missing, 1):
+        say(f"corrupting {len(test):,} test images: {name} ({number} of {len(missing)})")
+        _save(folder / f"{name}.npy", [_corrupted(images, name, s, seed, threads) for s in SEVERITIES])
+    return Corrupted(folder, test, generated=True)
+
+
+def _corrupted(
+    images: NDArray[np.uint8], name: str, severity: int, seed: int, threads: int | None
+) -> NDArray[np.uint8]:
+    """One severity, a block at a time on every core: numpy and scipy let other threads run meanwhile."""
+
+    def block(first: int) -> NDArray[np.uint8]:
+        return corrupt(images[first : first + BLOCK], name, severity, first=first, seed=seed)
+
+    with ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool:
+        return np.concatenate(list(pool.map(block, range(0, len(images), BLOCK))))
+
+
+def _save(path: Path, blocks: Sequence[NDArray[Any]]) -> None:
+    """Arrays, one after the other, as one .npy file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    first = blocks[0]
+    header = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False}
+    try:
+        with open(temporary, "wb") as file:
+            shape = (sum(map(len, blocks)), *first.shape[1:])
+            np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+            for block in blocks:
+                file.write(np.ascontiguousarray(block).data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free space there or choose another --out") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _array(path: Path) -> NDArray[Any]:
+    """A .npy file, mapped, not read; nothing in it is executed."""
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: put it there, or name another folder with --corrupted") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} is truncated or no .npy file ({str(error).splitlines()[0][:80]})") from error
+    if not isinstance(loaded, np.ndarray):
+        raise InputError(f"{path} is an archive, not a .npy file")
+    return loaded
+
+
+def _fingerprint(split: Split) -> str:
+    digest = hashlib.sha256(repr(tuple(split.images.shape)).encode())
+    for tensor in (split.images, split.labels):
+        digest.update(tensor.cpu().contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""Curves of training (Figure 5) and teachers' against students' accuracy (Figure 4), read from what runs left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftn.errors import InputError
+from sftn.run import Run, read_json
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run, epoch by epoch of its main phase."""
+
+    name: str
+    seed: int
+    epochs: tuple[int, ...]
+    kl: tuple[float | None, ...]
+    """Mean over the epoch's training batches of the objective's KD term, τ²·KL(teacher ‖ student), unweighted; None
+    for runs without one."""
+    accuracy: tuple[float | None, ...]
+    """On the test images in percent; None for epochs without a test."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A student and its teacher: one mark of Figure 4."""
+
+    teacher: str
+    student: str
+    friendly: bool
+    seed: int
+    teacher_accuracy: float
+    student_accuracy: float
+
+
+def curve(folder: Path) -> Curve:
+    """The curve of a run, finished or not, from its log.jsonl.
+
+    Raises:
+        InputError: the folder is no run's, or its log is missing, damaged or empty.
+    """
+    run = Run.read(folder)
+    path = folder / "log.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: was the run trained?") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            rows.append((str(row["phase"]), int(row["epoch"]), row.get("kd"), row.get("test_accuracy")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number == len(lines) and rows:
+                break  # being written at this moment
+            raise InputError(f"{path}, line {number} is no row of a log") from error
+    # The main phase is the last; first stages come before it.
+    rows = [row for row in rows if row[0] == rows[-1][0]]
+    if not rows:
+        raise InputError(f"{path} is empty: train the run first")
+    return Curve(
+        run.name,
+        run.seed,
+        epochs=tuple(row[1] for row in rows),
+        kl=tuple(row[2] for row in rows),
+        accuracy=tuple(row[3] for row in rows),
+    )
+
+
+def points(folders: Iterable[Path]) -> list[Point]:
+    """Teacher and student accuracies (last epoch) of distilled runs, whose teachers lie beside them.
+
+    Runs without a trained teacher beside them are passed over.
+    """
+    found = []
+    for folder in folders:
+        run = Run.read(folder)
+        if not isinstance(run.teacher, Run):
+            continue
+        results = [path / "result.json" for path in (folder.parent / run.teacher.folder, folder)]
+        if not all(path.is_file() for path in results):
+            continue
+        theirs, ours = (_accuracy(path) for path in results)
+        teacher = run.teacher
+        found.append(Point(teacher.network, run.network, teacher.friendly is not None, run.seed, theirs, ours))
+    return found
+
+
+def rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
+    """A row an epoch, for CSV."""
+    return [
+        {"run": one.name, "seed": one.seed, "epoch": epoch, "kl": kl, "test_accuracy": accuracy}
+        for one in curves
+        for epoch, kl, accuracy in zip(one.epochs, one.kl, one.accuracy)
+    ]
+
+
+def _accuracy(path: Path) -> float:
+    try:
+        return float(read_json(path)["accuracy"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} has no accuracy: remove its folder to train it again") from error
