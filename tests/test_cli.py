@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,10 +109,11 @@ def test_the_main_job_from_teacher_to_student(capsys: pytest.CaptureFixture[str]
     assert len(results) == 2
     assert len({result["accuracy"] for result in results.values()}) == 1
 
-    code, said, _ = sftn("evaluate", str(teacher), "--precision", "float32", capsys=capsys)
     recorded = json.loads((teacher / "result.json").read_text())["accuracy"]
-    assert code == 0
-    assert f"{recorded:.2f} %" in said
+    for what in ([str(teacher)], [str(teacher / "weights.safetensors"), "--data", "digits"]):
+        code, said, _ = sftn("evaluate", *what, "--precision", "float32", capsys=capsys)
+        assert code == 0
+        assert f"{recorded:.2f} %" in said
 
 
 def test_a_file_of_weights_must_fit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_all_twelve_methods_in_one_table(capsys: pytest.CaptureFixture[str], tmp
         capsys=capsys,
     )
     assert (code, err) == (0, "")
-    assert all(f"student by {name} " in said for name in names)
+    assert all(f"by {name} " in said for name in names)
 
 
 def test_help_needs_no_torch() -> None:
@@ -209,3 +211,43 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert "going on" in finished.stdout
     (log,) = tmp_path.rglob("log.jsonl")
     assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_several_students_and_one_that_the_teacher_never_met(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, said, err = sftn(
+        *("compare", "--teacher", "wrn_10_1", "--student", "resnet8", "wrn_10_2", "--unknown", "resnet14"),
+        *("--seeds", "1", *FAST, "--out", str(tmp_path)),
+        capsys=capsys,
+    )
+    assert (code, err) == (0, "")
+    assert all(f"student {name} by kd" in said for name in ("resnet8", "wrn_10_2", "resnet14"))
+    assert len(list(tmp_path.glob("wrn_10_1-for-resnet8+wrn_10_2-*/result.json"))) == 1
+    assert len(list(tmp_path.glob("resnet14-kd-from-wrn_10_1-for-resnet8+wrn_10_2-*/result.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--align", "1"], "STUDENT_STAGE"),
+        (["--align", "4:1"], "stage 4"),
+        (["--align", "2:1", "1:2"], "forwards"),
+        (["--align", "1:1", "--student", "resnet8", "resnet14"], "one student"),
+        (["--frozen-stages", "9"], "frozen stages"),
+        (["--backbone-rate", "-1"], "backbone_rate"),
+    ],
+)
+def test_wrong_alignments_and_fine_tuning_are_one_line(
+    options: list[str], word: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _, err = sftn("compare", *options, *FAST, "--out", str(tmp_path), capsys=capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert word in err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_alignment_changes_the_branches(capsys: pytest.CaptureFixture[str]) -> None:
+    _, said, _ = sftn("describe", "resnet8", "--student", "resnet14", "--align", "1:2", "3:3", capsys=capsys)
+    assert "T^1" in said
+    assert not re.search(r"(?<!_)T\^2", said)

@@ -18,7 +18,7 @@ def test_a_comparison_trains_each_run_once_and_shows_all_arms(tmp_path: Path) ->
     for seed in range(2):
         teacher, student = (tiny.run(data, name, epochs=1, seed=seed) for name in ("wide", "tiny"))
         friendly = replace(teacher, friendly=Friendly("tiny"))
-        seeds.append(arms(teacher, friendly, student, [objective("kd"), objective("at")]))
+        seeds.append(arms(teacher, friendly, [student], [objective("kd"), objective("at")]))
     found = compare("tiny things", seeds, data, tmp_path, say=said.append)
     assert len(said) == 2 * 7
     assert all(len(values) == 2 for values in found.accuracies.values())
@@ -28,17 +28,17 @@ def test_a_comparison_trains_each_run_once_and_shows_all_arms(tmp_path: Path) ->
     assert all("was there" in line for line in said[14:])
     write(found, tmp_path / "here")
     text = (tmp_path / "here" / "comparison.md").read_text()
-    assert "| student by at |" in text
+    assert "| student tiny by at |" in text
     assert "2 seeds" in text
 
 
 def comparison(alone: list[float], standard: list[float], friendly: list[float]) -> Comparison:
     accuracies = {
-        Arm("student", ALONE): alone,
-        Arm("teacher", STANDARD): [90.0] * len(alone),
-        Arm("teacher", FRIENDLY): [91.0] * len(alone),
-        Arm("student", STANDARD, "kd"): standard,
-        Arm("student", FRIENDLY, "kd"): friendly,
+        Arm("student", "s", ALONE): alone,
+        Arm("teacher", "t", STANDARD): [90.0] * len(alone),
+        Arm("teacher", "t", FRIENDLY): [91.0] * len(alone),
+        Arm("student", "s", STANDARD, "kd"): standard,
+        Arm("student", "s", FRIENDLY, "kd"): friendly,
     }
     return Comparison("t", accuracies, accuracies)
 

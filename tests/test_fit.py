@@ -168,3 +168,19 @@ def test_precision_is_settled_by_name() -> None:
         settle_precision("fp8")
     with pytest.raises(InputError, match="GPU"):
         settle_precision("float16", "cpu")
+
+
+def test_slow_modules_learn_at_their_own_rate() -> None:
+    """The first step moves a weight by its rate times the gradient, weight decay apart."""
+    moved = []
+    for rate in (1.0, 0.1):
+        torch.manual_seed(5)
+        task = Supervised(tiny.network())
+        before = {key: value.clone() for key, value in task.state_dict().items()}
+        phase = Phase("t", task, (task,), Schedule(epochs=1, batch=48), (task.network.stages,), rate)
+        fit(phase, loader(tiny.dataset(), 48), make_fabric("cpu", "float32"))
+        moved.append({key: value - before[key] for key, value in task.state_dict().items()})
+    key = "network.stages.0.blocks.0.body.0.weight"
+    torch.testing.assert_close(moved[1][key], 0.1 * moved[0][key], rtol=1e-3, atol=1e-7)
+    key = "network.head.linear.weight"
+    torch.testing.assert_close(moved[1][key], moved[0][key])

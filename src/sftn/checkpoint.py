@@ -7,8 +7,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -33,7 +33,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         InputError: the folder cannot be written or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -75,6 +75,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, record
 
 
+def tidy(folder: Path) -> None:
+    """Remove what a finished run no longer needs and what killed processes left half written or held."""
+    for pattern in ("checkpoint*.safetensors", ".*.tmp", "lease.*"):
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                path.unlink()
+
+
 class Checkpoints:
     """The state of a run in its folder: the last good checkpoint and the one before.
 
@@ -83,9 +91,19 @@ class Checkpoints:
         state: everything that the run's phases may change (not the frozen teacher, which has a run of its own).
         seconds: the time between two checkpoints.
         say: is told, in one line, of a checkpoint that was torn.
+        guard: raises if this process may no longer write in the folder.
     """
 
-    def __init__(self, folder: Path, state: nn.Module, *, seconds: float = 60.0, say: Any = print) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        state: nn.Module,
+        *,
+        seconds: float = 60.0,
+        say: Any = print,
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder, self.guard = folder, guard
         self.newest = folder / "checkpoint.safetensors"
         self.previous = folder / "checkpoint.previous.safetensors"
         self.state = state
@@ -137,7 +155,8 @@ class Checkpoints:
         if optimizer is not None:
             tensors |= _optimizer_tensors(optimizer)
         record = {"position": asdict(position), "history": self.history, "finished": self.finished}
-        if self.newest.exists():
+        self.guard()
+        with suppress(FileNotFoundError):
             os.replace(self.newest, self.previous)
         save_tensors(self.newest, tensors, record)
         self._last = time.monotonic()
@@ -157,8 +176,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """The run is over and has its result."""
-        self.newest.unlink(missing_ok=True)
-        self.previous.unlink(missing_ok=True)
+        tidy(self.folder)
 
     @contextmanager
     def signals(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sftn.checkpoint import write_atomically
 from sftn.data.dataset import Dataset
+from sftn.distill import Objective
 from sftn.fit import Watcher
 from sftn.run import FORMAT, Run, write_json
 from sftn.train import train
@@ -23,33 +24,35 @@ ALONE, STANDARD, FRIENDLY = "alone", "standard", "friendly"
 
 @dataclass(frozen=True)
 class Arm:
-    """A column of the comparison: which student, or which teacher."""
+    """A cell of the comparison: which teacher, or which student by which way."""
 
     role: str
     """"teacher" or "student"."""
+    network: str
     way: str
     """ALONE, STANDARD or FRIENDLY."""
     method: str = "-"
 
 
-def arms(teacher: Run, friendly: Run, student: Run, objectives: Sequence[Any]) -> list[tuple[Arm, Run]]:
+def arms(
+    teacher: Run, friendly: Run, students: Sequence[Run], objectives: Sequence[Objective]
+) -> list[tuple[Arm, Run]]:
     """The runs of one seed, teachers before the students that need them.
 
     Args:
         teacher: the standard teacher.
         friendly: the student-friendly one.
-        student: the student alone.
-        objectives: by what the student is distilled (`sftn.distill.Objective`).
+        students: each alone; those that the friendly teacher was made for, or others.
+        objectives: by what the students are distilled.
     """
-    listed = [
-        (Arm("student", ALONE), student),
-        (Arm("teacher", STANDARD), teacher),
-        (Arm("teacher", FRIENDLY), friendly),
-    ]
-    for objective in objectives:
-        for way, source in ((STANDARD, teacher), (FRIENDLY, friendly)):
-            run = replace(student, teacher=source, objective=objective)
-            listed.append((Arm("student", way, objective.name), run))
+    listed = [(Arm("student", student.network, ALONE), student) for student in students]
+    ways = ((STANDARD, teacher), (FRIENDLY, friendly))
+    listed += [(Arm("teacher", teacher.network, way), source) for way, source in ways]
+    for student in students:
+        for objective in objectives:
+            for way, source in ways:
+                run = replace(student, teacher=source, objective=objective, alignment=friendly.alignment)
+                listed.append((Arm("student", student.network, way, objective.name), run))
     return listed
 
 
@@ -62,9 +65,9 @@ class Comparison:
     best: dict[Arm, list[float]]
     """The best epoch's, for those who report that one."""
 
-    def methods(self) -> list[str]:
-        """The methods that were compared."""
-        return list(dict.fromkeys(arm.method for arm in self.accuracies if arm.method != "-"))
+    def students(self) -> list[tuple[str, str]]:
+        """(network, method) of every distilled student."""
+        return list(dict.fromkeys((arm.network, arm.method) for arm in self.accuracies if arm.method != "-"))
 
     def subtitle(self) -> str:
         """What the numbers are."""
@@ -72,20 +75,30 @@ class Comparison:
         return f"test accuracy in %, last epoch, mean ± std of {seeds} seed{'s' if seeds > 1 else ''}"
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """The cells of the table, its header first; a row a method."""
-        return [
-            ("", "standard teacher", "student-friendly teacher", "difference"),
-            ("teacher itself", *self._cells("teacher", "-")),
-            ("student alone", spread(self.accuracies[Arm("student", ALONE)]), "", ""),
-            *((f"student by {method}", *self._cells("student", method)) for method in self.methods()),
+        """The cells of the table, its header first; a row a student and method."""
+        found = [("", "standard teacher", "student-friendly teacher", "difference")]
+        found += [
+            (f"teacher {arm.network} itself", *self._cells(arm))
+            for arm in self.accuracies
+            if (arm.role, arm.way) == ("teacher", STANDARD)
         ]
+        for arm, values in self.accuracies.items():
+            if arm.way == ALONE:
+                found.append((f"student {arm.network} alone", spread(values), "", ""))
+                found += [
+                    (f"student {network} by {method}", *self._cells(Arm("student", network, STANDARD, method)))
+                    for network, method in self.students()
+                    if network == arm.network
+                ]
+        return found
 
     def table(self) -> Table:
         """For a terminal."""
         header, *rows = self.rows()
         table = Table(title=f"{self.title}\n{self.subtitle()}")
-        for column in header:
-            table.add_column(column, justify="left" if not column else "right")
+        table.add_column(header[0], no_wrap=max(len(row[0]) for row in rows) <= 32, overflow="fold")
+        for column in header[1:]:
+            table.add_column(column, justify="right")
         for row in rows:
             table.add_row(*row)
         return table
@@ -108,22 +121,22 @@ class Comparison:
             ]
         )
 
-    def _cells(self, role: str, method: str) -> tuple[str, str, str]:
-        standard = self.accuracies[Arm(role, STANDARD, method)]
-        friendly = self.accuracies[Arm(role, FRIENDLY, method)]
+    def _cells(self, arm: Arm) -> tuple[str, str, str]:
+        standard, friendly = self.accuracies[arm], self.accuracies[replace(arm, way=FRIENDLY)]
         gaps = [f - s for s, f in zip(standard, friendly)]
         return spread(standard), spread(friendly), spread(gaps, sign=True)
 
     def verdict(self) -> list[str]:
-        """A sentence a method on what was measured, whichever way it falls."""
-        return [verdict(method, *self._three(method)) for method in self.methods()]
-
-    def _three(self, method: str) -> tuple[list[float], list[float], list[float]]:
-        return (
-            self.accuracies[Arm("student", ALONE)],
-            self.accuracies[Arm("student", STANDARD, method)],
-            self.accuracies[Arm("student", FRIENDLY, method)],
-        )
+        """A sentence a student and method on what was measured, whichever way it falls."""
+        return [
+            verdict(
+                f"By {method}, {network}",
+                self.accuracies[Arm("student", network, ALONE)],
+                self.accuracies[Arm("student", network, STANDARD, method)],
+                self.accuracies[Arm("student", network, FRIENDLY, method)],
+            )
+            for network, method in self.students()
+        ]
 
     def record(self) -> dict[str, Any]:
         """For comparison.json."""
@@ -196,7 +209,7 @@ def spread(values: Sequence[float], *, sign: bool = False) -> str:
     return f"{text} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{text} (n = 1)"
 
 
-def verdict(method: str, alone: Sequence[float], standard: Sequence[float], friendly: Sequence[float]) -> str:
+def verdict(who: str, alone: Sequence[float], standard: Sequence[float], friendly: Sequence[float]) -> str:
     """One honest sentence on whether the student learned more from the student-friendly teacher.
 
     Seeds are paired: both students of a seed start from the same weights and see the same batches. A difference is
@@ -213,7 +226,7 @@ def verdict(method: str, alone: Sequence[float], standard: Sequence[float], frie
         clear = "a clear difference" if p < 0.05 else "no clear difference"
         how += f", more in {wins} of {n} seeds: {clear} (paired t-test, p = {p:.2f})"
     over = statistics.fmean(friendly) - statistics.fmean(alone)
-    return f"By {method}, the student learned {how}, and {over:+.2f} points over the student alone."
+    return f"{who} learned {how}, and {over:+.2f} points over the student alone."
 
 
 def _p_value(gaps: Sequence[float]) -> float:

@@ -67,6 +67,9 @@ class Phase:
     trains: tuple[nn.Module, ...]
     """The modules of the task that are optimised; the rest is frozen and in eval mode."""
     schedule: Schedule
+    slow: tuple[nn.Module, ...] = ()
+    """Those of them that learn at `slow_rate` times the schedule's learning rate."""
+    slow_rate: float = 1.0
 
 
 class Watcher(Protocol):
@@ -130,9 +133,8 @@ def fit(
     schedule = phase.schedule
     _train_only(phase.task, phase.trains)
     phase.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parameters = [parameter for module in phase.trains for parameter in module.parameters()]
     sgd = torch.optim.SGD(
-        parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay, fused=True
+        _groups(phase), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay, fused=True
     )
     task, optimizer = fabric.setup(phase.task, sgd)
     position = Position(phase.name)
@@ -146,7 +148,7 @@ def fit(
         if position.step == 0:
             torch.manual_seed(_mix(seed, phase.name, epoch))
         for group in optimizer.param_groups:
-            group["lr"] = schedule.lr_at(epoch)
+            group["lr"] = schedule.lr_at(epoch) * group["rate"]
         names, sums, images = _continue(position, fabric.device)
         for step, batch in enumerate(loader.epoch(epoch, start=position.step), start=position.step + 1):
             terms = task(*batch)
@@ -177,6 +179,14 @@ def _train_only(task: nn.Module, modules: tuple[nn.Module, ...]) -> None:
     task.requires_grad_(False).eval()
     for module in modules:
         module.requires_grad_(True).train()
+
+
+def _groups(phase: Phase) -> list[dict[str, Any]]:
+    slow = [parameter for module in phase.slow for parameter in module.parameters() if parameter.requires_grad]
+    known = {id(parameter) for parameter in slow}
+    rest = [parameter for module in phase.trains for parameter in module.parameters() if id(parameter) not in known]
+    groups = [{"params": rest, "rate": 1.0}, {"params": slow, "rate": phase.slow_rate}]
+    return [group for group in groups if group["params"]]
 
 
 def _continue(position: Position, device: torch.device) -> tuple[list[str], Tensor, int]:

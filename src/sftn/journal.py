@@ -31,6 +31,8 @@ class Journal:
         self.watcher = watcher
         self.done = len(history)
         self.board = _board(folder, self.done) if tensorboard else None
+        # A new file, not the old one cut short: a process that lost the run while it slept may still hold that one.
+        (folder / "log.jsonl").unlink(missing_ok=True)
         self.log = open(folder / "log.jsonl", "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         for row in history:
             self._write(row)

@@ -14,7 +14,7 @@ class DataOptions:
     """Which images."""
 
     data: str = "digits"
-    """digits, cifar10, cifar100 or folder:PATH (one folder a class)."""
+    """digits, cifar10, cifar100, stl10, tiny-imagenet or folder:PATH (one folder a class)."""
     data_dir: Path | None = None
     """Where the files of the data set are."""
     limit: int | None = None
@@ -22,7 +22,7 @@ class DataOptions:
     classes: int | None = None
     """Only the first so many classes."""
     size: int | None = None
-    """Height and width that images of a folder are brought to."""
+    """Height and width that images of a folder, of STL-10 or of Tiny-ImageNet are brought to."""
     download: bool = False
     """Fetch missing files from the data set's official address."""
 
@@ -73,6 +73,17 @@ class FriendlyOptions:
     """Keep the divergence's gradient from the teacher's logits."""
 
 
+@dataclass(frozen=True)
+class FineTuneOptions:
+    """How a teacher that comes with trained weights (NAME@pretrained) learns on."""
+
+    backbone_rate: float | None = None
+    """Learning rate of its stem and stages, over that of its new classifier; 1 if not given."""
+    frozen_stages: int = 0
+    """So many of its stages stay as they are, and its stem with them."""
+
+
 Data = Annotated[DataOptions, tyro.conf.arg(name="")]
 Train = Annotated[TrainOptions, tyro.conf.arg(name="")]
+FineTune = Annotated[FineTuneOptions, tyro.conf.arg(name="")]
 FriendlyTo = Annotated[FriendlyOptions, tyro.conf.arg(name="")]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,9 +34,10 @@ class Data:
 
 @dataclass(frozen=True)
 class Friendly:
-    """How a teacher is made friendly to a student: the arguments of `sftn.teacher.StudentBranches`."""
+    """How a teacher is made friendly to its students: the arguments of `sftn.teacher.StudentBranches`."""
 
     student: str
+    """A network's name, or several joined by +."""
     branches: tuple[int, ...] | None = None
     teacher_ce: float = 1.0
     branch_kl: float = 3.0
@@ -44,6 +45,16 @@ class Friendly:
     temperature: float = 1.0
     reduction: Literal["mean", "sum"] = "mean"
     detach: bool = False
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """How a network that comes with trained weights learns on: its classifier is new, the rest is not."""
+
+    backbone_rate: float = 1.0
+    """The learning rate of stem and stages, over that of the classifier and of branches."""
+    frozen_stages: int = 0
+    """So many stages stay as they are, and the stem with them; 0 freezes nothing."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,7 @@ class Run:
     teacher: Run | Weights | None = None
     objective: Objective | None = None
     alignment: Alignment | None = None
+    fine_tune: FineTune | None = None
 
     @property
     def name(self) -> str:
@@ -84,7 +96,7 @@ class Run:
     @property
     def id(self) -> str:
         """Twelve hexadecimal digits that change with whatever determines the outcome, and with nothing else."""
-        return hashlib.sha256(json.dumps(_identity(asdict(self)), sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(_identity(self), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def folder(self) -> str:
@@ -147,13 +159,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return record
 
 
-def _identity(record: dict[str, Any]) -> dict[str, Any]:
-    """A run's record without what does not determine its outcome."""
-    record = {"format": FORMAT, **record}
-    teacher = record.get("teacher")
-    if teacher is not None:
-        teacher = _identity(teacher) if "data" in teacher else {k: v for k, v in teacher.items() if k != "path"}
-    return {**record, "teacher": teacher}
+def result(folder: Path, run: Run) -> dict[str, Any] | None:
+    """What a run left, or None if it is not done.
+
+    Raises:
+        InputError: the result is damaged or of another run.
+    """
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    record = read_json(path)
+    if record.get("format") != FORMAT or record.get("id") != run.id:
+        raise InputError(f"{path} is of another run or format: remove its folder to train it again")
+    return record
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _identity(value: Any) -> Any:
+    """A record without what does not determine the outcome: where a file lies, and values that are the default.
+
+    Leaving defaults out lets a later version add a field without making every run another one; changing a default
+    needs a new `FORMAT`.
+    """
+    if isinstance(value, tuple | list):
+        return [_identity(part) for part in value]
+    if not is_dataclass(value):
+        return dict(value) if isinstance(value, Mapping) else value
+    kept = {f.name: getattr(value, f.name) for f in fields(value) if f.name != "path"}
+    defaults = {f.name: f.default for f in fields(value)}
+    named = {name: _identity(part) for name, part in kept.items() if part != defaults[name]}
+    return {"kind": type(value).__name__, "format": FORMAT, **named}
 
 
 def _run(record: Mapping[str, Any]) -> Run:
@@ -165,7 +205,7 @@ def _run(record: Mapping[str, Any]) -> Run:
     if friendly is not None:
         branches = friendly["branches"]
         friendly = Friendly(**{**friendly, "branches": None if branches is None else tuple(branches)})
-    alignment = record["alignment"]
+    alignment, fine_tune = record["alignment"], record.get("fine_tune")
     return Run(
         network=str(record["network"]),
         data=Data(**record["data"]),
@@ -176,4 +216,5 @@ def _run(record: Mapping[str, Any]) -> Run:
         teacher=teacher,
         objective=objective,
         alignment=None if alignment is None else tuple((int(s), int(t)) for s, t in alignment),
+        fine_tune=None if fine_tune is None else FineTune(**fine_tune),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 import sftn
-from sftn.checkpoint import Checkpoints
+from sftn.checkpoint import Checkpoints, tidy
 from sftn.data.dataset import Dataset
 from sftn.data.loader import Loader
 from sftn.device import make_fabric
@@ -22,10 +23,11 @@ from sftn.errors import InputError
 from sftn.evaluate import evaluate
 from sftn.fit import Phase, Watcher, fit
 from sftn.journal import Journal
-from sftn.networks import build
+from sftn.leases import Lease
+from sftn.networks import PRETRAINED, build
 from sftn.networks.checkpoints import load_weights, save_weights
 from sftn.networks.staged import StagedNet
-from sftn.run import FORMAT, Run, Weights, read_json, write_json
+from sftn.run import FORMAT, Run, Weights, result, sha256, write_json
 from sftn.teacher import StudentBranches, Supervised
 
 
@@ -57,19 +59,40 @@ def train(
 
     Raises:
         InputError: something given from outside is wrong.
+        Held: another process carries this run out (an `InputError`).
         Stopped: a signal asked for the end; the state is saved and the same call goes on from there.
     """
     folder = out / run.folder
     run.write(folder)
     done = result(folder, run)
     if done is not None:
+        tidy(folder)  # whoever made it may have been killed before it could
         return done
+    with Lease(folder) as lease:
+        done = result(folder, run)  # whoever had the lease before may have finished
+        if done is not None:
+            return done
+        return _carry_out(run, dataset, out, lease, device, watcher, tensorboard, checkpoint_seconds, say)
+
+
+def _carry_out(
+    run: Run,
+    dataset: Dataset,
+    out: Path,
+    lease: Lease,
+    device: str,
+    watcher: Watcher | None,
+    tensorboard: bool,
+    checkpoint_seconds: float,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    folder = out / run.folder
     fabric = make_fabric(device, run.precision)
     torch.manual_seed(run.seed)
-    network = _build(run.network, dataset)
+    network = blank(run.network, dataset)
     teacher = None if run.teacher is None else load_teacher(run.teacher, dataset, out)
-    phases, state, copies, flip = _plan(run, network, dataset, teacher)
-    checkpoints = Checkpoints(folder, state, seconds=checkpoint_seconds, say=say)
+    phases, state, copies, flip = plan(run, network, dataset, teacher)
+    checkpoints = Checkpoints(folder, state, seconds=checkpoint_seconds, say=say, guard=lease.check)
     loader = Loader(
         dataset.train,
         batch=run.schedule.batch,
@@ -116,25 +139,14 @@ def train(
         "seconds": sum(row["seconds"] for row in history),
         "environment": environment(str(fabric.device)),
     }
-    metadata = {"network": run.network, "classes": str(len(dataset.classes)), "run": run.id}
+    lease.check()
+    mean, std = (json.dumps(values.tolist()) for values in dataset.normalisation)
+    metadata = {"network": run.network, "classes": str(len(dataset.classes)), "run": run.id, "mean": mean, "std": std}
     save_weights(network, folder / "weights.safetensors", metadata)
+    record["weights_sha256"] = sha256(folder / "weights.safetensors")
+    lease.check()
     write_json(folder / "result.json", record)
     checkpoints.remove()
-    return record
-
-
-def result(folder: Path, run: Run) -> dict[str, Any] | None:
-    """What a run left, or None if it is not done.
-
-    Raises:
-        InputError: the result is damaged or of another run.
-    """
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    record = read_json(path)
-    if record.get("format") != FORMAT or record.get("id") != run.id:
-        raise InputError(f"{path} is of another run or format: remove its folder to train it again")
     return record
 
 
@@ -144,11 +156,11 @@ def check(run: Run, dataset: Dataset) -> None:
     Raises:
         InputError: the networks cannot be aligned, or lack what a method needs, or an option is out of range.
     """
-    teacher = None if run.teacher is None else _build(run.teacher.network, dataset)
-    _plan(run, _build(run.network, dataset), dataset, teacher)
+    teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
+    plan(run, blank(run.network, dataset), dataset, teacher)
 
 
-def _plan(
+def plan(
     run: Run, network: StagedNet, dataset: Dataset, teacher: StagedNet | None
 ) -> tuple[list[Phase], nn.Module, int, bool]:
     """The phases of a run, the modules whose state they change, and what they ask of the loader: copies and flips."""
@@ -170,9 +182,21 @@ def _plan(
         task = Supervised(network)
     else:
         how: Mapping[str, Any] = {name: value for name, value in vars(run.friendly).items() if name != "student"}
-        student = partial(_build, run.friendly.student, dataset)
-        task = StudentBranches(network, student, dataset.image, alignment=run.alignment, **how)
-    return [Phase("train", task, (task,), run.schedule)], task, 1, True
+        students = [partial(blank, name, dataset) for name in run.friendly.student.split("+")]
+        task = StudentBranches(network, students, dataset.image, alignment=run.alignment, **how)
+    return [_first_training(run, task, network)], task, 1, True
+
+
+def _first_training(run: Run, task: nn.Module, network: StagedNet) -> Phase:
+    """The phase of a network that has no teacher: all of it, or what fine-tuning leaves of it."""
+    if run.fine_tune is None:
+        return Phase("train", task, (task,), run.schedule)
+    frozen = run.fine_tune.frozen_stages
+    if not 0 <= frozen <= len(network.stages):
+        raise InputError(f"frozen stages {frozen}: {network.name} has {len(network.stages)}")
+    backbone = (*([] if frozen else [network.stem]), *network.stages[frozen:])
+    others = [module for name, module in task.named_children() if module is not network]
+    return Phase("train", task, (*backbone, network.head, *others), run.schedule, backbone, run.fine_tune.backbone_rate)
 
 
 def evaluation_interval(dataset: Dataset) -> int:
@@ -189,7 +213,8 @@ def load_teacher(teacher: Run | Weights, dataset: Dataset, out: Path) -> StagedN
     Raises:
         InputError: the run is not done, or the file does not fit the network and the data.
     """
-    network = _build(teacher.network, dataset)
+    # Its own weights are read: those that it started from need not be fetched again.
+    network = blank(teacher.network.removesuffix(PRETRAINED), dataset)
     if isinstance(teacher, Weights):
         load_weights(network, Path(teacher.path))
         return network
@@ -200,7 +225,8 @@ def load_teacher(teacher: Run | Weights, dataset: Dataset, out: Path) -> StagedN
     return network
 
 
-def _build(name: str, dataset: Dataset) -> StagedNet:
+def blank(name: str, dataset: Dataset) -> StagedNet:
+    """A network as it is before training on some images."""
     channels, height, width = dataset.image
     return build(name, len(dataset.classes), channels=channels, image=(height, width))
 

@@ -22,7 +22,7 @@ def evaluate(
     Args:
         what: the folder of a run, or a file of weights.
         network: the network that a file belongs to, where the file does not say it.
-        data: digits, cifar10, cifar100 or folder:PATH; for a run, its own if not given.
+        data: digits, cifar10, cifar100, stl10, tiny-imagenet or folder:PATH; for a run, its own if not given.
         data_dir: where the files of the data set are.
         size: height and width that images of a folder are brought to.
         precision: auto, float32, bf16 or float16.
@@ -39,6 +39,7 @@ def describe(
     classes: int = 100,
     image: tuple[int, int, int] = (3, 32, 32),
     branches: tuple[int, ...] | None = None,
+    align: tuple[str, ...] = (),
 ) -> None:
     """The layers of a network and, with a student, the branches that it would grow.
 
@@ -48,10 +49,11 @@ def describe(
         classes: how many.
         image: channels, height and width.
         branches: which branches, counted from 1; all if not given.
+        align: which student stage goes with which teacher stage, e.g. 2:1 3:2 4:3; from the last stages if not given.
     """
     from sftn import commands
 
-    commands.describe(network, student, classes, image, branches)
+    commands.describe(network, student, classes, image, branches, align)
 
 
 def list_names(what: Annotated[Literal["networks", "methods", "data"], tyro.conf.Positional]) -> None:
