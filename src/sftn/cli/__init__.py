@@ -12,7 +12,7 @@ from typing import Any
 
 import tyro
 
-from sftn.cli import looking, training
+from sftn.cli import analyse, looking, paper, training
 from sftn.errors import InputError, Stopped
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -20,6 +20,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compare": training.compare,
     "train-teacher": training.train_teacher,
     "distill": training.distill,
+    "reproduce": paper.reproduce,
+    "report": paper.report,
+    "runs": paper.runs,
+    "analyse": analyse.analyse,
     "evaluate": looking.evaluate,
     "describe": looking.describe,
     "list": looking.list_names,

@@ -1,0 +1,170 @@
+"""What the commands reproduce, report and runs do: names become tables and runs, and what comes out is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as Shown
+
+from sftn import paper, ray_executor, recipes
+from sftn.data import fingerprint, load
+from sftn.data.dataset import Dataset
+from sftn.device import settle_precision
+from sftn.errors import InputError
+from sftn.estimate import estimate
+from sftn.options import DataOptions, TrainOptions
+from sftn.paper.grid import Conditions, grid, part, smoke
+from sftn.paper.table import Table
+from sftn.progress import Display
+from sftn.reproduce import Survey, work
+from sftn.run import Data, Run
+from sftn.runs import DONE
+from sftn.train import check
+
+console = Console(highlight=False)
+SMOKE_IMAGES, SMOKE_SEEDS = 40, 2
+
+
+def reproduce(
+    name: str,
+    pairs: Sequence[str],
+    methods: Sequence[str],
+    teachers: Sequence[str],
+    seeds: int | None,
+    tiny: bool,
+    plan_only: bool,
+    executor: str,
+    gpus_per_run: float,
+    timing_seconds: float,
+    data: DataOptions,
+    options: TrainOptions,
+) -> None:
+    """Show the plan of a table, then work it off; what is done is not done again."""
+    table = paper.table(name)
+    if executor == "ray":
+        ray_executor.check()
+    if options.lr is not None:
+        raise InputError(f"{name} has learning rates of its own, by network: leave --lr out")
+    if tiny:
+        table, data, options = _tiny(table, pairs, data, options)
+        seeds, pairs = SMOKE_SEEDS if seeds is None else seeds, ()
+    seeds = table.seeds if seeds is None else seeds
+    if seeds < 1:
+        raise InputError(f"seeds is {seeds}: give at least 1")
+    table, ways = part(table, pairs, methods, teachers)
+    conditions, dataset = _conditions(table, data, options)
+    planned = grid(table, conditions, seeds, ways)
+    survey = Survey.of(planned, options.out)
+    survey.check()
+    _show_plan(table, conditions, survey, seeds, options.out)
+    left = survey.runs(None)
+    if left:
+        for run in [run for run in left if run.seed == left[0].seed and table.pairs[0].student in _names(run)]:
+            check(run, dataset)
+        done = survey.runs(DONE)
+        found = estimate(left, dataset, options.out, done=done, device=options.device, budget=timing_seconds)
+        if found is not None:
+            _say(f"Estimated: {_hours(found.hours)}, one run after the other ({found.how})")
+    if plan_only:
+        return
+    if executor == "ray":
+        ray_executor.work(
+            planned,
+            dataset,
+            options.out,
+            device=options.device,
+            gpus_per_run=gpus_per_run,
+            checkpoint_seconds=options.checkpoint_seconds,
+            say=_say,
+        )
+    else:
+        work(
+            planned,
+            dataset,
+            options.out,
+            device=options.device,
+            tensorboard=options.tensorboard,
+            checkpoint_seconds=options.checkpoint_seconds,
+            watch=_watch,
+            say=_say,
+        )
+    _say(f"All runs of {name} are done. The table: sftn report {name} --out {options.out}")
+
+
+def _tiny(
+    table: Table, pairs: Sequence[str], data: DataOptions, options: TrainOptions
+) -> tuple[Table, DataOptions, TrainOptions]:
+    """The smoke test: one tiny pair, a few digits, an epoch."""
+    if pairs or data.data_dir is not None or options.recipe not in ("paper", "smoke"):
+        raise InputError(
+            "--smoke has its own pair, images (digits) and recipe: leave --pairs, --data-dir, --recipe out"
+        )
+    options = replace(options, recipe="smoke", batch=options.batch or 20)
+    return smoke(table), DataOptions("digits", limit=data.limit or SMOKE_IMAGES), options
+
+
+def _conditions(table: Table, data: DataOptions, options: TrainOptions) -> tuple[Conditions, Dataset]:
+    dataset = load(
+        data.data,
+        data_dir=data.data_dir,
+        limit=data.limit,
+        classes=data.classes,
+        size=data.size,
+        download=data.download,
+    )
+    schedule = recipes.schedule(
+        options.recipe, "", epochs=options.epochs, batch=options.batch, milestones=options.milestones
+    )
+    if schedule.batch > len(dataset.train):
+        raise InputError(
+            f"batch {schedule.batch} is larger than the {len(dataset.train)} training images: give --batch"
+        )
+    images = Data(data.data, fingerprint(dataset)[:16], data.limit, data.classes, data.size)
+    return Conditions(images, schedule, settle_precision(options.precision, options.device)), dataset
+
+
+def _names(run: Run) -> tuple[str, ...]:
+    return (run.network, "" if run.friendly is None else run.friendly.student)
+
+
+def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int, out: Path) -> None:
+    header, *rows = survey.rows()
+    _say(f"{table.name}: {table.title}")
+    shown = Shown(box=SIMPLE_HEAD, pad_edge=False)
+    for column in header:
+        shown.add_column(column, justify="right" if column else "left")
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+    _say(f"Pairs: {' '.join(map(str, table.pairs))}. Methods: {' '.join(table.methods)}. Seeds: {seeds}. Runs in {out}")
+    _say(f"Conditions: {conditions}")
+    deviations = conditions.deviations()
+    if deviations:
+        _say(f"NOT the paper's conditions: {'; '.join(deviations)}. The report says so too.")
+    for note in table.notes:
+        _say(f"Note: {note}")
+
+
+def _hours(hours: float) -> str:
+    if hours < 1 / 60:
+        return "less than a minute"
+    if hours < 1.5:
+        minutes = round(hours * 60)
+        return f"about {minutes} minute{'s' * (minutes != 1)}"
+    return f"about {hours:,.0f} hours" if hours < 72 else f"about {hours:,.0f} hours, {hours / 24:,.0f} days"
+
+
+@contextmanager
+def _watch(title: str) -> Iterator[Display]:
+    with Display(console) as display:
+        display.title = title
+        yield display
+
+
+def _say(line: str) -> None:
+    console.print(line, soft_wrap=True)
