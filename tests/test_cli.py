@@ -135,9 +135,10 @@ def test_a_file_of_weights_must_fit(capsys: pytest.CaptureFixture[str], tmp_path
 def test_lists_name_everything(capsys: pytest.CaptureFixture[str]) -> None:
     from sftn.data import SOURCES
     from sftn.networks import NETWORKS
+    from sftn.paper import TABLES
     from sftn.recipes import OBJECTIVES
 
-    for what, names in (("networks", NETWORKS), ("methods", OBJECTIVES), ("data", SOURCES)):
+    for what, names in (("networks", NETWORKS), ("methods", OBJECTIVES), ("data", SOURCES), ("tables", TABLES)):
         code, said, _ = sftn("list", what, capsys=capsys)
         assert code == 0
         assert set(names) <= {line.split()[0] for line in said.splitlines() if line}

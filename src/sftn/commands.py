@@ -29,6 +29,7 @@ from sftn.networks import NETWORKS, build, check_name
 from sftn.networks.checkpoints import read_metadata
 from sftn.options import DataOptions, FineTuneOptions, FriendlyOptions, TrainOptions
 from sftn.pair import Alignment
+from sftn.paper import TABLES
 from sftn.progress import Display
 from sftn.run import Data, FineTune, Friendly, Run, Weights
 from sftn.train import check, load_teacher, train
@@ -230,7 +231,7 @@ def describe(
 
 
 def list_names(what: str) -> None:
-    """Networks, methods or data sets, a line each."""
+    """Networks, methods, data sets or tables, a line each."""
     table = Table(box=None, pad_edge=False)
     if what == "networks":
         for column in ("network", "stages", "parameters (100 classes)"):
@@ -248,6 +249,11 @@ def list_names(what: str) -> None:
         for name, method in METHODS.items():
             first = "-" if method.warmup is METHODS["at"].warmup else "yes"
             table.add_row(name, _formula(name), method.reads, first, method.summary)
+    elif what == "tables":
+        table.add_column("table")
+        table.add_column("what it shows")
+        for name, entry in sorted(TABLES.items()):
+            table.add_row(name, entry.title)
     else:
         table.add_column("data")
         table.add_column("what it is")

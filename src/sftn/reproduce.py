@@ -100,7 +100,7 @@ def work(
     total, count = len(left), 0
     failed: dict[str, str] = {}
     pause = 0.0
-    with _sigterm():
+    with sigterm():
         while left:
             for item in left:
                 run, title = item.run, f"{item.title}, seed {item.run.seed}"
@@ -180,8 +180,8 @@ class _Noted:
 
 
 @contextmanager
-def _sigterm() -> Iterator[None]:
-    """Between runs SIGTERM ends the command as it does within one: with code 143."""
+def sigterm() -> Iterator[None]:
+    """Between runs and measurements SIGTERM ends the command as it does within one: with code 143."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)

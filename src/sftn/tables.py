@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Shown
 
-from sftn import paper, ray_executor, recipes
+from sftn import measure, paper, ray_executor, recipes
 from sftn.data import fingerprint, load
 from sftn.data.dataset import Dataset
 from sftn.device import settle_precision
@@ -19,9 +19,10 @@ from sftn.errors import InputError
 from sftn.estimate import estimate
 from sftn.options import DataOptions, TrainOptions
 from sftn.paper.grid import Conditions, grid, part, smoke
+from sftn.paper.measured import Measured
 from sftn.paper.table import Table
 from sftn.progress import Display
-from sftn.reproduce import Survey, work
+from sftn.reproduce import Survey, sigterm, work
 from sftn.run import Data, Run
 from sftn.runs import DONE
 from sftn.train import check
@@ -43,9 +44,11 @@ def reproduce(
     timing_seconds: float,
     data: DataOptions,
     options: TrainOptions,
+    to: Sequence[str] = (),
+    images: int | None = None,
 ) -> None:
-    """Show the plan of a table, then work it off; what is done is not done again."""
-    table = paper.table(name)
+    """Show the plan of a table, then work it off and measure what it says; what is done is not done again."""
+    entry, table = paper.entry(name), paper.table(name)
     if executor == "ray":
         ray_executor.check()
     if options.lr is not None:
@@ -61,7 +64,19 @@ def reproduce(
     planned = grid(table, conditions, seeds, ways)
     survey = Survey.of(planned, options.out)
     survey.check()
+    which = entry if isinstance(entry, Measured) else None
+    if which is None and (to or images is not None):
+        raise InputError(f"{name} measures nothing on top of its runs: leave --to and --images out")
+    tools = (
+        []
+        if which is None
+        else measure.instruments(
+            which, dataset, options.out, data_dir=data.data_dir, to=to, images=images, smoke=tiny, say=_say
+        )
+    )
     _show_plan(table, conditions, survey, seeds, options.out)
+    if which is not None and tools:
+        _show_measurements(which, planned, tools, options.out)
     left = survey.runs(None)
     if left:
         for run in [run for run in left if run.seed == left[0].seed and table.pairs[0].student in _names(run)]:
@@ -93,7 +108,10 @@ def reproduce(
             watch=_watch,
             say=_say,
         )
-    _say(f"All runs of {name} are done. The table: sftn report {name} --out {options.out}")
+    if which is not None:
+        with sigterm():
+            measure.work(planned, which, tools, dataset, options.out, device=options.device, say=_say)
+    _say(f"All runs of {name} are done{' and measured' * bool(tools)}. The table: sftn report {name} --out {options.out}")
 
 
 def _tiny(
@@ -148,6 +166,21 @@ def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int,
         _say(f"NOT the paper's conditions: {'; '.join(deviations)}. The report says so too.")
     for note in table.notes:
         _say(f"Note: {note}")
+
+
+def _show_measurements(
+    which: Measured, planned: Sequence[Planned], tools: Sequence[measure.Instrument], out: Path
+) -> None:
+    """What is measured on top, how, and how much of it is there."""
+    count = sum(item.cell.role in which.roles and item.cell.way != ALONE for item in planned)
+    done = {item.run.id for item in planned if (out / item.run.folder / "result.json").exists()}
+    left = list(measure.missing(planned, which, tools, out))
+    for tool in tools:
+        there = sum(item.run.id in done for item in planned if item.cell.role in which.roles)
+        there -= sum(own is tool for _, own, _ in left)
+        _say(f"Measured on top: {tool.name} of {count} networks, {there} there.")
+        for remark in remarks(tool.settings, which):
+            _say(f"Measured otherwise than in the paper: {remark}. The report says so too.")
 
 
 def _hours(hours: float) -> str:

@@ -56,8 +56,8 @@ def describe(
     commands.describe(network, student, classes, image, branches, align)
 
 
-def list_names(what: Annotated[Literal["networks", "methods", "data"], tyro.conf.Positional]) -> None:
-    """What there is: networks, methods or data sets, a line each."""
+def list_names(what: Annotated[Literal["networks", "methods", "data", "tables"], tyro.conf.Positional]) -> None:
+    """What there is: networks, methods, data sets or the paper's tables, a line each."""
     from sftn import commands
 
     commands.list_names(what)

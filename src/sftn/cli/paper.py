@@ -21,6 +21,8 @@ def reproduce(
     executor: Literal["local", "ray"] = "local",
     gpus_per_run: float = 1.0,
     timing_seconds: float = 60.0,
+    to: tuple[str, ...] = (),
+    images: int | None = None,
     data: Data = DataOptions(data="cifar100"),  # noqa: B008 (frozen)
     train: Train = TrainOptions(),  # noqa: B008
 ) -> None:
@@ -30,7 +32,7 @@ def reproduce(
     may work at the same table.
 
     Args:
-        table: table14, table15, table16, table17 or table18.
+        table: table11 to table19, figure4 or figure5.
         pairs: only these, e.g. wrn_40_2:wrn_16_2.
         methods: only these.
         teachers: only these.
@@ -40,13 +42,16 @@ def reproduce(
         executor: here, one run after the other, or on a Ray cluster.
         gpus_per_run: for ray; 0.5 puts two runs on one GPU.
         timing_seconds: how long timing for the estimate may take; 0 for none.
+        to: for table12: other data sets than stl10 and tiny-imagenet, such as folder:PATH.
+        images: measure on at most so many images of a split, for trying; training takes --limit.
         data: which images.
         train: how to train.
     """
     from sftn import tables
 
     tables.reproduce(
-        table, pairs, methods, teachers, seeds, smoke, plan_only, executor, gpus_per_run, timing_seconds, data, train
+        *(table, pairs, methods, teachers, seeds, smoke, plan_only, executor, gpus_per_run, timing_seconds),
+        *(data, train, to, images),
     )
 
 
