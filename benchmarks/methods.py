@@ -17,7 +17,7 @@ import torch
 
 from sftn.data.dataset import Split
 from sftn.data.loader import Loader
-from sftn.device import make_fabric
+from sftn.device import HALVES, make_fabric
 from sftn.distill import Distiller
 from sftn.fit import Schedule
 from sftn.networks import build
@@ -44,6 +44,8 @@ def main() -> None:
     for name in ["kd", *(name for name in options.methods if name != "kd")]:
         teacher, student = build(options.teacher, 100), build(options.student, 100)
         task = Distiller(student, teacher, OBJECTIVES[name], (3, 32, 32), labels=labels)
+        if options.precision in HALVES:
+            task.keep_teacher_in(HALVES[options.precision])
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = task.phases(Schedule())[-1].trains
         weights = [parameter for module in trained for parameter in module.parameters()]

@@ -15,7 +15,7 @@ import time
 import torch
 
 from sftn.data.loader import Batch
-from sftn.device import make_fabric
+from sftn.device import HALVES, make_fabric
 from sftn.distill import Distiller
 from sftn.networks import build
 from sftn.recipes import objective
@@ -30,6 +30,8 @@ class Step:
         self.fabric = make_fabric("auto", precision)
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         task = Distiller(build(student, 100), build(teacher, 100), objective("kd"), (3, 32, 32)).train()
+        if precision in HALVES:
+            task.keep_teacher_in(HALVES[precision])
         task.to(memory_format=self.format)  # type: ignore[call-overload]
         sgd = torch.optim.SGD(task.student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
         self.task, self.optimizer = self.fabric.setup(task, sgd)

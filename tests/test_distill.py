@@ -130,3 +130,14 @@ def test_half_precision_activations_give_finite_float32_losses() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             terms = task(images, torch.arange(8) % tiny.CLASSES, torch.arange(8))
         assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in terms.values()), name
+
+
+@pytest.mark.parametrize("name", ["kd", "oh", "sskd"])
+def test_a_teacher_kept_in_bf16_changes_no_bit(name: str) -> None:
+    task = distiller(name).eval()
+    images, labels = torch.randn(8 * task.copies, *tiny.IMAGE), torch.arange(8) % tiny.CLASSES
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = task(images, labels, torch.arange(8))
+        task.keep_teacher_in(torch.bfloat16)
+        after = task(images, labels, torch.arange(8))
+    assert all(torch.equal(before[key], after[key]) for key in before)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "float16": "16-mixed"}
 """Our names and Fabric's; losses are float32 in all of them."""
+HALVES = {"bf16": torch.bfloat16, "float16": torch.float16}
+"""What autocast computes in."""
 
 
 def settle_precision(precision: str, device: str = "auto") -> str:

@@ -109,6 +109,16 @@ class Distiller(nn.Module):
         self.teacher.eval()
         return self
 
+    def keep_teacher_in(self, dtype: torch.dtype) -> None:
+        """Keep the frozen teacher's convolutions and linear layers in the precision of autocast.
+
+        Autocast would cast them to it in every step: no bit of the activations changes. Only for a teacher that nobody
+        uses outside of autocast any more.
+        """
+        for module in self.teacher.modules():
+            if type(module) in (nn.Conv2d, nn.Linear):
+                module.to(dtype)
+
     def phases(self, schedule: Schedule) -> list[Phase]:
         """The methods' first stages, then the main phase."""
         warmups = [method.warmup(self.student, self.teacher, schedule) for _, method in self._each()]

@@ -17,7 +17,7 @@ import sftn
 from sftn.checkpoint import Checkpoints, tidy
 from sftn.data.dataset import Dataset
 from sftn.data.loader import Loader
-from sftn.device import make_fabric
+from sftn.device import HALVES, make_fabric
 from sftn.distill import Distiller
 from sftn.errors import InputError
 from sftn.evaluate import evaluate
@@ -176,6 +176,8 @@ def plan(
             labels=dataset.train.labels,
             alignment=run.alignment,
         )
+        if run.precision in HALVES:
+            task.keep_teacher_in(HALVES[run.precision])
         state = nn.ModuleDict({"student": network, "methods": task.methods})
         return task.phases(run.schedule), state, task.copies, task.flip
     if run.friendly is None:
