@@ -186,7 +186,7 @@ def test_exit_codes(
     def end(what: str) -> None:
         raise error
 
-    monkeypatch.setattr("sftn.commands.list_names", end)
+    monkeypatch.setattr("sftn.commands.looking.list_names", end)
     found, _, err = sftn("list", "data", capsys=capsys)
     assert found == code
     assert err.startswith("sftn: ")

@@ -226,7 +226,7 @@ def verdict(who: str, alone: Sequence[float], standard: Sequence[float], friendl
         clear = "a clear difference" if p < 0.05 else "no clear difference"
         how += f", more in {wins} of {n} seeds: {clear} (paired t-test, p = {p:.2f})"
     over = statistics.fmean(friendly) - statistics.fmean(alone)
-    return f"{who} learned {how}, and {over:+.2f} points over the student alone."
+    return f"{who} learned {how}; it ended {abs(over):.2f} points {'above' if over > 0 else 'below'} the student alone."
 
 
 def _p_value(gaps: Sequence[float]) -> float:

@@ -28,9 +28,9 @@ def evaluate(
         precision: auto, float32, bf16 or float16.
         device: auto, cpu, cuda or mps.
     """
-    from sftn import commands
+    from sftn.commands import looking
 
-    commands.evaluate(what, network, data, data_dir, size, precision, device)
+    looking.evaluate(what, network, data, data_dir, size, precision, device)
 
 
 def describe(
@@ -51,13 +51,13 @@ def describe(
         branches: which branches, counted from 1; all if not given.
         align: which student stage goes with which teacher stage, e.g. 2:1 3:2 4:3; from the last stages if not given.
     """
-    from sftn import commands
+    from sftn.commands import looking
 
-    commands.describe(network, student, classes, image, branches, align)
+    looking.describe(network, student, classes, image, branches, align)
 
 
 def list_names(what: Annotated[Literal["networks", "methods", "data", "tables"], tyro.conf.Positional]) -> None:
     """What there is: networks, methods, data sets or the paper's tables, a line each."""
-    from sftn import commands
+    from sftn.commands import looking
 
-    commands.list_names(what)
+    looking.list_names(what)

@@ -1,0 +1,25 @@
+"""The terminal that all commands write to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from sftn.progress import Display
+
+console = Console(highlight=False)
+
+
+@contextmanager
+def watch(title: str) -> Iterator[Display]:
+    """Show a run's training while it lasts."""
+    with Display(console) as display:
+        display.title = title
+        yield display
+
+
+def say(line: str) -> None:
+    """Write a line, however long, as one line."""
+    console.print(line, soft_wrap=True)
