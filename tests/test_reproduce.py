@@ -102,7 +102,6 @@ def test_the_plan_alone_trains_nothing(capsys: pytest.CaptureFixture[str], tmp_p
     ("arguments", "word"),
     [
         (["table71"], "table17"),
-        (["table19"], "not there yet"),
         (["table17", "--pairs", "vgg13:vgg9"], "vgg13:vgg8"),
         (["table14", "--methods", "crd"], "unknown method of table14"),
         (["table17", "--teachers", "kind"], "teachers"),

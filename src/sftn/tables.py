@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table as Shown
 
-from sftn import measure, paper, ray_executor, recipes
-from sftn.data import fingerprint, load
+from sftn import choices, measure, paper, ray_executor
+from sftn.analysis.measured import remarks
+from sftn.console import console, say, watch
 from sftn.data.dataset import Dataset
-from sftn.device import settle_precision
 from sftn.errors import InputError
 from sftn.estimate import estimate
 from sftn.options import DataOptions, TrainOptions
-from sftn.paper.grid import Conditions, grid, part, smoke
+from sftn.paper.grid import Conditions, Planned, grid, part, smoke
 from sftn.paper.measured import Measured
 from sftn.paper.table import Table
-from sftn.progress import Display
 from sftn.reproduce import Survey, sigterm, work
-from sftn.run import Data, Run
+from sftn.run import Run
 from sftn.runs import DONE
 from sftn.train import check
 
-console = Console(highlight=False)
 SMOKE_IMAGES, SMOKE_SEEDS = 40, 2
 
 
@@ -71,7 +67,7 @@ def reproduce(
         []
         if which is None
         else measure.instruments(
-            which, dataset, options.out, data_dir=data.data_dir, to=to, images=images, smoke=tiny, say=_say
+            which, dataset, options.out, data_dir=data.data_dir, to=to, images=images, smoke=tiny, say=say
         )
     )
     _show_plan(table, conditions, survey, seeds, options.out)
@@ -84,7 +80,7 @@ def reproduce(
         done = survey.runs(DONE)
         found = estimate(left, dataset, options.out, done=done, device=options.device, budget=timing_seconds)
         if found is not None:
-            _say(f"Estimated: {_hours(found.hours)}, one run after the other ({found.how})")
+            say(f"Estimated: {_hours(found.hours)}, one run after the other ({found.how})")
     if plan_only:
         return
     if executor == "ray":
@@ -95,7 +91,7 @@ def reproduce(
             device=options.device,
             gpus_per_run=gpus_per_run,
             checkpoint_seconds=options.checkpoint_seconds,
-            say=_say,
+            say=say,
         )
     else:
         work(
@@ -105,13 +101,15 @@ def reproduce(
             device=options.device,
             tensorboard=options.tensorboard,
             checkpoint_seconds=options.checkpoint_seconds,
-            watch=_watch,
-            say=_say,
+            watch=watch,
+            say=say,
         )
     if which is not None:
         with sigterm():
-            measure.work(planned, which, tools, dataset, options.out, device=options.device, say=_say)
-    _say(f"All runs of {name} are done{' and measured' * bool(tools)}. The table: sftn report {name} --out {options.out}")
+            measure.work(planned, which, tools, dataset, options.out, device=options.device, say=say)
+    say(
+        f"All runs of {name} are done{' and measured' * bool(tools)}. The table: sftn report {name} --out {options.out}"
+    )
 
 
 def _tiny(
@@ -127,23 +125,8 @@ def _tiny(
 
 
 def _conditions(table: Table, data: DataOptions, options: TrainOptions) -> tuple[Conditions, Dataset]:
-    dataset = load(
-        data.data,
-        data_dir=data.data_dir,
-        limit=data.limit,
-        classes=data.classes,
-        size=data.size,
-        download=data.download,
-    )
-    schedule = recipes.schedule(
-        options.recipe, "", epochs=options.epochs, batch=options.batch, milestones=options.milestones
-    )
-    if schedule.batch > len(dataset.train):
-        raise InputError(
-            f"batch {schedule.batch} is larger than the {len(dataset.train)} training images: give --batch"
-        )
-    images = Data(data.data, fingerprint(dataset)[:16], data.limit, data.classes, data.size)
-    return Conditions(images, schedule, settle_precision(options.precision, options.device)), dataset
+    dataset = choices.images(data)
+    return Conditions.of(choices.plain_run("", dataset, data, options, seed=0)), dataset
 
 
 def _names(run: Run) -> tuple[str, ...]:
@@ -152,35 +135,35 @@ def _names(run: Run) -> tuple[str, ...]:
 
 def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int, out: Path) -> None:
     header, *rows = survey.rows()
-    _say(f"{table.name}: {table.title}")
+    say(f"{table.name}: {table.title}")
     shown = Shown(box=SIMPLE_HEAD, pad_edge=False)
     for column in header:
         shown.add_column(column, justify="right" if column else "left")
     for row in rows:
         shown.add_row(*row)
     console.print(shown)
-    _say(f"Pairs: {' '.join(map(str, table.pairs))}. Methods: {' '.join(table.methods)}. Seeds: {seeds}. Runs in {out}")
-    _say(f"Conditions: {conditions}")
+    say(f"Pairs: {' '.join(map(str, table.pairs))}. Methods: {' '.join(table.methods)}. Seeds: {seeds}. Runs in {out}")
+    say(f"Conditions: {conditions}")
     deviations = conditions.deviations()
     if deviations:
-        _say(f"NOT the paper's conditions: {'; '.join(deviations)}. The report says so too.")
+        say(f"NOT the paper's conditions: {'; '.join(deviations)}. The report says so too.")
     for note in table.notes:
-        _say(f"Note: {note}")
+        say(f"Note: {note}")
 
 
 def _show_measurements(
     which: Measured, planned: Sequence[Planned], tools: Sequence[measure.Instrument], out: Path
 ) -> None:
     """What is measured on top, how, and how much of it is there."""
-    count = sum(item.cell.role in which.roles and item.cell.way != ALONE for item in planned)
-    done = {item.run.id for item in planned if (out / item.run.folder / "result.json").exists()}
+    asked = measure.subjects(planned, which)
+    done = sum((out / item.run.folder / "result.json").exists() for item in asked)
     left = list(measure.missing(planned, which, tools, out))
     for tool in tools:
-        there = sum(item.run.id in done for item in planned if item.cell.role in which.roles)
-        there -= sum(own is tool for _, own, _ in left)
-        _say(f"Measured on top: {tool.name} of {count} networks, {there} there.")
-        for remark in remarks(tool.settings, which):
-            _say(f"Measured otherwise than in the paper: {remark}. The report says so too.")
+        there = done - sum(own is tool for _, own, _ in left)
+        say(f"Measured on top: {tool.name} of {len(asked)} networks, {there} there")
+        differs = remarks(tool.settings, which.targets)
+        if differs:
+            say(f"NOT as the paper measures: {'; '.join(differs)}. The report says so too.")
 
 
 def _hours(hours: float) -> str:
@@ -190,14 +173,3 @@ def _hours(hours: float) -> str:
         minutes = round(hours * 60)
         return f"about {minutes} minute{'s' * (minutes != 1)}"
     return f"about {hours:,.0f} hours" if hours < 72 else f"about {hours:,.0f} hours, {hours / 24:,.0f} days"
-
-
-@contextmanager
-def _watch(title: str) -> Iterator[Display]:
-    with Display(console) as display:
-        display.title = title
-        yield display
-
-
-def _say(line: str) -> None:
-    console.print(line, soft_wrap=True)

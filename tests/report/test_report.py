@@ -131,7 +131,6 @@ def test_single_runs_have_a_page(tmp_path: Path) -> None:
     ("what", "words"),
     [
         (["table99"], "unknown table"),
-        (["table19"], "not there yet"),
         (["nothing"], "unknown run"),
         ([], "nothing to report"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -56,6 +57,11 @@ class Measured:
         return self.grid.title
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know before comparing."""
+        return self.grid.notes
+
+    @property
     def roles(self) -> tuple[str, ...]:
         """Whose networks are measured."""
         return ("teacher", "student") if self.measure == "entropy" else ("student",)
@@ -63,4 +69,4 @@ class Measured:
 
 def transfer_quantity(target: str) -> Quantity:
     """The accuracy of a linear classifier on the features of some other data set."""
-    return Quantity(f"transfer-{target}", "accuracy", f"on {target}, %")
+    return Quantity("transfer-" + re.sub(r"[^A-Za-z0-9_.+-]+", "-", target), "accuracy", f"on {target}, %")

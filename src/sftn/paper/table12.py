@@ -17,8 +17,8 @@ TABLE = Measured(
         published="",
         notes=(
             *FAULTS["table12"],
-            "The paper says “5 different knowledge distillation algorithms” and does not name them: KD, SP, CRD, SSKD and "
-            "OH are our choice. The protocol of the linear classifier is HSAKD's, as the paper states none.",
+            "The paper says “5 different knowledge distillation algorithms” and does not name them: KD, SP, CRD, SSKD "
+            "and OH are our choice. The protocol of the linear classifier is HSAKD's, as the paper states none.",
         ),
     ),
     measure="transfer",

@@ -12,11 +12,12 @@ from sftn import paper
 from sftn.checkpoint import write_atomically
 from sftn.errors import InputError
 from sftn.paper import TABLES
-from sftn.report import figures, html, markdown, terminal
+from sftn.paper.measured import Measured
+from sftn.report import figures, html, markdown, measured, terminal
 from sftn.report.collect import Section, cost, sections
 from sftn.runs import DONE, Entry, find, look
 
-NO_FIGURES = "There are no figures: matplotlib is not installed (pip install 'sftn[report]')."
+NO_FIGURES = figures.MISSING
 
 
 def command(what: Sequence[str], out: Path, console: Console | None = None) -> list[Path]:
@@ -29,10 +30,13 @@ def command(what: Sequence[str], out: Path, console: Console | None = None) -> l
     if not what:
         raise InputError(f"nothing to report: name tables ({', '.join(TABLES)}) or runs")
     tables = [name for name in what if name in TABLES or name.startswith(("table", "figure"))]
-    grids = [paper.table(name) for name in tables]
+    wanted = [paper.entry(name) for name in tables]
     entries = [look(find(name, out)) for name in what if name not in tables]
     folders = []
-    for table in grids:
+    for table in wanted:
+        if isinstance(table, Measured):
+            folders.append(_measured(table, out, console))
+            continue
         found = sections(table, out)
         for section in found:
             terminal.show(section, console)
@@ -44,6 +48,15 @@ def command(what: Sequence[str], out: Path, console: Console | None = None) -> l
     if not figures.available():
         console.print(NO_FIGURES, soft_wrap=True)
     return folders
+
+
+def _measured(which: Measured, out: Path, console: Console) -> Path:
+    pages = measured.pages(which, out)
+    for page in pages:
+        measured.show(page, console)
+    folder = out / f"report-{which.name}"
+    _make(folder)
+    return measured.write(pages, folder)
 
 
 def write(found: Sequence[Section], folder: Path) -> Path:

@@ -12,6 +12,8 @@ from sftn.paper.table import ALONE, FRIENDLY, STANDARD, Cell, Pair
 from sftn.report.collect import Section
 from sftn.runs import Entry, history
 
+MISSING = "There are no figures: matplotlib is not installed (pip install 'sftn[report]')."
+
 STYLES: dict[str, dict[str, Any]] = {
     STANDARD: {"color": "#0072B2", "linestyle": "--", "label": "standard teacher"},
     FRIENDLY: {"color": "#D55E00", "linestyle": "-", "label": "student-friendly teacher"},

@@ -68,8 +68,7 @@ def page(table: Table, sections: Sequence[Section], figures: Sequence[tuple[str,
         for pair in section.table.pairs:
             parts.append(f"<h3>{escape(pair.teacher)} → {escape(pair.student)}</h3>{lines_table(section.lines(pair))}")
         if section.conditions is not None:
-            lines = "".join(f"<li>{escape(line)}</li>" for line in cost(section.distinct()))
-            parts.append(f"<h3>Cost and origin</h3><ul class=note>{lines}</ul>")
+            parts.append(f"<h3>Cost and origin</h3>{bullets(cost(section.distinct()))}")
         parts.append("</section>")
     return document(title, [*parts, *(figure(*drawn) for drawn in figures), paragraph(missing, "note")])
 
@@ -93,6 +92,11 @@ def figure(caption: str, path: Path) -> str:
         f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{alt}"><figcaption>{escape(caption)}</figcaption>'
         "</figure>"
     )
+
+
+def bullets(lines: Sequence[str]) -> str:
+    """A list of plain text."""
+    return f"<ul class=note>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
 
 
 def simple_table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,111 @@
+"""What was measured on a run, kept in its folder as `analysis-NAME.json`. Reads and writes; measures nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftn.analysis.corruptions import CORRUPTIONS
+from sftn.analysis.transfer import Probe
+from sftn.errors import InputError
+from sftn.run import Run, read_json, write_json
+
+FORMAT = 1
+"""Of analysis-NAME.json."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The numbers of one measurement of one run."""
+
+    settings: Mapping[str, Any]
+    """How it was measured: numbers of different settings are not alike."""
+    numbers: Mapping[str, float | None]
+    """None where a number is not defined."""
+    details: Mapping[str, Any]
+    """For figures."""
+
+
+def path(folder: Path, name: str) -> Path:
+    """The file of a measurement in a run's folder."""
+    return folder / f"analysis-{name}.json"
+
+
+def read(folder: Path, run: Run, weights: str | None, name: str) -> Reading | None:
+    """What was measured on a run; None if nothing was.
+
+    Args:
+        folder: of the run.
+        run: what should lie there.
+        weights: the hash of its weights, from its result.
+        name: of the measurement.
+
+    Raises:
+        InputError: the file is of another run, of other weights, of another format, or was edited.
+    """
+    file = path(folder, name)
+    if not file.exists():
+        return None
+    record = read_json(file)
+    seal = record.pop("sha256", None)
+    if seal != _digest(record) or any(record.get(key) != value for key, value in _about(run, weights, name).items()):
+        raise InputError(f"{file} is of another run, or was edited: remove it to measure again")
+    return Reading(record["settings"], record["numbers"], record["details"])
+
+
+def write(folder: Path, run: Run, weights: str | None, name: str, reading: Reading) -> None:
+    """Keep what was measured; atomic.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    # What JSON cannot say becomes null.
+    numbers = {key: None if value is None or value != value else value for key, value in reading.numbers.items()}
+    record = _about(run, weights, name) | {
+        "settings": dict(reading.settings),
+        "numbers": numbers,
+        "details": dict(reading.details),
+    }
+    write_json(path(folder, name), record | {"sha256": _digest(record)})
+
+
+def remarks(settings: Mapping[str, Any], targets: Collection[str] = ()) -> list[str]:
+    """In what a measurement differs from the paper's, a phrase each; empty if in nothing that is known.
+
+    Args:
+        settings: of a reading.
+        targets: the data sets that the paper carries features to.
+    """
+    found = []
+    if settings.get("images") == "generated":
+        found.append("corrupted images were generated here and are not the official files (frost is not comparable)")
+    names = settings.get("corruptions")
+    if names is not None and len(names) < len(CORRUPTIONS):
+        found.append(f"{len(names)} of {len(CORRUPTIONS)} corruptions only ({', '.join(names)})")
+    if settings["test_images"] < settings["of"]:
+        found.append(f"measured on {settings['test_images']:,} of {settings['of']:,} test images")
+    if targets and settings.get("to") not in targets:
+        found.append(f"features carried to {settings['to']} instead of {' and '.join(targets)}")
+    if "probe" in settings and settings["probe"]["epochs"] != Probe.epochs:
+        found.append(f"a linear classifier of {settings['probe']['epochs']} epochs instead of {Probe.epochs}")
+    return found
+
+
+def _about(run: Run, weights: str | None, name: str) -> dict[str, Any]:
+    teacher = run.teacher
+    return {
+        "format": FORMAT,
+        "analysis": name,
+        "id": run.id,
+        "teacher": teacher.id if isinstance(teacher, Run) else None if teacher is None else teacher.sha256,
+        "data": run.data.fingerprint,
+        "weights_sha256": weights,
+    }
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,245 @@
+"""The page of a table or figure whose numbers are measured on top of its runs: ours beside theirs, and the CSV."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from sftn.analysis import curves, measured
+from sftn.analysis.figures import write_csv
+from sftn.checkpoint import write_atomically
+from sftn.errors import InputError
+from sftn.paper.measured import LOG, RESULT, Measured, Quantity, transfer_quantity
+from sftn.paper.published import measured as printed_numbers
+from sftn.paper.table import ALONE, FRIENDLY, STANDARD, Cell, Pair
+from sftn.report import figures, html, markdown, measured_figures
+from sftn.report.collect import Line, Section, Side, Spread, cost, sections
+from sftn.report.terminal import show_lines
+from sftn.report.words import heading, where
+from sftn.runs import Entry
+
+LEGEND = (
+    "Ours: mean ± sample standard deviation (number of seeds). SFTN is the student-friendly teacher; the gain is SFTN "
+    "minus standard, ours paired by seed. A cell without a number was not run or not measured."
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A table under one set of conditions, and what was measured on its runs."""
+
+    which: Measured
+    section: Section
+    quantities: tuple[Quantity, ...]
+    readings: Mapping[tuple[str, Path], measured.Reading]
+    """By measurement and folder of the run."""
+    faults: Sequence[str] = field(default_factory=tuple)
+    """Files that cannot be used."""
+
+    def values(self, cell: Cell, quantity: Quantity) -> Spread:
+        """A number of a cell, of every seed that has it."""
+        found = {}
+        for seed, entry in sorted(self.section.entries.get(cell, {}).items()):
+            value = self._value(entry, quantity)
+            if value is not None:
+                found[seed] = float(value)
+        return Spread(found, self.section.seeds, quantity.digits)
+
+    def _value(self, entry: Entry, quantity: Quantity) -> float | None:
+        if quantity.source == RESULT:
+            return (entry.result or {}).get(quantity.name)
+        if quantity.source == LOG:
+            return _of_log(entry.folder).get(quantity.name)
+        reading = self.readings.get((quantity.source, entry.folder))
+        return None if reading is None else reading.numbers.get(quantity.name)
+
+    def lines(self, pair: Pair) -> Iterator[Line]:
+        """The rows of a pair: of the teachers, then of the student alone, then method by method."""
+        several = len(self.which.grid.methods) > 1
+        for quantity in self.quantities:
+            if quantity.role == "teacher":
+                yield self._line(quantity.label, quantity, [Cell(pair, "teacher", way) for way in (STANDARD, FRIENDLY)])
+            elif quantity.source == RESULT and self.which.grid.alone:
+                yield self._line("student alone, accuracy, %", quantity, [Cell(pair, "student", ALONE)])
+        for method in self.section.table.methods:
+            for quantity in self.quantities:
+                if quantity.role == "student":
+                    cells = [Cell(pair, "student", way, method) for way in (STANDARD, FRIENDLY)]
+                    yield self._line(f"{method}, {quantity.label}" if several else quantity.label, quantity, cells)
+
+    def _line(self, label: str, quantity: Quantity, cells: Sequence[Cell]) -> Line:
+        printed = printed_numbers(self.which.grid.published)
+        sides = {}
+        for cell in cells:
+            theirs = printed.get((cell, quantity.name)) if cell.role == "student" else None
+            sides[cell.way] = Side(cell, self.values(cell, quantity), Spread(), theirs)
+        return Line(label, sides)
+
+    def gains(self) -> list[str]:
+        """The mean gain of each quantity of the students over the cells that are whole, ours and theirs; sentences."""
+        found = []
+        for quantity in (one for one in self.quantities if one.role == "student"):
+            ours, theirs = [], []
+            for pair in self.section.table.pairs:
+                for method in self.section.table.methods:
+                    cells = [Cell(pair, "student", way, method) for way in (STANDARD, FRIENDLY)]
+                    line = self._line("", quantity, cells)
+                    if line.gain is not None and line.gain.complete and line.gain.mean is not None:
+                        ours.append(line.gain.mean)
+                        theirs += [] if line.printed_gain is None else [line.printed_gain]
+            text = f"{quantity.label}: no cell is whole yet"
+            if ours:
+                text = f"{quantity.label}: ours {statistics.fmean(ours):+.{quantity.digits}f} over {len(ours)} cells"
+            if theirs:
+                text += f", printed {statistics.fmean(theirs):+.{quantity.digits}f} over the same {len(theirs)}"
+            if quantity.label in self.which.printed_gains:
+                text += f", printed {self.which.printed_gains[quantity.label]:+.2f} on average"
+            found.append(text)
+        return found
+
+    def warnings(self) -> list[str]:
+        """Why these numbers must not be compared with the printed ones as they are; empty if they may."""
+        found = self.section.warnings()
+        settings: dict[str, list[Mapping[str, Any]]] = {}
+        for (name, _), reading in self.readings.items():
+            if reading.settings not in settings.setdefault(name, []):
+                settings[name].append(reading.settings)
+        for name, several in settings.items():
+            for one in several:
+                differs = measured.remarks(one, self.which.targets)
+                if differs:
+                    found.append(f"Not as the paper measures ({name}): {'; '.join(differs)}.")
+            if len(several) > 1:
+                found.append(f"{name} was measured in {len(several)} different ways: these numbers must not be mixed.")
+        missing = [
+            entry for entry in self._measured() if not any(folder == entry.folder for _, folder in self.readings)
+        ]
+        if missing and self.section.conditions is not None and self.which.measure not in ("curves", "capacity"):
+            many = f"{len(missing)} runs are" if len(missing) > 1 else "1 run is"
+            found.append(f"{many} done and not measured: sftn reproduce {self.which.name} goes on.")
+        return [*found, *self.faults]
+
+    def _measured(self) -> list[Entry]:
+        return _measured(self.which, self.section)
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every number of every seed, for CSV."""
+        found: list[dict[str, object]] = []
+        for pair in self.section.table.pairs:
+            for line in self.lines(pair):
+                for way, side in line.sides.items():
+                    about = {"conditions": str(self.section.conditions), "teacher": pair.teacher}
+                    about |= {"student": pair.student, "quantity": line.label, "teacher_training": way}
+                    printed = None if side.printed is None else side.printed.mean
+                    seeds: Mapping[Any, Any] = side.last.values or {None: None}
+                    found += [about | {"seed": s, "value": value, "printed": printed} for s, value in seeds.items()]
+        return found
+
+
+def pages(which: Measured, out: Path) -> list[Page]:
+    """What a folder of runs says about a table, the conditions nearest to the paper's first.
+
+    Raises:
+        InputError: the folder is not there.
+    """
+    found = []
+    for section in sections(which.grid, out):
+        readings: dict[tuple[str, Path], measured.Reading] = {}
+        faults = []
+        for entry in _measured(which, section):
+            for name in _names(which, entry.folder):
+                try:
+                    weights = (entry.result or {}).get("weights_sha256")
+                    reading = None if entry.run is None else measured.read(entry.folder, entry.run, weights, name)
+                except InputError as error:
+                    faults.append(str(error))
+                else:
+                    if reading is not None:
+                        readings[name, entry.folder] = reading
+        found.append(Page(which, section, _quantities(which, readings), readings, faults))
+    return found
+
+
+def show(page: Page, console: Console) -> None:
+    """Print a page: ours, and the gains ours and theirs."""
+    console.print(f"[bold]{heading(page.section.table)}[/bold]", soft_wrap=True)
+    console.print(str(page.section.conditions or "nothing run yet"), soft_wrap=True)
+    for pair in page.section.table.pairs:
+        show_lines(page.lines(pair), f"{pair.teacher} → {pair.student}", console)
+    for warning in page.warnings():
+        console.print(f"[bold]{warning}[/bold]", soft_wrap=True)
+    for gain in page.gains():
+        console.print(f"Mean gain, {gain}", soft_wrap=True)
+
+
+def write(found: Sequence[Page], folder: Path) -> Path:
+    """report.html, report.md, report.csv and the figures in a folder that is there."""
+    table = found[0].which.grid
+    missing = "" if figures.available() else figures.MISSING
+    title = heading(table)
+    parts = [f"<h1>{escape(title)}</h1>", html.paragraph(where(table), "note"), html.paragraph(LEGEND, "note")]
+    text = [f"# {title}", where(table), LEGEND]
+    parts += [html.paragraph(f"Note: {note}", "note") for note in table.notes]
+    text += [f"> Note: {note}" for note in table.notes]
+    for number, page in enumerate(found, 1):
+        conditions = str(page.section.conditions or "Nothing run yet")
+        warnings, gains, lines = page.warnings(), page.gains(), cost(page.section.distinct())
+        parts += [f"<section><h2>{escape(conditions)}</h2>", *(html.paragraph(one, "warning") for one in warnings)]
+        text += [f"## {conditions}", *(f"> **{one}**" for one in warnings)]
+        parts.append("<p>Mean gain of SFTN over the standard teacher:</p>" + html.bullets(gains))
+        text.append("Mean gain of SFTN over the standard teacher:\n\n" + "\n".join(f"- {one}" for one in gains))
+        for pair in page.section.table.pairs:
+            parts.append(f"<h3>{escape(str(pair))}</h3>".replace(":", " → ") + html.lines_table(page.lines(pair)))
+            text += [f"### {pair.teacher} → {pair.student}", markdown.lines_table(page.lines(pair))]
+        if not missing:
+            for caption, path in measured_figures.draw(page, folder, f"figure{number}"):
+                parts.append(html.figure(caption, path))
+                text.append(f"![{caption}]({path.name})")
+        if page.section.conditions is not None:
+            parts.append(f"<h3>Cost and origin</h3>{html.bullets(lines)}")
+            text.append("Cost and origin:\n\n" + "\n".join(f"- {line}" for line in lines))
+        parts.append("</section>")
+    write_csv(folder / "report.csv", [row for page in found for row in page.rows()])
+    write_atomically(folder / "report.md", ("\n\n".join(text) + "\n").encode())
+    write_atomically(folder / "report.html", html.document(title, [*parts, html.paragraph(missing, "note")]).encode())
+    return folder
+
+
+def _measured(which: Measured, section: Section) -> list[Entry]:
+    """The finished runs that are measured."""
+    cells = section.entries.items()
+    entries = [seeds.values() for cell, seeds in cells if cell.role in which.roles and cell.way != ALONE]
+    return list({entry.folder: entry for some in entries for entry in some}.values())
+
+
+def _names(which: Measured, folder: Path) -> list[str]:
+    """The measurements that a run may have; transfer has one a data set."""
+    if which.measure != "transfer":
+        return [] if which.measure in ("curves", "capacity") else [which.measure]
+    return sorted(path.stem.removeprefix("analysis-") for path in folder.glob("analysis-transfer-*.json"))
+
+
+def _quantities(which: Measured, readings: Mapping[tuple[str, Path], measured.Reading]) -> tuple[Quantity, ...]:
+    """Those of the table; of a transfer those that were measured, if any were."""
+    if which.measure != "transfer" or not readings:
+        return which.quantities
+    targets = dict.fromkeys(name.removeprefix("transfer-") for name, _ in readings)
+    return tuple(transfer_quantity(target) for target in targets)
+
+
+def _of_log(folder: Path) -> dict[str, float]:
+    """The numbers of a run's curve; none of a log that cannot be read."""
+    try:
+        curve = curves.curve(folder)
+    except InputError:
+        return {}
+    kl = [value for value in curve.kl if value is not None]
+    accuracy = [value for value in curve.accuracy if value is not None]
+    found = {"kl, mean": statistics.fmean(kl), "kl, last": kl[-1]} if kl else {}
+    return found | ({"accuracy": accuracy[-1]} if accuracy else {})
