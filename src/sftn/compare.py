@@ -217,7 +217,8 @@ def verdict(who: str, alone: Sequence[float], standard: Sequence[float], friendl
     """
     gaps = [f - s for s, f in zip(standard, friendly)]
     mean, n = statistics.fmean(gaps), len(gaps)
-    how = f"{abs(mean):.2f} points {'more' if mean > 0 else 'less'} than from the standard one"
+    more = f"{abs(mean):.2f} points {'more' if mean > 0 else 'less'} than" if mean else "as much as"
+    how = f"{more} from the standard one"
     if n == 1:
         how += " (one seed: this shows little)"
     else:

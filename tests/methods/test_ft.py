@@ -5,7 +5,7 @@ import torch
 
 from sftn.errors import InputError
 from sftn.fit import Schedule
-from sftn.methods.ft import FT, factor_loss, reconstruction_loss
+from sftn.methods.ft import FT, bounded, factor_loss, reconstruction_loss
 from sftn.pair import Pair
 
 from .golden import (
@@ -152,3 +152,19 @@ def test_state_round_trip(case):
 def test_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert_survives(FT(pair("doubled")), "random", torch.bfloat16, 2)
+
+
+def test_the_warmup_of_a_teacher_with_large_features_converges():
+    """Without a bound the squared error of features of size 30 diverges at this rate within a few steps."""
+    method, feature = FT(pair("equal")), 30 * torch.randn(8, *pair("equal").teacher.features[-1]).relu()
+    sgd = torch.optim.SGD(method.paraphraser.parameters(), lr=0.01, momentum=0.9)
+    losses = []
+    for _ in range(60):
+        loss = reconstruction_loss(method.paraphraser(bounded(feature)), bounded(feature))
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    assert bounded(feature).square().mean().sqrt().item() == pytest.approx(1.5, rel=1e-5)
+    assert torch.equal(bounded(feature / 30), feature / 30)

@@ -39,6 +39,12 @@ def reconstruction_loss(reconstruction: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(reconstruction, teacher)
 
 
+def bounded(feature: Tensor, most: float = 1.5) -> Tensor:
+    """(B, C, H, W) -> the same, made smaller as a whole if its root mean square exceeds `most`."""
+    size = feature.float().square().mean().sqrt()
+    return feature * (most / size.clamp_min(most)).to(feature.dtype)
+
+
 class Paraphraser(nn.Module):
     """An autoencoder of the teacher's feature: (B, C, H, W) -> a factor (B, K, H, W) -> (B, C, H, W); no batch norm."""
 
@@ -69,6 +75,9 @@ class FT(Method):
 
     The first stage takes 30 of 240 epochs at a learning rate of 0.01. RepDistiller has 0.01 there for ResNet, WRN,
     MobileNet and ShuffleNet students and 0.05 for VGG's.
+
+    Deviation: features of a root mean square above 1.5 are brought down to it. The paraphraser has no batch norm, and
+    its squared error diverged at 4 and more, which teachers of few epochs reach; the loss is of normalised maps anyway.
 
     Args:
         pair: the networks; any map sizes.
@@ -101,7 +110,7 @@ class FT(Method):
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """The factors' loss, a scalar."""
         with torch.no_grad():
-            theirs = applied(self.paraphraser.encoder, teacher.features[-1])
+            theirs = applied(self.paraphraser.encoder, bounded(teacher.features[-1]))
         return factor_loss(applied(self.translator, student.features[-1]), theirs, self.p1, self.p2)
 
     def trains(self) -> list[nn.Module]:
@@ -126,7 +135,7 @@ class ReconstructionWarmup(nn.Module):
         """A batch -> its `loss`."""
         _, stage = self.method.pair.alignment[-1]
         with torch.no_grad():
-            feature = self.teacher.activations(images).features[stage]
+            feature = bounded(self.teacher.activations(images).features[stage])
         return {"loss": reconstruction_loss(applied(self.method.paraphraser, feature), feature)}
 
 
