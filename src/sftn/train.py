@@ -137,6 +137,7 @@ def _carry_out(
         "train": evaluate(network, dataset.train.to(fabric.device), dataset.normalisation, fabric),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": sum(row["seconds"] for row in history),
+        "images": images_as_given(dataset),
         "environment": environment(str(fabric.device)),
     }
     lease.check()
@@ -231,6 +232,17 @@ def blank(name: str, dataset: Dataset) -> StagedNet:
     """A network as it is before training on some images."""
     channels, height, width = dataset.image
     return build(name, len(dataset.classes), channels=channels, image=(height, width))
+
+
+def images_as_given(dataset: Dataset) -> dict[str, Any]:
+    """What somebody must know who gives a trained network an image of his own, and understands its answer.
+
+    `mean` and `std` are of pixels in 0..255; `resize` is what the shorter side becomes before the centre of `shape`
+    (C, H, W) is cut out.
+    """
+    mean, std = (values.tolist() for values in dataset.normalisation)
+    resize = dataset.resize or min(dataset.image[1:])
+    return {"classes": list(dataset.classes), "shape": list(dataset.image), "resize": resize, "mean": mean, "std": std}
 
 
 def environment(device: str) -> dict[str, Any]:

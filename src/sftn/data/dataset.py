@@ -40,6 +40,8 @@ class Dataset:
     """Whether a mirrored image is still an image of its class."""
     padding: int = 4
     """Zero pixels around a training image before a random crop of its own size."""
+    resize: int | None = None
+    """What the shorter side of a file's image becomes before its centre is cut out; None for the cut's own size."""
 
     @property
     def image(self) -> tuple[int, int, int]:
