@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from sftn.cli import COMMANDS
+from sftn.cli import COMMANDS, _parse
 from sftn.data import SOURCES
 from sftn.methods import METHODS
 from sftn.networks import NETWORKS
@@ -86,3 +87,27 @@ def test_every_name_is_in_the_docs() -> None:
     readme = (ROOT / "README.md").read_text()
     missing = [name for name in (*NETWORKS, *METHODS, *SOURCES) if not re.search(rf"\b{re.escape(name)}\b", readme)]
     assert not missing
+
+
+PAGES = ("README.md", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))))
+
+
+def commands(page: str) -> list[str]:
+    """Every `sftn …` of a page's shell blocks, a line broken by a backslash as one."""
+    blocks = re.findall(r"^```(?:sh|bash)\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("sftn ")]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
+def test_commands_of_the_docs_are_understood(page: str) -> None:
+    for line in commands(page):
+        _parse(shlex.split(line, comments=True)[1:])
+
+
+def test_every_page_is_on_the_site_and_every_reference_exists() -> None:
+    site = (ROOT / "mkdocs.yml").read_text()
+    for page in PAGES[1:]:
+        assert page.removeprefix("docs/") in site, f"{page} is missing from mkdocs.yml"
+        for module in re.findall(r"^::: (\S+)", (ROOT / page).read_text(), re.MULTILINE):
+            assert importlib.util.find_spec(module) is not None, f"{page} refers to {module}"
