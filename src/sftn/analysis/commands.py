@@ -17,7 +17,7 @@ from sftn.analysis.subjects import Subject
 from sftn.data import load
 from sftn.data.dataset import Dataset
 from sftn.device import make_fabric
-from sftn.errors import InputError
+from sftn.errors import InputError, printable
 
 console = Console(highlight=False)
 
@@ -235,4 +235,4 @@ def _settings(tested: Sequence[Subject], dataset: Dataset, **others: Any) -> dic
 
 
 def _say(line: str) -> None:
-    console.print(line, soft_wrap=True)
+    console.print(printable(line), soft_wrap=True, markup=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftn.errors import InputError
+from sftn.records import read_text, typed
 from sftn.run import Run, read_json
 
 
@@ -46,18 +47,21 @@ def curve(folder: Path) -> Curve:
     run = Run.read(folder)
     path = folder / "log.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: was the run trained?") from error
+        lines = read_text(path).splitlines()
+    except InputError as error:
+        raise InputError(f"{error}; was the run trained?") from error
     rows = []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            rows.append((str(row["phase"]), int(row["epoch"]), row.get("kd"), row.get("test_accuracy")))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            numbers = (typed(row.get(name), float | None) for name in ("kd", "test_accuracy"))
+            rows.append((typed(row["phase"], str), typed(row["epoch"], int), *numbers))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if number == len(lines) and rows:
                 break  # being written at this moment
-            raise InputError(f"{path}, line {number} is no row of a log") from error
+            raise InputError(
+                f"{path}, line {number} is no row of a log: remove the folder to train it again"
+            ) from error
     # The main phase is the last; first stages come before it.
     rows = [row for row in rows if row[0] == rows[-1][0]]
     if not rows:
@@ -101,6 +105,6 @@ def rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
 
 def _accuracy(path: Path) -> float:
     try:
-        return float(read_json(path)["accuracy"])
+        return float(typed(read_json(path)["accuracy"], float))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} has no accuracy: remove its folder to train it again") from error

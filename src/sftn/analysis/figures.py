@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sftn.analysis.corruption import Robustness
 from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from sftn.analysis.curves import Curve, Point
-from sftn.checkpoint import write_atomically
+from sftn.durable import write_atomically
 from sftn.errors import InputError
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import Any
 from sftn.analysis.corruptions import CORRUPTIONS
 from sftn.analysis.transfer import Probe
 from sftn.errors import InputError
+from sftn.records import typed
 from sftn.run import Run, read_json, write_json
 
 FORMAT = 1
@@ -54,7 +55,14 @@ def read(folder: Path, run: Run, weights: str | None, name: str) -> Reading | No
     seal = record.pop("sha256", None)
     if seal != _digest(record) or any(record.get(key) != value for key, value in _about(run, weights, name).items()):
         raise InputError(f"{file} is of another run, or was edited: remove it to measure again")
-    return Reading(record["settings"], record["numbers"], record["details"])
+    try:
+        reading = Reading(record["settings"], typed(record["numbers"], Mapping[str, float | None]), record["details"])
+        if reading.settings:  # checked by what reads them
+            remarks(reading.settings)
+        typed(reading.details.get("accuracy", {}), Mapping[str, tuple[float, ...]])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{file} lacks or garbles {error}: remove it to measure again") from error
+    return reading
 
 
 def write(folder: Path, run: Run, weights: str | None, name: str, reading: Reading) -> None:

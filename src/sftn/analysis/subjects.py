@@ -13,8 +13,8 @@ from sftn.errors import InputError
 from sftn.networks import PRETRAINED, build, check_name
 from sftn.networks.checkpoints import load_weights, read_metadata, read_state
 from sftn.networks.staged import StagedNet
+from sftn.plan import load_teacher
 from sftn.run import Run, Weights
-from sftn.train import load_teacher
 
 WEIGHTS = "weights.safetensors"
 
@@ -63,10 +63,13 @@ class Subject:
         if not self.weights.is_file():
             raise InputError(f"{self.name} is not trained yet: there is no {self.weights}")
         said = read_metadata(self.weights).get("classes", "")
-        rows = sorted({len(tensor) for tensor in read_state(self.weights).values() if tensor.dim() == 2})
+        # Only a matrix that is there may say how many classes are built.
+        rows = sorted(
+            {len(tensor) for tensor in read_state(self.weights).values() if tensor.dim() == 2 and tensor.numel()}
+        )
         wrong = InputError(f"{self.weights} holds no classifier of images")
         # A foreign file does not say which of its matrices is the classifier; loading checks every shape.
-        for classes in [int(said)] if said.isdigit() else rows:
+        for classes in [row for row in rows if str(row) == said] or rows:
             for channels in (3, 1):
                 try:
                     network = build(self.source.network.removesuffix(PRETRAINED), classes, channels, image)
@@ -137,7 +140,15 @@ def images_of(
     if run is None:
         raise InputError("say which images with --data: files of weights do not")
     own = run.data
-    dataset = load(own.name, data_dir=data_dir, limit=own.limit, classes=own.classes, size=own.size)
+    dataset = load(
+        own.name,
+        data_dir=data_dir,
+        limit=own.limit,
+        classes=own.classes,
+        size=own.size,
+        stream=own.stream,
+        damaged=own.damaged,
+    )
     notes = []
     if fingerprint(dataset)[:16] != own.fingerprint:
         notes.append(f"note: {own.name} holds other images now than when {run.name} was trained")

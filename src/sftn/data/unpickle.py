@@ -1,15 +1,38 @@
-"""Read a pickle that somebody else wrote without letting it build anything but plain data."""
+"""Read a pickle that somebody else wrote, without the module that runs pickles.
+
+The standard library's disassembler (`pickletools.genops`) gives the opcodes; the stack machine here knows those of
+plain data. A global name is looked up among the few builders that the caller gives and is never imported, so there is
+nothing that a pickle could call. Sizes that it claims are only ever read, keys are text, bytes or numbers (nested
+tuples hash in exponential time), and the number of opcodes is bounded.
+"""
 
 from __future__ import annotations
 
 import io
 import pickle
-from typing import Any, NoReturn
+import pickletools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+OPERATIONS = 2**19
+"""Opcodes of one pickle; CIFAR-100's largest file has 0.2 million. One of a single byte may cost 64 bytes of memory."""
+ENCODED = 2**28
+"""Bytes that a pickle below protocol 3 may have written as text."""
 _ELEMENTS = frozenset({"b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"})
+_LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class Forbidden(pickle.UnpicklingError):
+    """The pickle wants to build or call something that is no plain data; `name` says what."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"it wants {name!r}, which is no plain data")
+        self.name = name
 
 
 class Array:
@@ -20,20 +43,28 @@ class Array:
 
     __slots__ = ("value",)
 
-    def __init__(self) -> None:
+    def __init__(self, *_arguments: Any) -> None:
         self.value: NDArray[Any] = np.empty(0, np.uint8)
 
-    def __setstate__(self, state: Any) -> None:
+    def build(self, state: Any) -> None:
+        """Take what `ndarray.__setstate__` would."""
         _version, shape, dtype, columns_first, raw = state
-        self._view(raw, dtype, shape, "F" if columns_first else "C")
+        self._view(raw, dtype, shape, "F" if columns_first is True else "C")
+
+    @staticmethod
+    def frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
+        """What NumPy writes since protocol 5."""
+        array = Array()
+        array._view(raw, dtype, shape, order)
+        return array
 
     def _view(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
         if not isinstance(dtype, _Dtype) or not isinstance(raw, (bytes, bytearray)):
             raise pickle.UnpicklingError("an array of something else than numbers")
         flat: NDArray[Any] = np.frombuffer(raw, dtype.value)
-        if not all(isinstance(n, int) and n >= 0 for n in shape):
+        if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in shape):
             raise pickle.UnpicklingError("an array of an impossible shape")
-        self.value = flat.reshape(tuple(shape), order="F" if order == "F" else "C")
+        self.value = flat.reshape(shape, order="F" if order == "F" else "C")
 
 
 class _Dtype:
@@ -43,64 +74,185 @@ class _Dtype:
 
     def __init__(self, code: Any, *_flags: Any) -> None:
         code = code.decode("ascii") if isinstance(code, bytes) else code
-        if code not in _ELEMENTS:
-            raise pickle.UnpicklingError(f"an array of {str(code)[:20]!r}")
+        if not isinstance(code, str) or code not in _ELEMENTS:
+            raise pickle.UnpicklingError("an array of something else than integers")
         self.value = np.dtype(f"<{code}")
 
-    def __setstate__(self, state: Any) -> None:
+    def build(self, state: Any) -> None:
         if state[1] not in ("<", "|", b"<", b"|"):
             raise pickle.UnpicklingError("an array in another byte order")
 
 
-class _Restricted(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        # New functions at each call: a pickle may set attributes on what it is given.
-        def empty(*_arguments: Any) -> Array:
-            return Array()
+@dataclass(frozen=True)
+class Builder:
+    """What a global name became: the only thing that a pickle can call."""
 
-        def frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
-            array = Array()
-            array._view(raw, dtype, shape, order)
-            return array
-
-        def encode(text: str, encoding: str) -> bytes:
-            if encoding not in ("latin1", b"latin1"):
-                raise pickle.UnpicklingError("bytes in another encoding")
-            return str.encode(text, "latin1")
-
-        # NumPy 2 renamed its core; Python 2 and 3 name bytes differently.
-        match module.replace("numpy._core", "numpy.core"), name:
-            case "numpy.core.multiarray", "_reconstruct":
-                return empty
-            case "numpy.core.numeric", "_frombuffer":
-                return frombuffer
-            case "numpy", "ndarray":
-                return "ndarray"  # only ever an argument of _reconstruct
-            case "numpy", "dtype":
-                return _Dtype
-            case "_codecs", "encode":
-                return encode
-            case _:
-                self._refuse(module, name)
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        self._refuse("persistent", str(pid))
-
-    @staticmethod
-    def _refuse(module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it wants {f'{module}.{name}'[:80]!r}, which is no plain data")
+    name: str
+    make: Callable[..., Any]
 
 
-def unpickle(raw: bytes) -> Any:
-    """The dicts, lists, tuples, strings, bytes, numbers and arrays (as `Array`) of a pickle; Python 2 strings as bytes.
+ARRAYS: Mapping[str, Callable[..., Any]] = {
+    "numpy.core.multiarray._reconstruct": Array,
+    "numpy.core.numeric._frombuffer": Array.frombuffer,
+    "numpy.ndarray": Array,  # only ever an argument of _reconstruct
+    "numpy.dtype": _Dtype,
+}
+"""The builders of NumPy's arrays."""
+
+
+def unpickle(
+    source: bytes | BinaryIO,
+    builders: Mapping[str, Callable[..., Any]] = ARRAYS,
+    persistent: Callable[[Any], Any] | None = None,
+    *,
+    text: bool = False,
+) -> Any:
+    """The dicts, lists, tuples, strings, bytes and numbers of a pickle, and what `builders` makes.
+
+    Args:
+        source: the pickle, or something in memory (a BytesIO, a mapped file) that stands at its first byte and is left
+            behind its last one.
+        builders: by the full name that a pickle knows them under; `numpy._core` is `numpy.core`.
+        persistent: makes something of a persistent id.
+        text: whether Python 2's strings become text (Latin-1); bytes otherwise.
 
     Raises:
-        pickle.UnpicklingError: it is truncated, is no pickle, or wants to build or call anything else. Nothing has run.
+        Forbidden: it wants to build or call anything else. Nothing has run.
+        pickle.UnpicklingError: it is truncated, is no pickle or has more than `OPERATIONS` opcodes.
     """
     try:
-        return _Restricted(io.BytesIO(raw), encoding="bytes").load()
+        return _Machine(builders, persistent, text).run(io.BytesIO(source) if isinstance(source, bytes) else source)
     except pickle.UnpicklingError:
         raise
     except Exception as error:
-        # Forged opcodes make the unpickler fail in many ways; each of them means the same.
+        # Forged opcodes fail in many ways; each of them means the same.
         raise pickle.UnpicklingError(f"it is truncated or no pickle ({type(error).__name__})") from error
+
+
+class _Machine:
+    def __init__(
+        self, builders: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None, text: bool
+    ) -> None:
+        self.builders, self.persistent, self.text = builders, persistent, text
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.encoded = 0
+
+    def run(self, stream: BinaryIO) -> Any:
+        for count, (opcode, value, _) in enumerate(pickletools.genops(stream)):
+            if count > OPERATIONS:
+                raise pickle.UnpicklingError(f"it has more than {OPERATIONS} opcodes")
+            name = opcode.name
+            if name == "STOP":
+                return self.stack.pop()
+            self.step(name, value)
+        raise EOFError
+
+    def step(self, name: str, value: Any) -> None:
+        """One opcode, the frequent ones first."""
+        stack = self.stack
+        match name:
+            case "BININT" | "BININT1" | "BININT2" | "INT" | "LONG" | "LONG1" | "LONG4" | "BINFLOAT" | "FLOAT":
+                stack.append(value)
+            case "STRING" | "BINSTRING" | "SHORT_BINSTRING":
+                stack.append(value if self.text else value.encode("latin1"))
+            case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
+                stack.append(value)
+            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+                stack.append(value)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self.memo[value] = stack[-1]
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[value])
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                self.marks.append(stack)
+                self.stack = []
+            case "NONE" | "NEWTRUE" | "NEWFALSE":
+                stack.append(_LITERALS[name])
+            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                below = len(stack) - _TUPLES[name]
+                items = tuple(stack[below:]) if below >= 0 else stack[below]
+                del stack[below:]
+                stack.append(items)
+            case _:
+                self.compose(name, value)
+
+    def compose(self, name: str, value: Any) -> None:
+        """What builds containers, and what is built of them."""
+        match name:
+            case "TUPLE":
+                items = self.marked()
+                self.stack.append(tuple(items))
+            case "EMPTY_LIST" | "EMPTY_DICT":
+                self.stack.append([] if name == "EMPTY_LIST" else {})
+            case "LIST" | "DICT":
+                items = self.marked()
+                self.stack.append(items if name == "LIST" else _filled({}, items))
+            case "APPEND" | "APPENDS":
+                items = self.marked() if name == "APPENDS" else [self.stack.pop()]
+                if type(self.stack[-1]) is not list:
+                    raise pickle.UnpicklingError("it appends to something else than a list")
+                self.stack[-1].extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = self.marked() if name == "SETITEMS" else [self.stack.pop(), self.stack.pop()][::-1]
+                _filled(self.stack[-1], items)
+            case "GLOBAL":
+                self.stack.append(self.named(value.replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                last, module = self.stack.pop(), self.stack.pop()
+                self.stack.append(self.named(f"{module}.{last}" if type(module) is type(last) is str else "nothing"))
+            case "REDUCE" | "NEWOBJ":
+                arguments, called = self.stack.pop(), self.stack.pop()
+                if not isinstance(called, Builder):
+                    raise Forbidden("to call a value")
+                self.stack.append(called.make(*arguments))
+            case "BUILD":
+                state, built = self.stack.pop(), self.stack[-1]
+                if isinstance(built, (Array, _Dtype)):
+                    built.build(state)  # attributes of anything else are passed over
+            case "BINPERSID" if self.persistent is not None:
+                self.stack.append(self.persistent(self.stack.pop()))
+            case "BINPERSID" | "PERSID":
+                raise Forbidden("persistent")
+            case _:
+                raise Forbidden(f"opcode {name}")
+
+    def marked(self) -> list[Any]:
+        """What lies above the last mark, taken off."""
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def named(self, name: str) -> Builder:
+        name = name.replace("numpy._core", "numpy.core", 1)  # renamed by NumPy 2
+        if name == "_codecs.encode":
+            return Builder(name, self.encode)
+        if name not in self.builders:
+            _forbid(name)
+        return Builder(name, self.builders[name])
+
+    def encode(self, text: str, encoding: str) -> bytes:
+        """How bytes are written below protocol 3; one text called for again and again would fill the memory."""
+        self.encoded += len(text)
+        if encoding not in ("latin1", b"latin1") or not isinstance(text, str) or self.encoded > ENCODED:
+            raise pickle.UnpicklingError("bytes in another encoding, or too many")
+        return text.encode("latin1")
+
+
+def _filled(target: Any, items: list[Any]) -> Any:
+    """A dict with keys and values, which alternate; what has another key is no plain data."""
+    keys, values = items[::2], items[1::2]
+    if type(target) is not dict or len(keys) != len(values):
+        raise pickle.UnpicklingError("it sets items of something else than a dict")
+    if not all(type(key) in (str, bytes, int) for key in keys):
+        raise pickle.UnpicklingError("it has a dict with strange keys")
+    target.update(zip(keys, values))
+    return target
+
+
+def _forbid(name: str) -> NoReturn:
+    raise Forbidden(name[:80])

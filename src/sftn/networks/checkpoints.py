@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import pickle
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from sftn.checkpoint import write_atomically
+from sftn.data.unpickle import Forbidden
+from sftn.durable import write_atomically
 from sftn.errors import InputError
-from sftn.networks import KEYS
+from sftn.networks import KEYS, torch_files
 from sftn.networks.foreign import original_keys
 from sftn.networks.layers import Rules
 from sftn.networks.staged import StagedNet
+from sftn.records import check_header
 
 _COUNTER = ".num_batches_tracked"
 _METADATA = "sftn"
@@ -76,8 +75,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         raise _absent(path)
     if path.suffix == ".safetensors":
         try:
+            check_header(path)
             return _plain(safetensors.load_file(path))
-        except (SafetensorError, OSError) as error:
+        except Exception as error:  # a forged header can fail in any way
             raise _unreadable(path, "safetensors", error) from error
     content = _unpickle(path)
     for key in ("model", "state_dict"):
@@ -100,10 +100,11 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     if path.suffix != ".safetensors":
         return {}
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
             return {str(key): str(value) for key, value in record.items()}
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+    except Exception as error:
         raise _unreadable(path, "safetensors", error) from error
 
 
@@ -119,16 +120,11 @@ def translate(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
 def _unpickle(path: Path) -> object:
     try:
-        # RepDistiller's last checkpoint of a run holds its command line, a plain Namespace.
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols: what it cannot read, it refuses anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if wanted := re.search(r"unsupported global:? (?:global )?([\w.]+)", str(error), re.IGNORECASE):
-            raise InputError(
-                f"{path} wants to run code ({wanted[1]}) and was not loaded: save its state dict alone, as safetensors"
-            ) from error
-        raise _unreadable(path, "PyTorch", ValueError("more or less than tensors in it")) from error
+        return torch_files.read(path)
+    except Forbidden as error:
+        raise InputError(
+            f"{path} wants to run code ({error.name}) and was not loaded: save its state dict alone, as safetensors"
+        ) from error
     except Exception as error:  # a foreign file can fail in any way
         raise _unreadable(path, "PyTorch", error) from error
 

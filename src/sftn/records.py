@@ -1,0 +1,103 @@
+"""Records that somebody else may have written: text of bounded size, JSON values of the types that a class names."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from sftn.errors import InputError
+
+LARGEST = 16 * 2**20
+"""Bytes of a record or a log; parsed, JSON may take 25 times as much memory. A run's log has 0.1 million."""
+DEEPEST = 16
+"""Records within records: a student's teacher's teacher, its objective's terms."""
+_Made = TypeVar("_Made")
+
+
+def read_text(path: Path, largest: int = LARGEST) -> str:
+    """A file of text.
+
+    Raises:
+        InputError: it is missing, unreadable, larger than `largest` bytes, no text, or a pipe or device that would be
+            waited for.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no file: remove it")
+        with open(path, "rb") as file:
+            content = file.read(largest + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; is it a run's folder?") from error
+    if len(content) > largest:
+        raise InputError(f"{path} is larger than {largest >> 20} MiB, so no run wrote it: remove it")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text ({error.reason}): remove it, or copy it again") from error
+
+
+def check_header(path: Path) -> None:
+    """Look at the size of a safetensors file's header before the whole of it is parsed.
+
+    Raises:
+        ValueError: it claims more than `LARGEST` or is cut short; the format allows 100 MB, which take seconds.
+    """
+    with open(path, "rb") as file:
+        size = file.read(8)
+    if len(size) < 8 or int.from_bytes(size, "little") > min(LARGEST, path.stat().st_size):
+        raise ValueError("its header is larger than it can be")
+
+
+def made(kind: type[_Made], record: Any, depth: int = 0) -> _Made:
+    """A dataclass out of a JSON object; every value is of the type that its field names.
+
+    Raises:
+        TypeError, ValueError: a field is missing, unknown or of another type, or records lie too deep.
+    """
+    if not isinstance(record, Mapping) or depth > DEEPEST:
+        raise ValueError(f"no record of a {kind.__name__.lower()}")
+    hints = get_type_hints(kind)
+    if strange := next((name for name in record if name not in hints), None):
+        raise ValueError(f"{str(strange)[:40]} is no part of a {kind.__name__.lower()}")
+    return kind(**{name: typed(value, hints[name], depth + 1) for name, value in record.items()})
+
+
+def typed(value: Any, hint: Any, depth: int = 0) -> Any:
+    """A JSON value as a type names it: lists become tuples, objects dataclasses; numbers are finite and below 2⁶³.
+
+    Raises:
+        TypeError, ValueError: it is of another type.
+    """
+    origin, inside = get_origin(hint), get_args(hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return made(hint, value, depth)
+    if origin in (Union, types.UnionType):
+        return _either(value, inside, depth)
+    if origin is tuple and isinstance(value, list):
+        each = inside[:1] * len(value) if inside[-1] is ... else inside
+        return tuple(typed(item, one, depth) for item, one in zip(value, each, strict=True))
+    if origin is not None and origin is not Literal and origin is not tuple and isinstance(value, dict):
+        return {name: typed(item, inside[1], depth) for name, item in value.items()}
+    if origin is Literal and value in inside:
+        return value
+    if hint is str and isinstance(value, str) and len(value) <= 4096 and value.isprintable() and "[/" not in value:
+        return value  # what ends a style in a terminal's markup is in no name
+    if hint in (int, float) and type(value) in (int, hint) and abs(value) < 2**63 and math.isfinite(value):
+        return value
+    if hint in (bool, type(None)) and type(value) is hint:
+        return value
+    raise ValueError(f"{str(value)[:40]!r} where {getattr(hint, '__name__', hint)} should be")
+
+
+def _either(value: Any, kinds: tuple[Any, ...], depth: int) -> Any:
+    reasons = []
+    for kind in kinds:
+        try:
+            return typed(value, kind, depth)
+        except (TypeError, ValueError) as error:
+            reasons.append(error)
+    raise reasons[0]
