@@ -13,11 +13,11 @@ from sftn.paper import TABLES, table
 from sftn.paper.grid import Conditions, grid, part, smoke
 from sftn.paper.published import accuracies, rows
 from sftn.paper.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Table
-from sftn.recipes import OBJECTIVES, SLOW_LEARNERS, objective
+from sftn.recipes import OBJECTIVES, SCHEDULES, SLOW_LEARNERS, objective
 from sftn.run import Data, Friendly, Run
 from sftn.teacher import StudentBranches
 
-GRIDS = [entry for entry in TABLES.values() if isinstance(entry, Table)]
+GRIDS = [entry for entry in TABLES.values() if isinstance(entry, Table) and entry.published]
 PAPER = Conditions(Data("cifar100", "0123456789abcdef"), Schedule(), "float32")
 
 
@@ -126,6 +126,21 @@ def test_the_papers_conditions_deviate_in_nothing_and_others_say_how() -> None:
         "batch 32 instead of 64",
     ]
     assert Conditions(Data("digits", "x"), Schedule(), "bf16").deviations() == ["digits instead of cifar100"]
+
+
+def test_the_imagenet_experiment_is_declared_without_numbers() -> None:
+    which = table("imagenet")
+    assert accuracies(which.published) == {}
+    cell = Cell(which.pairs[0], "student", FRIENDLY, "kd")
+    conditions = Conditions(Data("imagenet", "x", stream=True), SCHEDULES[which.recipe], "bf16")
+    assert conditions.deviations(which.data, which.recipe) == []
+    run = conditions.run(which, cell, 0)
+    assert (run.network, run.schedule.epochs, run.schedule.batch) == ("imagenet_resnet34", 100, 256)
+    assert [round(run.schedule.lr_at(epoch), 9) for epoch in (29, 30, 60, 99)] == [0.1, 0.01, 0.001, 0.0001]
+    assert len(grid(which, conditions, which.seeds)) == 2 + 1 + 2 * 5
+    assert any("prints no numbers" in note for note in which.notes)
+    small = Conditions(Data("imagenet", "x", limit=9, size=32), SCHEDULES["imagenet"], "bf16")
+    assert small.deviations("imagenet", "imagenet") == ["9 training images of 1,281,167", "images of 32×32"]
 
 
 def test_a_part_of_a_table() -> None:

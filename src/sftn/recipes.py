@@ -17,8 +17,10 @@ SCHEDULES: dict[str, Schedule] = {
     "paper": Schedule(),
     "short": Schedule(epochs=30),
     "smoke": Schedule(epochs=1, batch=32),
+    "imagenet": Schedule(epochs=100, lr=0.1, milestones=(0.3, 0.6, 0.9), weight_decay=1e-4, batch=256),
 }
-"""Section B.1, and the same shape for people without a GPU."""
+"""Section B.1, and the same shape for people without a GPU; section B.2, whose learning rate and weight decay are the
+usual ones, since the text does not give them."""
 
 WEIGHTS: dict[str, float] = {
     "fitnet": 100.0,

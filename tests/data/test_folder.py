@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sftn.data import fingerprint, folder, load
-from sftn.data.folder import decode
+from sftn.data import fingerprint, load
 from sftn.errors import InputError
 
 
@@ -35,9 +34,9 @@ def values(images: torch.Tensor) -> list[int]:
     return images[:, 0, 0, 0].tolist()
 
 
-def refused(root: Path, match: str, **options: int) -> str:
+def refused(root: Path, match: str, **options: object) -> str:
     with pytest.raises(InputError, match=match) as error:
-        load(f"folder:{root}", **options)
+        load(f"folder:{root}", **options)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -102,58 +101,6 @@ def test_a_relative_path_may_lie_in_data_dir(tmp_path):
     assert len(load("folder:pets", data_dir=tmp_path).train) == 8
 
 
-@pytest.mark.parametrize("high", [False, True])
-def test_the_shorter_side_is_resized_and_the_centre_kept(high, tmp_path):
-    pixels = np.random.default_rng(1).integers(0, 256, (48, 16, 3) if high else (16, 48, 3), dtype=np.uint8)
-    image = Image.fromarray(pixels)
-    image.save(tmp_path / "a.png")
-    whole = image.resize((32, 96) if high else (96, 32), Image.Resampling.BILINEAR)
-    centre = whole.crop((0, 32, 32, 64) if high else (32, 0, 64, 32))
-    made = decode(tmp_path / "a.png", 32).astype(int)
-    # Pillow rounds between its two passes, and which one goes first depends on the sizes: one level at most.
-    assert np.abs(made - np.asarray(centre).transpose(2, 0, 1)).max() <= 1
-
-
-def test_an_image_of_the_right_size_keeps_its_pixels(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert np.array_equal(decode(tmp_path / "a.png", 32), pixels.transpose(2, 0, 1))
-
-
-def test_a_large_jpeg_comes_out_as_a_slow_reduction_would(tmp_path):
-    ramp = np.linspace(0, 255, 512).astype(np.uint8)
-    Image.fromarray(np.stack([np.tile(ramp, (512, 1))] * 3, 2)).save(tmp_path / "a.jpg", quality=95)
-    expected = np.tile(ramp.reshape(32, 16).mean(1), (32, 1))
-    assert np.abs(decode(tmp_path / "a.jpg", 32)[0] - expected).max() < 4
-
-
-def test_a_photograph_is_turned_upright(tmp_path):
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    pixels[:4] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 3  # the camera was upside down
-    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    assert decode(tmp_path / "a.png", 8)[0, :, 0].tolist() == [0] * 4 + [255] * 4
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGBA", "CMYK"])
-def test_every_kind_of_image_becomes_rgb(mode, tmp_path):
-    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode).save(path)
-    assert (decode(path, 8) > 250).all()
-
-
-def test_a_grey_image_has_three_equal_channels(tmp_path):
-    paint(tmp_path / "a.png", 93, mode="L")
-    assert decode(tmp_path / "a.png", 8).tolist() == np.full((3, 8, 8), 93).tolist()
-
-
-def test_sixteen_bits_are_refused_rather_than_clipped(tmp_path):
-    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="8 bits"):
-        decode(tmp_path / "a.png", 8)
-
-
 @pytest.mark.parametrize("kind", ["text", "empty", "truncated", "eps"])
 def test_an_unreadable_image_is_named(kind, tmp_path):
     fill(tmp_path)
@@ -177,11 +124,6 @@ def test_a_huge_image_is_refused_before_it_is_decoded(pixels, tmp_path, monkeypa
     assert "huge.png" in refused(tmp_path, "is huge")
 
 
-def test_a_strip_does_not_blow_up(tmp_path):
-    paint(tmp_path / "a.png", 10, (200_000, 1))
-    assert decode(tmp_path / "a.png", 32).shape == (3, 32, 32)
-
-
 def test_wrong_folders_are_refused(tmp_path):
     refused(tmp_path / "absent", "is no folder")
     refused(tmp_path, "has no folders")
@@ -202,9 +144,41 @@ def test_wrong_folders_are_refused(tmp_path):
         load("folder:")
 
 
-def test_more_than_the_memory_bound_is_refused_before_decoding(tmp_path, monkeypatch):
+def test_more_than_the_memory_bound_is_streamed_without_decoding(tmp_path):
     fill(tmp_path)
     paint(tmp_path / "cat" / "bad.png", 0)
     (tmp_path / "cat" / "bad.png").write_bytes(b"never looked at")
-    monkeypatch.setattr(folder, "LARGEST", 11 * 3 * 16 * 16 - 1)
-    refused(tmp_path, "choose a smaller size", size=16)
+    said = []
+    gib = (11 * 3 * 16 * 16 - 1) / 2**30
+    dataset = load(f"folder:{tmp_path}", size=16, memory=gib, say=said.append)
+    assert dataset.streamed
+    assert (dataset.image, dataset.resize, dataset.padding) == ((3, 16, 16), 18, 0)
+    assert len(said) == 1
+    assert "streamed" in said[0]
+    refused(tmp_path, "bad.png", size=16, stream=False)
+    with pytest.raises(InputError, match="may be negative"):
+        load(f"folder:{tmp_path}", workers=-1)
+
+
+def test_damaged_images_are_counted_or_left_out(tmp_path):
+    fill(tmp_path / "train")
+    fill(tmp_path / "test", each=2)
+    whole = fingerprint(load(f"folder:{tmp_path}"))
+    for place in ("train/cat/x.png", "train/dog/y.png", "test/dog/z.png"):
+        (tmp_path / place).write_bytes(b"no image")
+    assert "x.png is no readable image (UnidentifiedImageError): repair or remove it (and 2 more), or" in refused(
+        tmp_path, "--damaged skip"
+    )
+    said = []
+    dataset = load(f"folder:{tmp_path}", damaged="skip", say=said.append)
+    assert (dataset.skipped, len(dataset.train), len(dataset.test)) == (3, 10, 4)
+    assert [line.partition(":")[0] for line in said] == ["left out"] * 3 + ["note"]
+    assert fingerprint(dataset) == whole
+    for path in (tmp_path / "train" / "cat").glob("*.png"):
+        path.write_bytes(b"")
+    refused(tmp_path, "all training images of cat are damaged", damaged="skip")
+
+
+def test_a_file_instead_of_a_folder_is_said(tmp_path):
+    (tmp_path / "pets.csv").write_text("a,b")
+    refused(tmp_path / "pets.csv", "is a file and no folder")

@@ -28,7 +28,7 @@ def kept(dataset: Dataset) -> list[int]:
 
 
 def test_every_source_says_in_a_line_what_it_gives():
-    assert set(SOURCES) == {"cifar10", "cifar100", "digits", "folder", "stl10", "tiny-imagenet"}
+    assert set(SOURCES) == {"cifar10", "cifar100", "digits", "folder", "hf", "imagenet", "stl10", "tiny-imagenet"}
     for source in SOURCES.values():
         assert source.__doc__ is not None
         assert len(source.__doc__.splitlines()[0]) > 20
@@ -96,6 +96,7 @@ def test_a_part_without_test_images_is_refused(uneven, monkeypatch):
         ("folders:x", "folder:PATH"),
         ("digits:8", "takes nothing after its name"),
         ("folder", "folder:PATH"),
+        ("hf", "hf:NAME"),
     ],
 )
 def test_unknown_names_get_an_answer(name, match):
@@ -108,6 +109,13 @@ def test_a_source_gets_the_whole_request(monkeypatch, uneven, tmp_path):
     monkeypatch.setitem(SOURCES, "folder", lambda request: asked.append(request) or uneven)
     load("folder:C:/pets", data_dir=tmp_path, size=64, download=True)
     assert asked == [Request("C:/pets", tmp_path, 64, True)]
+    load("folder:x", stream=True, memory=2, damaged="skip", workers=3, say=print)
+    assert asked[1] == Request("x", None, None, False, True, 2 * 2**30, "skip", 3, print)
+
+
+def test_what_is_small_is_not_streamed():
+    with pytest.raises(InputError, match="fits into memory"):
+        load("digits", stream=True)
 
 
 def test_the_fingerprint_tells_pixels_labels_and_splits_apart(uneven):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sftn.data import fingerprint, folder, load, tiny_imagenet
+from sftn.data import fingerprint, load, plain, tiny_imagenet
 from sftn.errors import InputError
 
 WNIDS = ("n02", "n01", "n03")
@@ -112,9 +112,18 @@ def test_what_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.Monke
         patch.setattr(tiny_imagenet, "LARGEST", 300)
         for where in (place, packed):
             refused(where, "larger than")
-    monkeypatch.setattr(folder, "LARGEST", 18 * 3 * 64 * 64 - 1)
-    refused(place, "smaller size")
-    assert len(load("tiny-imagenet", data_dir=place, size=32).train) == 12
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_large_sizes_are_streamed_by_workers_that_open_the_archive_themselves(packed: bool, tmp_path: Path) -> None:
+    place = write(tmp_path)
+    where = pack(place, tmp_path / "a.zip") if packed else place
+    data = load("tiny-imagenet", data_dir=where, size=70, memory=18 * 3 * 69 * 70 / 2**30, workers=2)
+    assert (data.streamed, data.resize, len(data.train)) == (True, 80, 12)
+    raw = (torch.zeros(3), torch.ones(3))
+    levels = torch.cat([batch.images[:, 0, 30, 30] for batch in plain(data.train, batch=5, normalisation=raw)])
+    assert levels.tolist() == [60 * label + 10 * i for label in range(3) for i in range(4)]
+    assert fingerprint(data) == fingerprint(load("tiny-imagenet", data_dir=place, size=70, stream=True))
 
 
 def test_wrong_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,26 +8,47 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from sftn.data import cifar, digits, folder, stl10, tiny_imagenet
-from sftn.data.dataset import Dataset, Request, Split, fingerprint
-from sftn.data.loader import Batch, Loader, plain
+from sftn.data import cifar, digits, folder, hugging_face, imagenet, stl10, tiny_imagenet
+from sftn.data.dataset import MEMORY, Dataset, Request, Split, fingerprint
+from sftn.data.files import WORKERS, Files
+from sftn.data.loader import Batch, Feed, Loader, feed, plain
+from sftn.data.streaming import StreamLoader
 from sftn.errors import InputError, unknown
 
-__all__ = ["SOURCES", "Batch", "Dataset", "Loader", "Request", "Split", "fingerprint", "load", "plain"]
+__all__ = [
+    "SOURCES",
+    "Batch",
+    "Dataset",
+    "Feed",
+    "Files",
+    "Loader",
+    "Request",
+    "Split",
+    "StreamLoader",
+    "feed",
+    "fingerprint",
+    "load",
+    "plain",
+]
 
 SOURCES: dict[str, Callable[[Request], Dataset]] = {
     "cifar10": cifar.cifar10,
     "cifar100": cifar.cifar100,
     "digits": digits.load,
     "folder": folder.load,
+    "hf": hugging_face.load,
+    "imagenet": imagenet.load,
     "stl10": stl10.load,
     "tiny-imagenet": tiny_imagenet.load,
 }
 """The first line of each function's docstring says what it gives."""
-_WITH_PATH = {"folder"}
+_WITH_PATH = {"folder": "folder:PATH", "hf": "hf:NAME"}
+_FILES = {"folder", "hf", "imagenet", "tiny-imagenet"}
+"""Sources of image files, which may be streamed and have damaged ones."""
 
 
 def load(
@@ -38,27 +59,43 @@ def load(
     classes: int | None = None,
     size: int | None = None,
     download: bool = False,
+    stream: bool | None = None,
+    memory: float = MEMORY / 2**30,
+    damaged: Literal["refuse", "skip"] = "refuse",
+    workers: int = WORKERS,
+    say: Callable[[str], None] | None = None,
 ) -> Dataset:
     """A data set by name, whole or a part of it.
 
     Args:
-        name: a key of `SOURCES`; `folder:PATH` for one's own images.
+        name: a key of `SOURCES`; `folder:PATH` for one's own images, `hf:NAME` for those of the Hugging Face hub.
         data_dir: where files are looked for first.
         limit: keep that many training images, as evenly from the classes as their numbers allow, the first ones of each
             in the order of the source, which stays. The test split stays whole.
         classes: keep only the first so many classes of both splits.
-        size: height and width of the images of a folder, of STL-10 or of Tiny-ImageNet.
+        size: height and width of images that come as files, and of STL-10.
         download: whether missing files may be fetched.
+        stream: read images when they are wanted, with random parts of them in training; False keeps them in memory
+            however many they are, None decides by `memory`.
+        memory: GiB of decoded pixels that are kept in memory.
+        damaged: whether images that cannot be decoded are refused or left out; streamed ones are then all read once.
+        workers: processes that read streamed images; 0 for none but this one. They change nothing but speed.
+        say: is told, in a line each, what a person should know.
 
     Raises:
         InputError: unknown name, missing or wrong files, or a part that cannot be had.
     """
     key, colon, path = name.partition(":")
     if key not in SOURCES:
-        raise unknown("data set", key, [f"{known}:PATH" if known in _WITH_PATH else known for known in SOURCES])
+        raise unknown("data set", key, [_WITH_PATH.get(known, known) for known in SOURCES])
     if colon and key not in _WITH_PATH:
         raise InputError(f"the data set {key} takes nothing after its name: leave {colon + path} out")
-    dataset = SOURCES[key](Request(path, data_dir, size, download))
+    if key not in _FILES and stream:
+        raise InputError(f"{key} fits into memory: leave --stream out")
+    if memory < 0 or workers < 0:
+        raise InputError(f"memory {memory:g}, workers {workers}: neither may be negative")
+    request = Request(path, data_dir, size, download, stream, memory * 2**30, damaged, workers, say)
+    dataset = SOURCES[key](request)
     if classes is not None:
         dataset = _first_classes(dataset, classes)
     if limit is not None:
@@ -71,11 +108,8 @@ def load(
 def _first_classes(dataset: Dataset, classes: int) -> Dataset:
     if not 2 <= classes <= len(dataset.classes):
         raise InputError(f"classes {classes}: {dataset.name} allows 2 to {len(dataset.classes)}")
-    kept = [
-        Split(split.images[split.labels < classes], split.labels[split.labels < classes])
-        for split in (dataset.train, dataset.test)
-    ]
-    return replace(dataset, train=kept[0], test=kept[1], classes=dataset.classes[:classes])
+    train, test = (split.pick(split.labels < classes) for split in (dataset.train, dataset.test))
+    return replace(dataset, train=train, test=test, classes=dataset.classes[:classes])
 
 
 def _limited(dataset: Dataset, limit: int) -> Dataset:
@@ -88,4 +122,4 @@ def _limited(dataset: Dataset, limit: int) -> Dataset:
     rank = torch.empty_like(labels)
     rank[grouped] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[grouped]]
     kept = rank.argsort(stable=True)[:limit].sort().values
-    return replace(dataset, train=Split(dataset.train.images[kept], labels[kept]))
+    return replace(dataset, train=dataset.train.pick(kept))

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from sftn.data.dataset import Dataset, Request, Split, held_out
+from sftn.data.dataset import MEMORY, Dataset, Request, held_out
+from sftn.data.decoding import SUFFIXES
+from sftn.data.files import Names
+from sftn.data.gathering import gather
 from sftn.errors import InputError
 
 SIZE = 32
-LARGEST = 4 * 2**30
-"""Bytes of decoded pixels that are kept: all images of both splits stay in memory."""
+LARGEST = MEMORY
+"""Bytes of decoded pixels of a source that only fits into memory."""
 TESTS = ("test", "val", "validation")
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+
+Listing = dict[str, list[str]]
+"""The image files of each class by their path within the root, both in the order of their names."""
 
 
 def load(request: Request) -> Dataset:
@@ -34,33 +34,84 @@ def load(request: Request) -> Dataset:
     order of their names and so do the images of a class, however deep in its folder they are. Files that are no images
     by their suffix, hidden ones and links to folders inside a class are passed over.
 
+    Images whose pixels exceed the memory that is asked for are streamed; `sftn.data.gathering.gather` says how.
+
     Raises:
         InputError: the folder or its images are missing, there is one class, a class has no image (or one, where it
-            must be split) or no training images, an image is unreadable or huge, or all of them exceed 4 GiB.
+            must be split) or no training images, or an image is unreadable or huge.
     """
-    root, size = _root(request), SIZE if request.size is None else request.size
-    test_root = next((root / name for name in TESTS if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and test_root is not None:
-        train, test = _files(root / "train"), _files(test_root)
-        if strange := sorted(test.keys() - train.keys()):
-            raise InputError(f"{test_root} has the class {strange[0]}, which {root / 'train'} lacks: add or remove it")
+    root = _root(request)
+    test = next((name for name in TESTS if (root / name).is_dir()), None)
+    if (root / "train").is_dir() and test is not None:
+        parts = listed(root, "train"), listed(root, test)
+        compare(root, *parts, test)
     else:
-        train, test = _parted(_files(root), root)
-    if len(train) < 2:
-        raise InputError(f"{root} has images of {len(train)} class: give at least 2 folders, one a class")
-    check_memory(root, sum(map(len, (*train.values(), *test.values()))), size)
-    classes = tuple(train)
-    return Dataset(
-        name=f"folder:{request.path}",
-        train=_split(train, classes, size),
-        test=_split(test, classes, size),
-        classes=classes,
-        padding=size // 8,
+        parts = parted(listed(root), str(root))
+    if len(parts[0]) < 2:
+        raise InputError(f"{root} has images of {len(parts[0])} class: give at least 2 folders, one a class")
+    return of_paths(f"folder:{request.path}", root, parts, request, SIZE if request.size is None else request.size)
+
+
+def of_paths(
+    name: str,
+    root: Path,
+    parts: tuple[Listing, Listing],
+    request: Request,
+    size: int,
+    *,
+    streamed: bool | None = None,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+) -> Dataset:
+    """A data set of image files below a folder, its training and test images listed. See `gather`."""
+    classes = tuple(parts[0])
+    paths = [path for part in parts for own in part.values() for path in own]
+    rows = iter(range(len(paths)))
+    labels = {own: label for label, own in enumerate(classes)}
+    train, test = ([(next(rows), labels[own]) for own, inside in part.items() for _ in inside] for part in parts)
+    return gather(
+        name,
+        Paths.of(root, paths),
+        (train, test),
+        classes,
+        request,
+        size,
+        streamed=streamed,
+        statistics=statistics,
     )
 
 
+@dataclass(frozen=True)
+class Paths:
+    """Image files below a folder."""
+
+    root: Path
+    names: Names
+    sizes: NDArray[np.int64]
+    stamp: str
+
+    @staticmethod
+    def of(root: Path, names: list[str]) -> Paths:
+        """Look at each file."""
+        sizes, newest = np.empty(len(names), np.int64), 0
+        for i, name in enumerate(names):
+            try:
+                seen = os.stat(root / name)
+            except OSError as error:
+                raise InputError(f"{root / name} cannot be read ({error.strerror}): repair or remove it") from error
+            sizes[i], newest = seen.st_size, max(newest, seen.st_mtime_ns)
+        return Paths(root, Names(names), sizes, f"{root.resolve()} {newest}")
+
+    def name(self, row: int) -> str:
+        """Its path within the folder."""
+        return self.names[row]
+
+    def open(self, row: int) -> tuple[Path, None]:
+        """Its path."""
+        return self.root / self.names[row], None
+
+
 def check_memory(place: Path, count: int, size: int) -> None:
-    """Check that so many images of 3×size×size may be kept in memory.
+    """Check that so many images of 3×size×size may be kept in memory, where they cannot be streamed.
 
     Raises:
         InputError: the size is none, or they exceed `LARGEST`.
@@ -74,41 +125,6 @@ def check_memory(place: Path, count: int, size: int) -> None:
         )
 
 
-def decode(path: Path, size: int, content: BinaryIO | None = None) -> NDArray[np.uint8]:
-    """(3, size, size) of one image file: turned upright, shorter side resized to `size`, centre kept; grey becomes RGB.
-
-    Args:
-        path: of the file; its name in messages.
-        size: height and width.
-        content: what is in the file, where it lies in an archive.
-
-    Raises:
-        InputError: it is no image of 8 bits a channel, is truncated, or has more pixels than Pillow holds for safe.
-    """
-    # Imported here: most data sets need no decoder.
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path if content is None else content, formats=FORMATS) as opened:
-            # A JPEG is decoded at a fraction of its size while that stays at least twice what is needed.
-            opened.draft("RGB", (2 * size, 2 * size))
-            if opened.mode.startswith(("I", "F")):
-                raise InputError(f"{path} has more than 8 bits a channel: convert it to 8 bits")
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-        side = min(image.size)
-        left, top = ((whole - side) / 2 for whole in image.size)
-        # The square first: a resized strip of 1×10⁷ pixels would fill the memory.
-        square = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    except InputError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"{path} is huge ({error}): make it smaller") from error
-    except Exception as error:
-        # Decoders fail in many ways on broken files; each of them means the same.
-        raise InputError(f"{path} is no readable image ({type(error).__name__}): repair or remove it") from error
-    return np.asarray(square).transpose(2, 0, 1)
-
-
 def _root(request: Request) -> Path:
     if not request.path:
         raise InputError("the data set folder needs a path: folder:PATH, with one folder a class in it")
@@ -118,58 +134,66 @@ def _root(request: Request) -> Path:
     for place in places:
         if place.is_dir():
             return place
+    found = next((place for place in places if place.exists()), None)
+    if found is not None:
+        raise InputError(f"{found} is a file and no folder: give a folder with a folder of images for each class")
     raise InputError(f"{' or '.join(map(str, places))} is no folder: give one with a folder for each class")
 
 
-def _files(root: Path) -> dict[str, list[Path]]:
-    """The image files of each class, both in the order of their names."""
+def listed(root: Path, part: str = "") -> Listing:
+    """The images of a folder, or of a part of it, with one folder a class.
+
+    Raises:
+        InputError: it cannot be read, or it or a class is empty.
+    """
+    top = root / part
     try:
-        folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        folders = sorted(entry.name for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        raise InputError(f"{root} cannot be read ({error.strerror}): make it readable") from error
+        raise InputError(f"{top} cannot be read ({error.strerror}): make it readable") from error
     if not folders:
-        raise InputError(f"{root} has no folders: put the images of each class into a folder of its own")
-    files = {folder.name: sorted(_images(folder)) for folder in folders}
+        raise InputError(f"{top} has no folders: put the images of each class into a folder of its own")
+    files = {name: sorted(_images(root, top / name), key=_parts) for name in folders}
     for name, own in files.items():
         if not own:
-            raise InputError(f"{root / name} has no images: add some or remove the folder")
+            raise InputError(f"{top / name} has no images: add some or remove the folder")
     return files
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES:
-                yield Path(place, name)
+def compare(root: Path, train: Listing, test: Listing, name: str) -> None:
+    """Check that training knows every class that is tested.
+
+    Raises:
+        InputError: it does not.
+    """
+    if strange := sorted(test.keys() - train.keys()):
+        raise InputError(f"{root / name} has the class {strange[0]}, which {root / 'train'} lacks: add or remove it")
 
 
-def _parted(files: dict[str, list[Path]], root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """Four fifths of each class for training, the rest for testing."""
+def parted(files: Listing, where: str) -> tuple[Listing, Listing]:
+    """Four fifths of each class for training, the rest for testing.
+
+    Raises:
+        InputError: a class has one image.
+    """
     train, test = {}, {}
     for name, own in files.items():
         if len(own) < 2:
-            raise InputError(f"{root / name} has one image: add another, so that one can be kept for testing")
-        chosen = held_out([path.relative_to(root).as_posix() for path in own], max(1, round(len(own) / 5)))
+            raise InputError(f"{where}/{name} has one image: add another, so that one can be kept for testing")
+        chosen = held_out(own, max(1, round(len(own) / 5)))
         train[name] = [path for i, path in enumerate(own) if i not in chosen]
         test[name] = [path for i, path in enumerate(own) if i in chosen]
     return train, test
 
 
-def _split(files: dict[str, list[Path]], classes: tuple[str, ...], size: int) -> Split:
-    from PIL import Image
+def _images(root: Path, folder: Path) -> Iterator[str]:
+    for place, _, names in os.walk(folder):
+        within = Path(place).relative_to(root).as_posix()
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield f"{within}/{name}"
 
-    listed = [(path, label) for label, name in enumerate(classes) for path in files.get(name, ())]
-    images: Tensor = torch.empty(len(listed), 3, size, size, dtype=torch.uint8)
-    pixels = images.numpy()
 
-    def fill(i: int) -> None:
-        pixels[i] = decode(listed[i][0], size)
-
-    with warnings.catch_warnings():
-        # Pillow only warns of an image between one and two times its limit.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            # The first failure, in the order of the files, cancels what has not begun.
-            for _ in pool.map(fill, range(len(listed))):
-                pass
-    return Split(images, torch.tensor([label for _, label in listed]))
+def _parts(path: str) -> list[str]:
+    """Sorts as paths do: what lies deeper in a folder stays together."""
+    return path.split("/")

@@ -6,26 +6,86 @@ through a view of every crop, so that one indexing gathers a batch of crops, row
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from sftn.data.dataset import Split
+from sftn.data.batch import Batch, by_row, check_shares, mixed, normalise
+from sftn.data.dataset import Dataset, Split
+from sftn.data.files import Files
+from sftn.data.streaming import StreamLoader, streamed
+from sftn.distributed import part
 from sftn.errors import InputError
 
+__all__ = ["Batch", "Feed", "Loader", "feed", "plain"]
 
-class Batch(NamedTuple):
-    """What every step is given."""
 
-    images: Tensor
-    """(B·copies, C, H, W) float32, normalised; the copies of an image stand side by side."""
-    labels: Tensor
-    """(B,) int64"""
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a batch for
-    """(B,) int64: which training images these are."""
+class Feed(Protocol):
+    """Training batches, wherever they come from."""
+
+    def __len__(self) -> int:
+        """Steps an epoch."""
+
+    def images(self, step: int) -> int:
+        """Images of a step, counted from 1, of all processes together."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0, from step `start` on; they follow from seed and epoch alone."""
+
+
+def feed(
+    dataset: Dataset,
+    *,
+    batch: int,
+    flip: bool = True,
+    copies: int = 1,
+    seed: int = 0,
+    device: torch.device | str,
+    share: tuple[int, int] = (0, 1),
+    least: int = 1,
+) -> Feed:
+    """The loader of a data set's training images: `Loader` for those in memory, `StreamLoader` for others.
+
+    Args:
+        dataset: its padding, flips and normalisation are used.
+        batch: images a step.
+        flip: False forbids flips that the data set allows.
+        copies: augmented copies of each image.
+        seed: of everything random.
+        device: where the batches are wanted.
+        share: which process this is, of how many: each gets its part of every batch.
+        least: images that each needs.
+
+    Raises:
+        InputError: as the loaders do, or there are too few images for all processes.
+    """
+    if share[1] > 1:
+        check_shares(len(dataset.train), batch, share, least)
+    train, normalisation, flip = dataset.train, dataset.normalisation, dataset.flip and flip
+    if isinstance(train, Files):
+        return StreamLoader(
+            train,
+            batch=batch,
+            normalisation=normalisation,
+            flip=flip,
+            copies=copies,
+            seed=seed,
+            device=device,
+            share=share,
+        )
+    return Loader(
+        train,
+        batch=batch,
+        normalisation=normalisation,
+        padding=dataset.padding,
+        flip=flip,
+        copies=copies,
+        seed=seed,
+        device=device,
+        share=share,
+    )
 
 
 class Loader:
@@ -50,6 +110,7 @@ class Loader:
         seed: of everything random.
         device: where the images stay.
         channels_last: the memory format of the batches; False for contiguous ones.
+        share: which process this is, of how many. All draw the same epoch, and each makes its part of every batch.
 
     Raises:
         InputError: fewer than one image a batch, negative padding, no copy, or no batch at all.
@@ -67,16 +128,17 @@ class Loader:
         seed: int = 0,
         device: torch.device | str = "cpu",
         channels_last: bool = True,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         for name, value, least in (("batch", batch, 1), ("padding", padding, 0), ("copies", copies, 1)):
             if value < least:
                 raise InputError(f"{name} {value}: give at least {least}")
         self.batch, self.padding, self.flip, self.copies, self.seed = batch, padding, flip, copies, seed
         self.device = torch.device(device)
-        self.channels_last = channels_last
+        self.channels_last, self.share = channels_last, share
         self.labels = split.labels.to(self.device)
         self._crops = _crops(split.images.to(self.device), padding)
-        self._scale = _by_row(normalisation, split.images.shape[3], self.device)
+        self._scale = by_row(normalisation, split.images.shape[3], self.device)
         if not len(self):
             raise InputError(f"{len(split)} training images make no batch of {batch}: give at least 2 images")
 
@@ -85,21 +147,25 @@ class Loader:
         steps, rest = divmod(len(self.labels), self.batch)
         return steps + (rest > 1)
 
+    def images(self, step: int) -> int:
+        """Images of a step, counted from 1, of all processes together."""
+        return min(self.batch, len(self.labels) - (step - 1) * self.batch)
+
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0, from step `start` on."""
         images, sides = len(self.labels), 2 * self.padding + 1
-        generator = torch.Generator(self.device).manual_seed(_seed(self.seed, epoch))
+        generator = torch.Generator(self.device).manual_seed(mixed(self.seed, epoch))
         order = torch.randperm(images, generator=generator, device=self.device)
         rows, columns = torch.randint(sides, (2, images, self.copies), generator=generator, device=self.device)
         mirrored = torch.rand(images, self.copies, generator=generator, device=self.device) < 0.5
         for step in range(start, len(self)):
-            at = slice(step * self.batch, (step + 1) * self.batch)
+            at = part(step * self.batch, step * self.batch + self.images(step + 1), *self.share)
             index = order[at]
             which = index[:, None].expand(-1, self.copies).reshape(-1)
             pixels = self._crops[which, rows[at].reshape(-1), columns[at].reshape(-1)]
             if self.flip:
                 pixels = torch.where(mirrored[at].reshape(-1, 1, 1, 1), pixels.flip(2), pixels)
-            yield Batch(_normalise(pixels, self._scale, self.channels_last), self.labels[index], index)
+            yield Batch(normalise(pixels, self._scale, self.channels_last), self.labels[index], index)
 
 
 def plain(
@@ -109,22 +175,35 @@ def plain(
     normalisation: tuple[Tensor, Tensor],
     device: torch.device | str = "cpu",
     channels_last: bool = True,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Every image as it is, in order, for evaluation; the last batch may be smaller.
 
-    Images that are elsewhere are brought to the device a batch at a time; `split.to(device)` first spares that.
+    Images that are elsewhere are brought to the device a batch at a time; `split.to(device)` first spares that. Those
+    that are streamed have their shorter side resized and their centre cut out. With a `share` (which process, of how
+    many) each batch is that part of one, which may be empty.
 
     Raises:
-        InputError: fewer than one image a batch.
+        InputError: fewer than one image a batch, or an image that is streamed cannot be read.
     """
     if batch < 1:
         raise InputError(f"batch {batch}: give at least 1")
-    scale = _by_row(normalisation, split.images.shape[3], device)
+    if isinstance(split, Files):
+        yield from streamed(
+            split,
+            batch=batch,
+            normalisation=normalisation,
+            device=device,
+            channels_last=channels_last,
+            share=share,
+        )
+        return
+    scale = by_row(normalisation, split.images.shape[3], device)
     for begin in range(0, len(split), batch):
-        at = slice(begin, min(begin + batch, len(split)))
+        at = part(begin, min(begin + batch, len(split)), *share)
         pixels = split.images[at].to(device).permute(0, 2, 3, 1).contiguous()
         index = torch.arange(at.start, at.stop, device=device)
-        yield Batch(_normalise(pixels, scale, channels_last), split.labels[at].to(device), index)
+        yield Batch(normalise(pixels, scale, channels_last), split.labels[at].to(device), index)
 
 
 def _crops(images: Tensor, padding: int) -> Tensor:
@@ -138,21 +217,3 @@ def _crops(images: Tensor, padding: int) -> Tensor:
     padded = images.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
     padded[:, padding : padding + height, padding : padding + width] = images.permute(0, 2, 3, 1)
     return padded.unfold(1, height, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)
-
-
-def _by_row(normalisation: tuple[Tensor, Tensor], width: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Mean and deviation for a row of pixels, (W·C,): five times as fast on a CPU as broadcasting (C,)."""
-    mean, std = normalisation
-    return mean.float().to(device).repeat(width), std.float().to(device).repeat(width)
-
-
-def _normalise(pixels: Tensor, scale: tuple[Tensor, Tensor], channels_last: bool) -> Tensor:
-    """(B, H, W, C) uint8 to (B, C, H, W) float32."""
-    mean, std = scale
-    images = pixels.flatten(2).float().sub_(mean).div_(std).view(pixels.shape).permute(0, 3, 1, 2)
-    return images if channels_last else images.contiguous()
-
-
-def _seed(seed: int, epoch: int) -> int:
-    """Unrelated streams for any two pairs of numbers, where seed + epoch would repeat them."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8], "big") >> 1

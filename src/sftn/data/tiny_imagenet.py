@@ -5,22 +5,20 @@ from __future__ import annotations
 import io
 import os
 import re
-import warnings
+import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from sftn.data.cifar import roots
-from sftn.data.dataset import Dataset, Request, Split
-from sftn.data.folder import check_memory, decode
+from sftn.data.dataset import Dataset, Request
+from sftn.data.files import Names
+from sftn.data.gathering import gather
 from sftn.errors import InputError
 
 SIZE = 64
@@ -33,13 +31,71 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotI
 _IMAGE = re.compile(r"train/(?P<wnid>n\d+)/images/[^/]+\.jpe?g", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
 class _Files:
-    """Where Tiny-ImageNet was found, the files in it by their path, and how to read one."""
+    """Where Tiny-ImageNet was found, and the files in it, by path and by row."""
 
-    place: Path
-    names: tuple[str, ...]
-    read: Callable[[str], bytes]
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._own: tuple[int, zipfile.ZipFile] | None = None
+        self._opening = threading.Lock()
+        self._prefix = ""
+        if place.is_dir():
+            found = [(Path(top, name), name) for top, _, names in os.walk(place) for name in names]
+            sizes = {path.relative_to(place).as_posix(): path.lstat().st_size for path, _ in found}
+        else:
+            listed = [info for info in self._archive().infolist() if not info.is_dir()]
+            self._prefix = next(
+                (info.filename.removesuffix("wnids.txt") for info in listed if info.filename.endswith("wnids.txt")), ""
+            )
+            inside = [info for info in listed if info.filename.startswith(self._prefix)]
+            sizes = {info.filename.removeprefix(self._prefix): info.file_size for info in inside}
+        self.names = tuple(sorted(sizes))
+        self.row = {name: row for row, name in enumerate(self.names)}
+        self.sizes: NDArray[np.int64] = np.array([sizes[name] for name in self.names], np.int64)
+        self.stamp = f"{place.resolve()} {place.stat().st_mtime_ns}"
+
+    def __getstate__(self) -> dict[str, object]:
+        """A worker opens the archive itself, and asks by row alone."""
+        return {**vars(self), "_own": None, "_opening": None, "row": {}, "names": Names(self.names)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._opening = threading.Lock()
+
+    def name(self, row: int) -> str:
+        """Its path below tiny-imagenet-200/."""
+        return self.names[row]
+
+    def open(self, row: int) -> tuple[Path, BinaryIO]:
+        """Its path, and its content."""
+        return self.place / self.names[row], io.BytesIO(self.read(self.names[row]))
+
+    def read(self, name: str) -> bytes:
+        """A whole file, however large it says that it is."""
+        try:
+            with (
+                (self.place / name).open("rb")
+                if self.place.is_dir()
+                else self._archive().open(self._prefix + name) as file
+            ):
+                content = file.read(LARGEST + 1)
+        except _BROKEN as error:
+            raise _broken(self.place, error) from error
+        if len(content) > LARGEST:
+            raise InputError(
+                f"{self.place}: {name} is larger than {LARGEST >> 20} MiB, so it is not Tiny-ImageNet's: {_again()}"
+            )
+        return content
+
+    def _archive(self) -> zipfile.ZipFile:
+        """Opened by this process: those that share a handle would share its position."""
+        with self._opening:
+            if self._own is None or self._own[0] != os.getpid():
+                try:
+                    self._own = os.getpid(), zipfile.ZipFile(self.place)
+                except _BROKEN as error:
+                    raise _broken(self.place, error) from error
+            return self._own[1]
 
 
 def load(request: Request) -> Dataset:
@@ -48,30 +104,22 @@ def load(request: Request) -> Dataset:
     The folder tiny-imagenet-200 or its .zip is looked for in `data_dir` and the usual places; `data_dir` may also be
     the folder or the .zip itself, whatever its name. Fewer images than the official ones will do. The classes stand in
     the order of wnids.txt, the images in that of their names; the validation images are the test split. Another size
-    than 64 is made bilinearly; size 32 is what transfer is tested at.
+    than 64 is made bilinearly; size 32 is what transfer is tested at. What exceeds the memory is streamed.
 
     Raises:
-        InputError: the files are nowhere, truncated or of something else, an image is unreadable or huge, or all of
-            them exceed the memory bound.
+        InputError: the files are nowhere, truncated or of something else, or an image is unreadable or huge.
     """
+    files = _Files(_find(request.data_dir))
+    wnids = tuple(_text(files, "wnids.txt").split())
+    if len(set(wnids)) != len(wnids) or len(wnids) < 2:
+        raise InputError(f"{files.place}: wnids.txt does not name classes, each once: {_again()}")
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    train, test = _training(files, labels), _validation(files, labels)
+    if not train or not test:
+        raise InputError(f"{files.place} has no images in {'val' if train else 'train'}/: {_again()}")
+    rows = tuple([(files.row[name], label) for name, label in part] for part in (train, test))
     size = SIZE if request.size is None else request.size
-    with _open(_find(request.data_dir)) as files:
-        wnids = tuple(_text(files, "wnids.txt").split())
-        if len(set(wnids)) != len(wnids) or len(wnids) < 2:
-            raise InputError(f"{files.place}: wnids.txt does not name classes, each once: {_again()}")
-        labels = {wnid: label for label, wnid in enumerate(wnids)}
-        train = _training(files, labels)
-        test = _validation(files, labels)
-        if not train or not test:
-            raise InputError(f"{files.place} has no images in {'val' if train else 'train'}/: {_again()}")
-        check_memory(files.place, len(train) + len(test), size)
-        return Dataset(
-            "tiny-imagenet",
-            _split(files, train, size),
-            _split(files, test, size),
-            _classes(files, wnids),
-            padding=size // 8,
-        )
+    return gather("tiny-imagenet", files, (rows[0], rows[1]), _classes(files, wnids), request, size)
 
 
 def _again() -> str:
@@ -92,38 +140,6 @@ def _find(data_dir: Path | None) -> Path:
         f"tiny-imagenet is missing: neither {NAME}/ nor {NAME}.zip is in {', '.join(map(str, places))}; fetch "
         f"{ADDRESS} and name its folder with --data-dir"
     )
-
-
-@contextmanager
-def _open(place: Path) -> Iterator[_Files]:
-    """The files below tiny-imagenet-200/."""
-    if place.is_dir():
-        found = (Path(top, name).relative_to(place).as_posix() for top, _, names in os.walk(place) for name in names)
-        yield _Files(place, tuple(sorted(found)), partial(_read, place, lambda name: (place / name).open("rb")))
-        return
-    try:
-        archive = zipfile.ZipFile(place)
-    except _BROKEN as error:
-        raise _broken(place, error) from error
-    with archive:
-        listed = [name for name in archive.namelist() if not name.endswith("/")]
-        prefix = next((name.removesuffix("wnids.txt") for name in listed if name.endswith("wnids.txt")), "")
-        names = sorted(name.removeprefix(prefix) for name in listed if name.startswith(prefix))
-        yield _Files(place, tuple(names), partial(_read, place, lambda name: archive.open(prefix + name)))
-
-
-def _read(place: Path, open_one: Callable[[str], IO[bytes]], name: str) -> bytes:
-    """A whole file, however large it says that it is."""
-    try:
-        with open_one(name) as file:
-            content = file.read(LARGEST + 1)
-    except _BROKEN as error:
-        raise _broken(place, error) from error
-    if len(content) > LARGEST:
-        raise InputError(
-            f"{place}: {name} is larger than {LARGEST >> 20} MiB, so it is not Tiny-ImageNet's: {_again()}"
-        )
-    return content
 
 
 def _broken(place: Path, error: Exception) -> InputError:
@@ -170,23 +186,5 @@ def _classes(files: _Files, wnids: tuple[str, ...]) -> tuple[str, ...]:
             wnid, _, words = line.partition("\t")
             named[wnid] = words.split(",")[0].strip()
     names = [named.get(wnid) or wnid for wnid in wnids]
-    return tuple(name if names.count(name) == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids))
-
-
-def _split(files: _Files, listed: list[tuple[str, int]], size: int) -> Split:
-    from PIL import Image
-
-    images = torch.empty(len(listed), 3, size, size, dtype=torch.uint8)
-    pixels = images.numpy()
-
-    def fill(i: int) -> None:
-        name = listed[i][0]
-        pixels[i] = decode(files.place / name, size, io.BytesIO(files.read(name)))
-
-    with warnings.catch_warnings():
-        # Pillow only warns of an image between one and two times its limit.
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(fill, range(len(listed))):
-                pass
-    return Split(images, torch.tensor([label for _, label in listed]))
+    shared = Counter(names)
+    return tuple(name if shared[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids))

@@ -10,6 +10,7 @@ from sftn.errors import unknown
 from sftn.paper import (
     figure4,
     figure5,
+    imagenet,
     table11,
     table12,
     table13,
@@ -25,7 +26,7 @@ from sftn.paper.table import Table
 
 _ALL: tuple[Table | Measured, ...] = (
     *(table11.TABLE, table12.TABLE, table13.TABLE, table14.TABLE, table15.TABLE, table16.TABLE, table17.TABLE),
-    *(table18.TABLE, table19.TABLE, figure4.TABLE, figure5.TABLE),
+    *(table18.TABLE, table19.TABLE, figure4.TABLE, figure5.TABLE, imagenet.TABLE),
 )
 TABLES: dict[str, Table | Measured] = {entry.name: entry for entry in _ALL}
 """Every table and figure by its name."""

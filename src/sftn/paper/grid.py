@@ -9,11 +9,11 @@ from sftn import recipes
 from sftn.errors import unknown
 from sftn.fit import Schedule
 from sftn.paper.table import ALONE, FRIENDLY, TEACHERS, Cell, Pair, Table
-from sftn.run import Data, Friendly, Run
+from sftn.run import Data, Friendly, OnNan, Run
 
 TINY = Pair("wrn_10_1", "resnet8")
 """Stands in for every pair of a table in a smoke test."""
-_PAPER_IMAGES = 50_000
+_PAPER_IMAGES = {"cifar100": 50_000, "imagenet": 1_281_167}
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,23 @@ class Conditions:
     schedule: Schedule
     """Of a network with the usual learning rate; `sftn.recipes.SLOW_LEARNERS` have a fifth of it."""
     precision: str
+    on_nan: OnNan = "stop"
+    norm_shares: int = 1
 
     @staticmethod
     def of(run: Run) -> Conditions:
         """Those under which a run was made."""
         slow = run.network in recipes.SLOW_LEARNERS
-        return Conditions(
-            run.data, replace(run.schedule, lr=run.schedule.lr * 5) if slow else run.schedule, run.precision
-        )
+        schedule = replace(run.schedule, lr=run.schedule.lr * 5) if slow else run.schedule
+        return Conditions(run.data, schedule, run.precision, run.on_nan, run.norm_shares)
 
     def plain(self, network: str, seed: int) -> Run:
         """A network trained without a teacher: the student alone, or a standard teacher."""
         schedule = self.schedule
         if network in recipes.SLOW_LEARNERS:
             schedule = replace(schedule, lr=schedule.lr / 5)
-        return Run(network, self.data, seed, schedule, self.precision)
+        shares = self.norm_shares
+        return Run(network, self.data, seed, schedule, self.precision, on_nan=self.on_nan, norm_shares=shares)
 
     def run(self, table: Table, cell: Cell, seed: int) -> Run:
         """The run of a cell."""
@@ -52,17 +54,28 @@ class Conditions:
             return teacher
         return replace(own, teacher=teacher, objective=recipes.objective(cell.method))
 
-    def deviations(self) -> list[str]:
-        """In what they differ from the paper's conditions, a phrase each; empty if in nothing."""
-        found, paper, data = [], Schedule(), self.data
-        if data.name != "cifar100":
-            found.append(f"{data.name} instead of cifar100")
+    def deviations(self, images: str = "cifar100", recipe: str = "paper") -> list[str]:
+        """In what they differ from the paper's conditions, a phrase each; empty if in nothing.
+
+        Args:
+            images: the table's data set.
+            recipe: the table's recipe.
+        """
+        found, paper, data = [], recipes.SCHEDULES[recipe], self.data
+        if data.name != images:
+            found.append(f"{data.name} instead of {images}")
         if data.limit is not None:
-            found.append(f"{data.limit:,} training images" + (f" of {_PAPER_IMAGES:,}" if not found else ""))
+            found.append(f"{data.limit:,} training images" + (f" of {_PAPER_IMAGES[images]:,}" if not found else ""))
+        if data.size is not None:
+            found.append(f"images of {data.size}×{data.size}")
         if data.classes is not None:
             found.append(f"the first {data.classes} classes only")
         if self.schedule.epochs != paper.epochs:
             found.append(f"{_epochs(self.schedule.epochs)} instead of {paper.epochs}")
+        if self.on_nan != "stop":
+            found.append(f"a NaN makes it {self.on_nan}")
+        if self.norm_shares > 1:
+            found.append(f"batch norm over 1/{self.norm_shares} of a batch")
         for name in ("batch", "lr", "milestones", "gamma", "momentum", "weight_decay"):
             ours, theirs = getattr(self.schedule, name), getattr(paper, name)
             if ours != theirs:

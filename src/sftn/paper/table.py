@@ -76,13 +76,16 @@ class Table:
     """Where the paper says it: a section of the supplementary document."""
     pairs: tuple[Pair, ...]
     published: str
-    """The CSV file of printed numbers."""
+    """The CSV file of printed numbers; empty if there are none."""
     methods: tuple[str, ...] = ("kd",)
     settings: tuple[Setting, ...] = (Setting(),)
     alone: bool = True
     """Whether the table has the students without a teacher."""
     seeds: int = 3
     recipe: str = "paper"
+    """Of `sftn.recipes.SCHEDULES`."""
+    data: str = "cifar100"
+    """Its images."""
     notes: tuple[str, ...] = ()
     """What a reader must know before comparing: faults of the print, inferences, gaps."""
 

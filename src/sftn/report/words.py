@@ -21,11 +21,15 @@ def heading(table: Table) -> str:
 
 def called(table: Table) -> str:
     """Table 17, Figure 5."""
-    return table.name.replace("table", "Table ").replace("figure", "Figure ")
+    return table.name.replace("table", "Table ").replace("figure", "Figure ").replace("imagenet", "ImageNet")
 
 
 def where(table: Table) -> str:
     """Where the printed numbers are from."""
+    if not table.published:
+        return (
+            f"{called(table)} is described in section {table.section} of the supplementary document, without numbers."
+        )
     return (
         f"Printed numbers: Learning Student-Friendly Teacher Networks for Knowledge Distillation (NeurIPS 2021), "
         f"supplementary document, section {table.section}, {called(table)}."
