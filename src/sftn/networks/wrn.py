@@ -42,12 +42,12 @@ class Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.shortcut = None if channels == width else nn.Conv2d(channels, width, 1, stride=stride, bias=False)
-        self.relu = nn.ReLU()
+        self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
 
     def forward(self, flow: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, H', W'), not activated."""
-        active = flow if self.norm1 is None else self.relu(self.norm1(flow))
-        out: Tensor = self.conv2(self.relu(self.norm2(self.conv1(active))))
+        active = flow if self.norm1 is None else self.relu1(self.norm1(flow))
+        out: Tensor = self.conv2(self.relu2(self.norm2(self.conv1(active))))
         return out + (flow if self.shortcut is None else self.shortcut(active))
 
 
