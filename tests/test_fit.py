@@ -138,7 +138,7 @@ class Broken(nn.Module):
 
 
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
-    with pytest.raises(FloatingPointError, match=r"train, epoch 1: loss is not finite"):
+    with pytest.raises(FloatingPointError, match=r"train, epoch 1, step 1, learning rate 0.05: loss nan"):
         train(Broken(), Schedule(epochs=2, batch=16))
 
 

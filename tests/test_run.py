@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from sftn.errors import InputError
 from sftn.recipes import objective
-from sftn.run import Friendly, Run, Weights
+from sftn.run import Friendly, Run, Weights, sha256
 from tests import tiny
 
 DATA = tiny.dataset()
@@ -85,3 +86,10 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make"):
         STUDENT.write(tmp_path / "file" / "run")
+
+
+def test_a_file_that_cannot_be_hashed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    assert sha256(tmp_path / "x") == hashlib.sha256(b"x").hexdigest()
+    with pytest.raises(InputError, match=r"cannot read .*nothing"):
+        sha256(tmp_path / "nothing")

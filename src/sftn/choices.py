@@ -6,9 +6,12 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from sftn import recipes
+from sftn.console import say
 from sftn.data import fingerprint, load
+from sftn.data.batch import check_shares
 from sftn.data.dataset import Dataset
 from sftn.device import settle_precision
 from sftn.errors import InputError
@@ -28,6 +31,11 @@ def images(options: DataOptions) -> Dataset:
         classes=options.classes,
         size=options.size,
         download=options.download,
+        stream=options.stream or None,
+        memory=options.memory,
+        damaged=options.damaged,
+        workers=options.workers,
+        say=say,
     )
 
 
@@ -45,8 +53,14 @@ def plain_run(network: str, dataset: Dataset, data: DataOptions, options: TrainO
         raise InputError(
             f"batch {schedule.batch} is larger than the {len(dataset.train)} training images: give --batch"
         )
-    which = Data(data.data, fingerprint(dataset)[:16], data.limit, data.classes, data.size)
-    return Run(network, which, seed, schedule, settle_precision(options.precision, options.device))
+    processes = options.devices * options.nodes
+    if processes > 1:
+        check_shares(len(dataset.train), schedule.batch, (0, processes), least=1 if options.sync_bn else 2)
+    damaged: Literal["refuse", "skip"] = "skip" if dataset.skipped else "refuse"
+    which = Data(data.data, fingerprint(dataset)[:16], data.limit, data.classes, data.size, dataset.streamed, damaged)
+    precision = settle_precision(options.precision, options.device)
+    shares = 1 if options.sync_bn else processes
+    return Run(network, which, seed, schedule, precision, on_nan=options.on_nan, norm_shares=shares)
 
 
 def alignment(pairs: Sequence[str], students: Sequence[str]) -> Alignment | None:

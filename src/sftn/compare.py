@@ -11,9 +11,9 @@ from typing import Any
 
 from rich.table import Table
 
-from sftn.checkpoint import write_atomically
 from sftn.data.dataset import Dataset
 from sftn.distill import Objective
+from sftn.durable import write_atomically
 from sftn.fit import Watcher
 from sftn.run import FORMAT, Run, write_json
 from sftn.train import train
@@ -154,8 +154,12 @@ def compare(
     out: Path,
     *,
     device: str = "auto",
-    tensorboard: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    log: Sequence[str] = (),
     checkpoint_seconds: float = 60.0,
+    checkpoint_epochs: int = 0,
+    deterministic: bool = False,
     watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
     say: Callable[[str], None] = print,
 ) -> Comparison:
@@ -167,8 +171,12 @@ def compare(
         dataset: the images.
         out: the folder of all runs.
         device: auto, cpu, cuda or mps.
-        tensorboard: also write event files.
+        devices: processes on each machine that share every batch.
+        nodes: machines.
+        log: also write for these: tensorboard, wandb.
         checkpoint_seconds: the time between two checkpoints of a run.
+        checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
+        deterministic: have a GPU compute the same bits again, too.
         watch: gives the watcher of a run, from the run's title.
         say: is told a line a run.
     """
@@ -183,9 +191,13 @@ def compare(
                     dataset,
                     out,
                     device=device,
+                    devices=devices,
+                    nodes=nodes,
                     watcher=watcher,
-                    tensorboard=tensorboard,
+                    log=log,
                     checkpoint_seconds=checkpoint_seconds,
+                    checkpoint_epochs=checkpoint_epochs,
+                    deterministic=deterministic,
                     say=say,
                 )
             accuracies.setdefault(arm, []).append(record["accuracy"])

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from sftn.errors import printable
+from sftn.processes import leads
 from sftn.progress import Display
 
-console = Console(highlight=False)
+console = Console(highlight=False, quiet=not leads())
 
 
 @contextmanager
@@ -21,5 +23,5 @@ def watch(title: str) -> Iterator[Display]:
 
 
 def say(line: str) -> None:
-    """Write a line, however long, as one line."""
-    console.print(line, soft_wrap=True)
+    """Write a line, however long and whatever is in it, as one line."""
+    console.print(printable(line), soft_wrap=True, markup=False)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import inspect
 import logging
+import os
 import platform
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
+from sftn import processes
 from sftn.errors import InputError, unknown
 
 if TYPE_CHECKING:
@@ -36,29 +44,88 @@ def settle_precision(precision: str, device: str = "auto") -> str:
     return precision
 
 
-def make_fabric(device: str = "auto", precision: str = "auto") -> Fabric:
-    """A launched Fabric on one device.
+def join(device: str, devices: int, nodes: int) -> None:
+    """Start the processes that train together, or meet them if a launcher has; once is enough, more do no harm.
+
+    Where no launcher has started them, each repeats this program's command line from its beginning up to here.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        devices: processes on each machine, one a device.
+        nodes: machines.
+
+    Raises:
+        InputError: there are fewer devices, the launcher started another number, or the processes cannot meet.
+    """
+    processes.check(_accelerator(device), devices, nodes)
+    if devices * nodes > 1 and not dist.is_initialized():
+        make_fabric(device, "float32", devices, nodes)
+
+
+def make_fabric(device: str = "auto", precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
+    """A launched Fabric: this process's device, and its part of the work where `join` has begun several.
 
     Args:
         device: auto, cpu, cuda or mps.
         precision: auto, float32, bf16 or float16.
+        devices: processes on each machine.
+        nodes: machines.
 
     Raises:
         InputError: the device is unknown or not there, or the precision is unknown.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what our own lines already say
 
+    several = devices * nodes > 1
+    # Buffers are equal anyway, and banks of CRD would travel at every step. A parameter that the loss never meets, as
+    # a network of somebody else may have, is no error: which ones these are is the same at every step.
+    new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # PyTorch 2.13 and later
+    how: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False, "static_graph": True}
+    averaged = DDPStrategy(timeout=timedelta(seconds=processes.SILENCE), **how)
     fabric = Fabric(
         accelerator=_accelerator(device),
-        devices=1,
+        strategy=averaged if several else "auto",
+        devices=devices,
+        num_nodes=nodes,
         precision=PRECISIONS[settle_precision(precision, device)],  # type: ignore[arg-type]
     )
-    fabric.launch()
+    if several:
+        processes.start(fabric)
+    else:
+        fabric.launch()
     if fabric.device.type == "cpu":
         _keep_freed_memory()
     return fabric
+
+
+@contextmanager
+def repeatable(asked: bool = True) -> Iterator[None]:
+    """While this lasts, the same machine computes the same bits from the same seed on a GPU too, more slowly.
+
+    A CPU does so anyway, with the same number of threads. cuBLAS reads its setting when it first computes: ask before
+    anything else has used the GPU.
+
+    Raises:
+        InputError: PyTorch has no deterministic way for something that was to be computed.
+    """
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        what = str(error).split(". ")[0]
+        raise InputError(f"{what}: leave --deterministic out, or train on --device cpu") from error
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @functools.cache

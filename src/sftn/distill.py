@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from sftn.errors import InputError
 from sftn.fit import Phase, Schedule
-from sftn.methods.base import Batch, Method
+from sftn.methods.base import Batch, Method, raised
 from sftn.methods.kd import distillation_loss
+from sftn.networks.folding import folded
 from sftn.networks.staged import Activations, Shape, StagedNet
 from sftn.pair import Alignment, Pair
 
@@ -79,6 +80,7 @@ class Distiller(nn.Module):
         labels = torch.empty(0, dtype=torch.long) if labels is None else labels
         self.pair = Pair.of(teacher, student, image, labels, alignment)
         self.objective = objective
+        self.image = image
         self.student = student
         self.methods = nn.ModuleDict(
             {term.method: known[term.method](self.pair, **term.options) for term in objective.terms}
@@ -87,8 +89,8 @@ class Distiller(nn.Module):
         if len(viewers) > 1:
             raise InputError(f"{' and '.join(viewers)} each want views of their own: use one of them at a time")
         self.viewer = viewers[0] if viewers else None
-        wants_batch = any(method.batch_statistics for _, method in self._each())
-        self.teacher = (with_batch_statistics(teacher) if wants_batch else teacher).requires_grad_(False).eval()
+        self.foldable = not any(method.batch_statistics for _, method in self._each())
+        self.teacher = (teacher if self.foldable else with_batch_statistics(teacher)).requires_grad_(False).eval()
 
     def _each(self) -> list[tuple[str, Method]]:
         return list(self.methods.items())  # type: ignore[arg-type]
@@ -96,7 +98,7 @@ class Distiller(nn.Module):
     @property
     def copies(self) -> int:
         """How many independently cropped copies of each image a batch must have."""
-        return max((method.copies for _, method in self._each()), default=1)
+        return max([1, *[method.copies for _, method in self._each()]])  # a form that torch.compile can read
 
     @property
     def flip(self) -> bool:
@@ -119,6 +121,19 @@ class Distiller(nn.Module):
             if type(module) in (nn.Conv2d, nn.Linear):
                 module.to(dtype)
 
+    def fold_teacher(self, dtype: torch.dtype = torch.float32) -> None:
+        """Let a folded copy answer for the teacher (`sftn.networks.folding`): faster, the same up to rounding.
+
+        A teacher that normalises by the batch's statistics cannot be folded and stays. To be called before `phases`.
+
+        Args:
+            dtype: of its weights; in half precision as in `keep_teacher_in`.
+        """
+        if self.foldable:
+            self.teacher = folded(self.teacher, self.image, dtype)
+        elif dtype != torch.float32:
+            self.keep_teacher_in(dtype)
+
     def phases(self, schedule: Schedule) -> list[Phase]:
         """The methods' first stages, then the main phase."""
         warmups = [method.warmup(self.student, self.teacher, schedule) for _, method in self._each()]
@@ -137,12 +152,18 @@ class Distiller(nn.Module):
         Returns:
             `loss`, `ce`, `kd`, a term for each method, and the student's `accuracy` on the batch in percent. All are
             scalars; only `loss` carries a gradient.
+
+        Raises:
+            InputError: a method must know which images these are, or wants more crops of each.
         """
         if index is None:
             needing = [name for name, method in self._each() if method.needs_index]
             if needing:
                 raise InputError(f"{needing[0]} must know which training images a batch holds: give index, (B,) int64")
             index = torch.zeros_like(labels)
+        if len(images) != self.copies * len(labels):
+            each = f"{self.copies} crops of each image, side by side" if self.copies > 1 else "one image a label"
+            raise InputError(f"{len(images)} images for {len(labels)} labels: {self.objective.name} takes {each}")
         batch = Batch(images, labels, index)
         if self.viewer is not None:
             images = self.methods[self.viewer].views(images)  # type: ignore[operator]
@@ -179,7 +200,7 @@ def with_batch_statistics(network: StagedNet) -> StagedNet:
 
 
 def _float(activations: Activations) -> Activations:
-    return activations._replace(logits=activations.logits.float(), embedding=activations.embedding.float())
+    return activations._replace(logits=raised(activations.logits), embedding=raised(activations.embedding))
 
 
 def _first_views(activations: Activations, views: int) -> Activations:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from sftn.data.dataset import Dataset
-from sftn.data.loader import Loader
+from sftn.data.loader import Feed, feed
 from sftn.device import make_fabric
+from sftn.environment import environment
 from sftn.fit import Phase
+from sftn.plan import blank, evaluation_interval, plan
 from sftn.run import Run, result
-from sftn.train import blank, environment, evaluation_interval, plan
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -125,20 +126,12 @@ def _epoch(run: Run, dataset: Dataset, device: str) -> float:
     network = blank(run.network, dataset)
     teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
     phases, _, copies, flip = plan(run, network, dataset, teacher)
-    loader = Loader(
-        dataset.train,
-        batch=run.schedule.batch,
-        normalisation=dataset.normalisation,
-        padding=dataset.padding,
-        flip=dataset.flip and flip,
-        copies=copies,
-        device=fabric.device,
-    )
+    loader = feed(dataset, batch=run.schedule.batch, flip=flip, copies=copies, device=fabric.device)
     seconds = sum(_step(phase, loader, fabric) * phase.schedule.epochs for phase in phases)
     return seconds * len(loader) / run.schedule.epochs
 
 
-def _step(phase: Phase, loader: Loader, fabric: Fabric) -> float:
+def _step(phase: Phase, loader: Feed, fabric: Fabric) -> float:
     """The median time of a training step, in seconds."""
     phase.task.requires_grad_(False).eval()
     for module in phase.trains:

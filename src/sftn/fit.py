@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -10,15 +9,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from sftn.errors import InputError
+from sftn.distributed import Shares
+from sftn.errors import InputError, Stopped
+from sftn.sentinel import Sentinel, Step, diverged
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from sftn.checkpoint import Checkpoints
-    from sftn.data.loader import Loader
+    from sftn.data.loader import Feed
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,13 @@ class Phase:
     """Those of them that learn at `slow_rate` times the schedule's learning rate."""
     slow_rate: float = 1.0
 
+    def prepare(self) -> None:
+        """Freeze the task but for what this phase trains. `fit` does so itself; a loop of one's own, before it begins.
+
+        What is frozen is in eval mode, the rest in training mode: call it again after an evaluation.
+        """
+        _train_only(self.task, self.trains)
+
 
 class Watcher(Protocol):
     """Whoever wants to see training go by."""
@@ -98,11 +106,15 @@ class Position:
     sums: dict[str, float] | None = None
     """Sums of the loss's terms over those images."""
     seconds: float = 0.0
+    skipped: int = 0
+    """Steps of the unfinished epoch that were skipped because a number was not finite."""
+    scaler: dict[str, float] | None = None
+    """The state of float16's scaler."""
 
 
 def fit(
     phase: Phase,
-    loader: Loader,
+    loader: Feed,
     fabric: Fabric,
     *,
     seed: int = 0,
@@ -110,11 +122,16 @@ def fit(
     evaluate_every: int = 1,
     watcher: Watcher | None = None,
     checkpoints: Checkpoints | None = None,
+    skip: bool = False,
+    whole_norms: bool = True,
 ) -> None:
     """Train one phase to its end, from its beginning or from its last checkpoint.
 
     A step is a function of tensors alone and never waits for the device: the terms of the loss are summed there and
-    read once an epoch. All randomness of an epoch follows from `seed`, the phase's name and the epoch.
+    read once an epoch and before a checkpoint, which no state with a number that is not finite ever reaches (see
+    `sftn.sentinel`). All randomness of an epoch follows from `seed`, the phase's name and the epoch. The whole batch is
+    one step whatever the memory: batch norms and losses that compare images see all of it, also where several
+    processes share it; these call this function alike, each with a loader that gives it its share.
 
     Args:
         phase: what to train.
@@ -125,10 +142,13 @@ def fit(
         evaluate_every: epochs between two evaluations.
         watcher: is told of steps and epochs.
         checkpoints: where the state is kept; None keeps none.
+        skip: leave out the steps whose loss or gradient is not finite instead of ending the run; their number joins
+            the epoch's row.
+        whole_norms: where several processes share a batch: batch norms normalise by all of it, not by a share.
 
     Raises:
         Stopped: a signal asked for it; the state has been saved.
-        FloatingPointError: the loss of an epoch is not finite.
+        Diverged: a number is not finite, or was in none of an epoch's steps (a `FloatingPointError`).
     """
     schedule = phase.schedule
     _train_only(phase.task, phase.trains)
@@ -137,11 +157,27 @@ def fit(
         _groups(phase), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay, fused=True
     )
     task, optimizer = fabric.setup(phase.task, sgd)
+    scaler = getattr(fabric._precision, "scaler", None)
+    shares = Shares(loader, whole_norms)
+    sentinel = Sentinel(phase.trains, sgd, scaled=scaler is not None, skip=skip)
     position = Position(phase.name)
     if checkpoints is not None:
         position = checkpoints.resume(position, sgd)
+        if scaler is not None and position.scaler is not None:
+            scaler.load_state_dict(position.scaler)
     if watcher is not None:
         watcher.start(phase.name, schedule.epochs, len(loader), position.epoch)
+
+    def reached(epoch: int, step: int, began: float) -> Position:
+        shares.settle(phase.task)
+        found = sentinel.look()
+        if found is None and step == len(loader) and sentinel.images == 0:  # every step was skipped
+            found = sentinel.first or Step(step, {})
+        if found is not None:
+            raise diverged(phase, epoch, found, loader)
+        scale = None if scaler is None else scaler.state_dict()
+        spent = time.perf_counter() - began
+        return Position(phase.name, epoch, step, sentinel.images, sentinel.totals(), spent, sentinel.skipped, scale)
 
     for epoch in range(position.epoch, schedule.epochs):
         began = time.perf_counter() - position.seconds
@@ -149,28 +185,32 @@ def fit(
             torch.manual_seed(_mix(seed, phase.name, epoch))
         for group in optimizer.param_groups:
             group["lr"] = schedule.lr_at(epoch) * group["rate"]
-        names, sums, images = _continue(position, fabric.device)
+        sentinel.begin(position)
         for step, batch in enumerate(loader.epoch(epoch, start=position.step), start=position.step + 1):
-            terms = task(*batch)
-            fabric.backward(terms["loss"])
+            sentinel.before()
+            with shares.of(step) as weight:
+                terms = task(*batch)
+            fabric.backward(weight * terms["loss"])
+            sentinel.see(step, terms, len(batch.labels))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            names = list(terms)
-            sums = sums + torch.stack([terms[name].detach().double() for name in names]) * len(batch.labels)
-            images += len(batch.labels)
             if watcher is not None:
                 watcher.step(step)
             if checkpoints is not None and checkpoints.due():
-                totals = dict(zip(names, sums.tolist()))
-                spent = time.perf_counter() - began
-                checkpoints.save(Position(phase.name, epoch, step, images, totals, spent), sgd)
-        row = _row(phase, epoch, dict(zip(names, sums.tolist())), images, time.perf_counter() - began)
+                checkpoints.save(reached(epoch, step, began), sgd)
+        position = reached(epoch, len(loader), began)
+        row = _row(phase, position, skip)
         if evaluate is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == schedule.epochs):
-            row |= evaluate()
+            try:
+                row |= evaluate()
+            except Stopped:  # it was asked to end in the middle
+                if checkpoints is not None:
+                    checkpoints.save(position, sgd)
+                raise
             _train_only(phase.task, phase.trains)
         if watcher is not None:
             watcher.epoch(row)
-        position = Position(phase.name, epoch + 1)
+        position = Position(phase.name, epoch + 1, scaler=position.scaler)
         if checkpoints is not None:
             checkpoints.finish_epoch(position, sgd, row)
 
@@ -189,21 +229,12 @@ def _groups(phase: Phase) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
-def _continue(position: Position, device: torch.device) -> tuple[list[str], Tensor, int]:
-    sums = position.sums or {}
-    return list(sums), torch.tensor(list(sums.values()) or 0.0, dtype=torch.float64, device=device), position.images
-
-
-def _row(phase: Phase, epoch: int, totals: Mapping[str, float], images: int, seconds: float) -> dict[str, Any]:
-    means = {name: total / images for name, total in totals.items()}
-    bad = [name for name, mean in means.items() if not math.isfinite(mean)]
-    if bad:
-        raise FloatingPointError(
-            f"{phase.name}, epoch {epoch + 1}: {', '.join(bad)} is not finite; a lower learning rate than "
-            f"{phase.schedule.lr_at(epoch):g} or --precision float32 may help"
-        )
-    row: dict[str, Any] = {"phase": phase.name, "epoch": epoch + 1, "lr": phase.schedule.lr_at(epoch)}
-    return row | means | {"images_per_second": images / seconds, "seconds": seconds}
+def _row(phase: Phase, position: Position, skip: bool) -> dict[str, Any]:
+    """The log's line of an epoch whose last step is done."""
+    row: dict[str, Any] = {"phase": phase.name, "epoch": position.epoch + 1, "lr": phase.schedule.lr_at(position.epoch)}
+    row |= {name: total / position.images for name, total in (position.sums or {}).items()}
+    row |= {"skipped": position.skipped} if skip else {}
+    return row | {"images_per_second": position.images / position.seconds, "seconds": position.seconds}
 
 
 def _mix(seed: int, name: str, epoch: int) -> int:

@@ -1,15 +1,18 @@
-"""What a run leaves behind while it is trained: log.jsonl and, on request, TensorBoard's event files."""
+"""What a run leaves behind while it is trained: log.jsonl and, on request, what `sftn.loggers` write."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sftn.errors import InputError
+from sftn.faults import writing
 from sftn.fit import Watcher
+from sftn.loggers import Logger
 
 
 class Journal:
@@ -19,21 +22,25 @@ class Journal:
         folder: of the run.
         history: rows of epochs before an interruption; the log is cut back to them.
         watcher: also told.
-        tensorboard: also write event files.
+        loggers: also told of epochs; closed at the end.
 
     Raises:
-        InputError: TensorBoard is asked for and not installed.
+        InputError: something cannot be written; what a checkpoint knows of the log is written again when it can be.
     """
 
     def __init__(
-        self, folder: Path, history: list[dict[str, Any]], watcher: Watcher | None, *, tensorboard: bool = False
+        self, folder: Path, history: list[dict[str, Any]], watcher: Watcher | None, *, loggers: Sequence[Logger] = ()
     ) -> None:
         self.watcher = watcher
         self.done = len(history)
-        self.board = _board(folder, self.done) if tensorboard else None
+        self.loggers = loggers
+        self.at = "before training"
+        """How far training has come, for people."""
+        self.path = folder / "log.jsonl"
         # A new file, not the old one cut short: a process that lost the run while it slept may still hold that one.
-        (folder / "log.jsonl").unlink(missing_ok=True)
-        self.log = open(folder / "log.jsonl", "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
+        with writing(self.path):
+            self.path.unlink(missing_ok=True)
+            self.log = open(self.path, "w", encoding="utf-8")  # noqa: SIM115 (closed by __exit__)
         for row in history:
             self._write(row)
 
@@ -43,17 +50,26 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.log.close()
-        if self.board is not None:
-            self.board.close()
+        try:
+            with writing(self.path), self.log:
+                os.fsync(self.log.fileno())
+            with writing(self.path.parent):
+                for logger in self.loggers:
+                    logger.close(failed=error is not None)
+        except InputError:
+            if error is None:  # else it has a reason of its own, which is the one to tell
+                raise
 
     def start(self, phase: str, epochs: int, steps: int, done: int) -> None:
         """A phase begins."""
+        self._phase, self._epoch = phase, done + 1
+        self.at = f"{phase}, epoch {done + 1}"
         if self.watcher is not None:
             self.watcher.start(phase, epochs, steps, done)
 
     def step(self, step: int) -> None:
         """So many steps of the epoch are done."""
+        self.at = f"{self._phase}, epoch {self._epoch}, after step {step}"
         if self.watcher is not None:
             self.watcher.step(step)
 
@@ -61,21 +77,14 @@ class Journal:
         """An epoch is over."""
         self._write(row)
         self.done += 1
-        if self.board is not None:
-            for name, value in row.items():
-                if isinstance(value, float):
-                    self.board.add_scalar(f"{row['phase']}/{name}", value, self.done)
+        self._epoch += 1
+        with writing(self.path.parent):
+            for logger in self.loggers:
+                logger.epoch(self.done, row)
         if self.watcher is not None:
             self.watcher.epoch(row)
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        self.log.write(json.dumps(row) + "\n")
-        self.log.flush()
-
-
-def _board(folder: Path, done: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise InputError("TensorBoard is not installed: pip install 'sftn[tensorboard]'") from None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+        with writing(self.path):
+            self.log.write(json.dumps(row) + "\n")
+            self.log.flush()

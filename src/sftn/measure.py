@@ -25,8 +25,8 @@ from sftn.networks.staged import StagedNet
 from sftn.paper.grid import Planned
 from sftn.paper.measured import Measured, Quantity, transfer_quantity
 from sftn.paper.table import ALONE
+from sftn.plan import load_teacher
 from sftn.runs import DONE, look
-from sftn.train import load_teacher
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -14,7 +14,7 @@ class DataOptions:
     """Which images."""
 
     data: str = "digits"
-    """digits, cifar10, cifar100, stl10, tiny-imagenet or folder:PATH (one folder a class)."""
+    """digits, cifar10, cifar100, stl10, tiny-imagenet, imagenet, folder:PATH (one folder a class) or hf:NAME."""
     data_dir: Path | None = None
     """Where the files of the data set are."""
     limit: int | None = None
@@ -22,9 +22,17 @@ class DataOptions:
     classes: int | None = None
     """Only the first so many classes."""
     size: int | None = None
-    """Height and width that images of a folder, of STL-10 or of Tiny-ImageNet are brought to."""
+    """Height and width that images of files (and of STL-10) are brought to."""
     download: bool = False
     """Fetch missing files from the data set's official address."""
+    stream: bool = False
+    """Read images when they are wanted, with random parts of them in training, even if --memory would hold them."""
+    memory: float = 4.0
+    """GiB of decoded images that are kept in memory; more are streamed."""
+    damaged: Literal["refuse", "skip"] = "refuse"
+    """Refuse images that cannot be decoded, or leave them out; streamed ones are then all read once first."""
+    workers: int = 2
+    """Processes that read streamed images; 0 for none but this one. Changes nothing but speed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class TrainOptions:
     """How to train."""
 
     recipe: str = "paper"
-    """paper (240 epochs), short (30) or smoke (1); the other options change single values of it."""
+    """paper (240 epochs), short (30), smoke (1) or imagenet (100); the other options change single values of it."""
     epochs: int | None = None
     """Epochs of the main phase; first stages and milestones keep their share."""
     batch: int | None = None
@@ -45,12 +53,31 @@ class TrainOptions:
     """auto, float32, bf16 or float16; losses are always float32."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """Processes on each machine that share every batch, one a GPU (or on CPUs); changes nothing but speed."""
+    nodes: int = 1
+    """Machines; start the command on each by torchrun, or with MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
+    sync_bn: bool = True
+    """Batch norm over the whole batch; else each process normalises by its share, which is another run."""
     out: Path = Path("runs")
     """The folder of all runs; what is done there is not done again."""
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Also write for TensorBoard, or Weights & Biases (offline unless you are logged in there)."""
     tensorboard: bool = False
-    """Also write TensorBoard's event files."""
+    """The same as --log tensorboard."""
     checkpoint_seconds: float = 60.0
-    """The time between two checkpoints."""
+    """The time between two checkpoints; one that took long to write puts the next one off."""
+    checkpoint_epochs: int = 0
+    """Epochs between two checkpoints; 0 goes by time."""
+    on_nan: Literal["stop", "skip", "restart"] = "stop"
+    """When a number is not finite: end the run, skip the step, or begin again with half the rate (3 times at most)."""
+    deterministic: bool = False
+    """On a GPU, too, the same bits from the same seed; slower."""
+
+    @property
+    def loggers(self) -> tuple[str, ...]:
+        """Those asked for, by either option."""
+        return tuple(dict.fromkeys((*self.log, *["tensorboard"] * self.tensorboard)))
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ def work(
     device: str = "auto",
     gpus_per_run: float = 1.0,
     checkpoint_seconds: float = 60.0,
+    checkpoint_epochs: int = 0,
+    deterministic: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
     """Hand all runs to Ray: to the cluster that RAY_ADDRESS names, or to one that is started on this machine.
@@ -50,6 +52,8 @@ def work(
         device: auto, cpu, cuda or mps.
         gpus_per_run: what a run asks of the cluster where it has GPUs; 0.5 puts two runs on one.
         checkpoint_seconds: the time between two checkpoints of a run.
+        checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
+        deterministic: have a GPU compute the same bits again, too.
         say: is told a line a run.
 
     Raises:
@@ -67,11 +71,13 @@ def work(
         raise InputError(f"gpus_per_run is {gpus_per_run}: the cluster has fewer")
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(_carry_out)
     images = ray.put(dataset)
+    how = {"device": device, "checkpoint_seconds": checkpoint_seconds, "checkpoint_epochs": checkpoint_epochs}
+    how["deterministic"] = deterministic
     refs: dict[str, Any] = {}
     for item in planned:
         run = item.run
         teacher = refs.get(run.teacher.id) if isinstance(run.teacher, Run) else None
-        refs[run.id] = task.remote(run, images, item.title, str(out.resolve()), device, checkpoint_seconds, teacher)
+        refs[run.id] = task.remote(run, images, item.title, str(out.resolve()), how, teacher)
     left, failed, count = list(refs.values()), [], 0
     try:
         while left:
@@ -99,20 +105,18 @@ def _carry_out(
     dataset: Dataset,
     title: str,
     out: str,
-    device: str,
-    checkpoint_seconds: float,
+    how: dict[str, Any],
     teacher: dict[str, str] | None,
 ) -> dict[str, str]:
     """A run on a worker; what went wrong comes back as a value, so that Ray does not try it again."""
     who = f"seed {run.seed}  {title}"
     if teacher is not None and teacher["kind"] != "done":
         return {"kind": "diverged", "line": f"{who}: its teacher is not there"}
+    device = how["device"]
     torch.set_num_threads(1 if device in ("auto", "cpu") and not torch.cuda.is_available() else torch.get_num_threads())
     while True:
         try:
-            record: dict[str, Any] = train(
-                run, dataset, Path(out), device=device, checkpoint_seconds=checkpoint_seconds, say=lambda line: None
-            )
+            record: dict[str, Any] = train(run, dataset, Path(out), **how, say=lambda line: None)
         except (Held, Lost):
             time.sleep(5)
         except InputError as error:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from sftn.data.dataset import Dataset
-from sftn.errors import InputError, Stopped
+from sftn.errors import InputError
 from sftn.fit import Watcher
 from sftn.leases import Held, Lost
 from sftn.paper.grid import Planned
+from sftn.processes import led
 from sftn.run import Run
 from sftn.runs import BROKEN, DONE, RUNNING, Entry, look
+from sftn.signals import sigterm
 from sftn.train import train
 
 
@@ -70,8 +71,12 @@ def work(
     out: Path,
     *,
     device: str = "auto",
-    tensorboard: bool = False,
+    devices: int = 1,
+    nodes: int = 1,
+    log: Sequence[str] = (),
     checkpoint_seconds: float = 60.0,
+    checkpoint_epochs: int = 0,
+    deterministic: bool = False,
     watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
     say: Callable[[str], None] = print,
     wait: float = 5.0,
@@ -85,8 +90,12 @@ def work(
         dataset: the images.
         out: the folder of all runs.
         device: auto, cpu, cuda or mps.
-        tensorboard: also write event files.
+        devices: processes on each machine that share every batch; they decide together what is next.
+        nodes: machines.
+        log: also write for these: tensorboard, wandb.
         checkpoint_seconds: the time between two checkpoints of a run.
+        checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
+        deterministic: have a GPU compute the same bits again, too.
         watch: gives the watcher of a run, from the run's title.
         say: is told a line a run.
         wait: at most so many seconds between two looks at what others are doing, when nothing else is left.
@@ -108,7 +117,7 @@ def work(
                 if teacher is not None and teacher.id in failed:
                     failed[run.id] = f"{title}: its teacher diverged"
                     break
-                if teacher is not None and look(out / teacher.folder).state != DONE:
+                if teacher is not None and led(partial(_missing, out / teacher.folder)):
                     continue
                 was_there = (out / run.folder / "result.json").exists()
                 noted = _Noted()
@@ -119,9 +128,13 @@ def work(
                             dataset,
                             out,
                             device=device,
+                            devices=devices,
+                            nodes=nodes,
                             watcher=noted.beside(seen),
-                            tensorboard=tensorboard,
+                            log=log,
                             checkpoint_seconds=checkpoint_seconds,
+                            checkpoint_epochs=checkpoint_epochs,
+                            deterministic=deterministic,
                             say=say,
                         )
                 except Held:
@@ -148,6 +161,10 @@ def work(
     if failed:
         first = next(iter(failed.values()))
         raise FloatingPointError(f"{len(failed)} of {total} runs diverged and all others are done; the first: {first}")
+
+
+def _missing(folder: Path) -> bool:
+    return look(folder).state != DONE
 
 
 class _Noted:
@@ -177,21 +194,3 @@ class _Noted:
         """An epoch is over."""
         if self._other is not None:
             self._other.epoch(row)
-
-
-@contextmanager
-def sigterm() -> Iterator[None]:
-    """Between runs and measurements SIGTERM ends the command as it does within one: with code 143."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

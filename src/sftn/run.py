@@ -8,16 +8,27 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from sftn.checkpoint import write_atomically
-from sftn.distill import Objective, Term
-from sftn.errors import InputError
+from sftn import records
+from sftn.distill import Objective
+from sftn.durable import sync_folder, write_atomically
+from sftn.errors import InputError, unknown
+from sftn.faults import cannot
 from sftn.fit import Schedule
 from sftn.pair import Alignment
 
 FORMAT = 1
 """Of run.json and result.json; part of the id."""
+OnNan = Literal["stop", "skip", "restart"]
+_RESULT = {
+    **dict.fromkeys(("accuracy", "best_accuracy", "seconds"), float),
+    **dict.fromkeys(("test", "train"), Mapping[str, float]),
+    "parameters": int,
+    "environment": Mapping[str, str | int | bool | None],
+    "weights_sha256": str,
+}
+"""What is read from a result, where it is there."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +37,14 @@ class Data:
 
     name: str
     fingerprint: str
-    """A hash of all pixels and labels."""
+    """A hash of all pixels and labels; of streamed images, of their names, bytes and labels."""
     limit: int | None = None
     classes: int | None = None
     size: int | None = None
+    stream: bool = False
+    """Whether images are read when they are wanted, which comes with another augmentation."""
+    damaged: Literal["refuse", "skip"] = "refuse"
+    """Whether images that cannot be decoded were left out."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,15 @@ class Run:
     objective: Objective | None = None
     alignment: Alignment | None = None
     fine_tune: FineTune | None = None
+    on_nan: OnNan = "stop"
+    """What a number of training that is not finite leads to: the end of the run, its step is skipped, or the run begins
+    again with half the learning rate."""
+    norm_shares: int = 1
+    """Into how many shares batch norm cuts a batch: 1 for statistics of all of it, whatever the number of processes."""
+
+    def __post_init__(self) -> None:
+        if self.on_nan not in get_args(OnNan):
+            raise unknown("answer to a NaN", str(self.on_nan), get_args(OnNan))
 
     @property
     def name(self) -> str:
@@ -111,9 +135,12 @@ class Run:
             InputError: the folder cannot be made or written, or holds another run.
         """
         try:
+            new = [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(parents=True, exist_ok=True)
+            for path in new:
+                sync_folder(path.parent)
         except OSError as error:
-            raise InputError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
+            raise cannot("make", folder, error) from error
         path = folder / "run.json"
         if not path.exists():
             write_json(path, {"format": FORMAT, "id": self.id, **asdict(self)})
@@ -127,13 +154,15 @@ class Run:
         Raises:
             InputError: there is none, or it is damaged or of another format.
         """
-        record = read_json(folder / "run.json")
+        path = folder / "run.json"
+        record = read_json(path)
         try:
-            run = _run(record)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{folder / 'run.json'} is not a record of a run ({error})") from error
-        if record.get("format") != FORMAT or record.get("id") != run.id:
-            raise InputError(f"{folder / 'run.json'} was edited or is of another format: train it again elsewhere")
+            run = records.made(Run, {name: value for name, value in record.items() if name not in ("format", "id")})
+            own = run.id
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"{path} is not a record of a run ({error}): train it again elsewhere") from error
+        if record.get("format") != FORMAT or record.get("id") != own:
+            raise InputError(f"{path} was edited or is of another format: train it again elsewhere")
         return run
 
 
@@ -146,16 +175,15 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a record.
 
     Raises:
-        InputError: it is missing or no JSON object.
+        InputError: it is missing, larger than `sftn.records.LARGEST` or no JSON object.
     """
+    text = records.read_text(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; is it a run's folder?") from error
+        record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON ({error})") from error
+        raise InputError(f"{path} is not valid JSON ({error}): remove it, or copy it again") from error
     if not isinstance(record, dict):
-        raise InputError(f"{path} is not a record of a run")
+        raise InputError(f"{path} is not a record of a run: remove it, or copy it again")
     return record
 
 
@@ -171,13 +199,26 @@ def result(folder: Path, run: Run) -> dict[str, Any] | None:
     record = read_json(path)
     if record.get("format") != FORMAT or record.get("id") != run.id:
         raise InputError(f"{path} is of another run or format: remove its folder to train it again")
+    try:
+        for name, kind in _RESULT.items():
+            if name in record:
+                records.typed(record[name], kind)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} garbles its {name} ({error}): remove its folder to train it again") from error
     return record
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's bytes, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """The hash of a file's bytes, in hexadecimal digits.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise cannot("read", path, error) from error
 
 
 def _identity(value: Any) -> Any:
@@ -194,27 +235,3 @@ def _identity(value: Any) -> Any:
     defaults = {f.name: f.default for f in fields(value)}
     named = {name: _identity(part) for name, part in kept.items() if part != defaults[name]}
     return {"kind": type(value).__name__, "format": FORMAT, **named}
-
-
-def _run(record: Mapping[str, Any]) -> Run:
-    friendly, teacher, objective = record["friendly"], record["teacher"], record["objective"]
-    if teacher is not None:
-        teacher = _run(teacher) if "data" in teacher else Weights(**teacher)
-    if objective is not None:
-        objective = Objective(**{**objective, "terms": tuple(Term(**term) for term in objective["terms"])})
-    if friendly is not None:
-        branches = friendly["branches"]
-        friendly = Friendly(**{**friendly, "branches": None if branches is None else tuple(branches)})
-    alignment, fine_tune = record["alignment"], record.get("fine_tune")
-    return Run(
-        network=str(record["network"]),
-        data=Data(**record["data"]),
-        seed=int(record["seed"]),
-        schedule=Schedule(**{**record["schedule"], "milestones": tuple(record["schedule"]["milestones"])}),
-        precision=str(record["precision"]),
-        friendly=friendly,
-        teacher=teacher,
-        objective=objective,
-        alignment=None if alignment is None else tuple((int(s), int(t)) for s, t in alignment),
-        fine_tune=None if fine_tune is None else FineTune(**fine_tune),
-    )

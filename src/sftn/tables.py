@@ -13,18 +13,23 @@ from sftn import choices, measure, paper, ray_executor
 from sftn.analysis.measured import remarks
 from sftn.console import console, say, watch
 from sftn.data.dataset import Dataset
+from sftn.device import join
+from sftn.distributed import world
 from sftn.errors import InputError
 from sftn.estimate import estimate
 from sftn.options import DataOptions, TrainOptions
 from sftn.paper.grid import Conditions, Planned, grid, part, smoke
 from sftn.paper.measured import Measured
 from sftn.paper.table import Table
+from sftn.plan import check
+from sftn.processes import led, part_alone
 from sftn.reproduce import Survey, sigterm, work
 from sftn.run import Run
 from sftn.runs import DONE
-from sftn.train import check
 
-SMOKE_IMAGES, SMOKE_SEEDS = 40, 2
+SMOKE_IMAGES, SMOKE_SEEDS, SMOKE_SIZE = 40, 2, 32
+PAPER = "paper"
+"""Images and recipe that a table has of its own."""
 
 
 def reproduce(
@@ -47,6 +52,8 @@ def reproduce(
     entry, table = paper.entry(name), paper.table(name)
     if executor == "ray":
         ray_executor.check()
+        if options.devices * options.nodes > 1:
+            raise InputError("--executor ray gives each run one process: leave --devices and --nodes out")
     if options.lr is not None:
         raise InputError(f"{name} has learning rates of its own, by network: leave --lr out")
     if tiny:
@@ -55,10 +62,16 @@ def reproduce(
     seeds = table.seeds if seeds is None else seeds
     if seeds < 1:
         raise InputError(f"seeds is {seeds}: give at least 1")
+    if data.data == PAPER:
+        data = replace(data, data=table.data)
+    if options.recipe == PAPER:
+        options = replace(options, recipe=table.recipe)
     table, ways = part(table, pairs, methods, teachers)
     conditions, dataset = _conditions(table, data, options)
     planned = grid(table, conditions, seeds, ways)
-    survey = Survey.of(planned, options.out)
+    if not plan_only:
+        join(options.device, options.devices, options.nodes)
+    survey = led(lambda: Survey.of(planned, options.out))
     survey.check()
     which = entry if isinstance(entry, Measured) else None
     if which is None and (to or images is not None):
@@ -78,7 +91,8 @@ def reproduce(
         for run in [run for run in left if run.seed == left[0].seed and table.pairs[0].student in _names(run)]:
             check(run, dataset)
         done = survey.runs(DONE)
-        found = estimate(left, dataset, options.out, done=done, device=options.device, budget=timing_seconds)
+        budget = timing_seconds if world() == 1 else 0.0
+        found = estimate(left, dataset, options.out, done=done, device=options.device, budget=budget)
         if found is not None:
             say(f"Estimated: {_hours(found.hours)}, one run after the other ({found.how})")
     if plan_only:
@@ -91,6 +105,8 @@ def reproduce(
             device=options.device,
             gpus_per_run=gpus_per_run,
             checkpoint_seconds=options.checkpoint_seconds,
+            checkpoint_epochs=options.checkpoint_epochs,
+            deterministic=options.deterministic,
             say=say,
         )
     else:
@@ -99,11 +115,17 @@ def reproduce(
             dataset,
             options.out,
             device=options.device,
-            tensorboard=options.tensorboard,
+            devices=options.devices,
+            nodes=options.nodes,
+            log=options.loggers,
             checkpoint_seconds=options.checkpoint_seconds,
+            checkpoint_epochs=options.checkpoint_epochs,
+            deterministic=options.deterministic,
             watch=watch,
             say=say,
         )
+    if not part_alone():
+        return
     if which is not None:
         with sigterm():
             measure.work(planned, which, tools, dataset, options.out, device=options.device, say=say)
@@ -115,12 +137,15 @@ def reproduce(
 def _tiny(
     table: Table, pairs: Sequence[str], data: DataOptions, options: TrainOptions
 ) -> tuple[Table, DataOptions, TrainOptions]:
-    """The smoke test: one tiny pair, a few digits, an epoch."""
-    if pairs or data.data_dir is not None or options.recipe not in ("paper", "smoke"):
+    """The smoke test: one tiny pair, a few digits, an epoch; a folder in ImageNet's layout for a table of ImageNet."""
+    folder = table.data == "imagenet" and data.data_dir is not None
+    if pairs or (data.data_dir is not None and not folder) or options.recipe not in (PAPER, "smoke"):
         raise InputError(
             "--smoke has its own pair, images (digits) and recipe: leave --pairs, --data-dir, --recipe out"
         )
     options = replace(options, recipe="smoke", batch=options.batch or 20)
+    if folder:
+        return smoke(table), replace(data, data=table.data, size=data.size or SMOKE_SIZE), options
     return smoke(table), DataOptions("digits", limit=data.limit or SMOKE_IMAGES), options
 
 
@@ -144,7 +169,7 @@ def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int,
     console.print(shown)
     say(f"Pairs: {' '.join(map(str, table.pairs))}. Methods: {' '.join(table.methods)}. Seeds: {seeds}. Runs in {out}")
     say(f"Conditions: {conditions}")
-    deviations = conditions.deviations()
+    deviations = conditions.deviations(table.data, table.recipe)
     if deviations:
         say(f"NOT the paper's conditions: {'; '.join(deviations)}. The report says so too.")
     for note in table.notes:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.errors import InputError
+from sftn.methods.base import raised
 from sftn.methods.kd import distillation_loss
 from sftn.networks.connector import connector
 from sftn.networks.staged import Shape, StagedNet
@@ -134,12 +135,12 @@ class StudentBranches(nn.Module):
             `accuracy` on the batch in percent. All are scalars; only `loss` carries a gradient.
         """
         logits, _, features, _ = self.teacher.activations(images)
-        logits = logits.float()
+        logits = raised(logits)
         target = logits.detach() if self.detach else logits
         ce = F.cross_entropy(logits, labels)
         kl, hard = ce.new_zeros(()), ce.new_zeros(())
         for place, branch in zip(self.growth, self.branches):
-            answer = branch(features[place.teacher_stage]).float()
+            answer = raised(branch(features[place.teacher_stage]))
             kl = kl + place.share * distillation_loss(answer, target, self.temperature)
             hard = hard + place.share * F.cross_entropy(answer, labels)
         loss = self.teacher_ce * ce + self.branch_kl * kl + self.branch_ce * hard
@@ -157,7 +158,7 @@ class Supervised(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, index: Tensor | None = None) -> dict[str, Tensor]:
         """`loss` and the batch's `accuracy` in percent, for (B, C, H, W) images and (B,) labels."""
-        logits = self.network(images).float()
+        logits = raised(self.network(images))
         accuracy = 100 * (logits.argmax(1) == labels).float().mean()
         return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy.detach()}
 

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-import sftn
-from sftn.checkpoint import Checkpoints, tidy
+from sftn import faults
+from sftn.checkpoint import Checkpoints, sweep, tidy
 from sftn.data.dataset import Dataset
-from sftn.data.loader import Loader
-from sftn.device import HALVES, make_fabric
-from sftn.distill import Distiller
-from sftn.errors import InputError
+from sftn.data.loader import feed
+from sftn.device import HALVES, join, make_fabric, repeatable
+from sftn.distributed import rank, world
+from sftn.durable import sync_folder
+from sftn.errors import Diverged, InputError
 from sftn.evaluate import evaluate
-from sftn.fit import Phase, Watcher, fit
+from sftn.fit import Watcher, fit
 from sftn.journal import Journal
 from sftn.leases import Lease
-from sftn.networks import PRETRAINED, build
-from sftn.networks.checkpoints import load_weights, save_weights
-from sftn.networks.staged import StagedNet
-from sftn.run import FORMAT, Run, Weights, result, sha256, write_json
-from sftn.teacher import StudentBranches, Supervised
+from sftn.loggers import opened
+from sftn.outcome import finish
+from sftn.plan import blank, evaluation_interval, plan, taught
+from sftn.processes import leads, led, shared, together
+from sftn.run import Run, result, write_json
+
+RESTARTS = 3
+"""How often a run with `on_nan` "restart" begins again, each time with half the learning rate."""
+
+
+@dataclass(frozen=True)
+class _Conduct:
+    """How a run is carried out, which changes nothing of what comes out."""
+
+    out: Path
+    guard: Callable[[], None]
+    """Raises if this process may no longer write."""
+    device: str
+    devices: int
+    nodes: int
+    watcher: Watcher | None
+    log: Sequence[str]
+    checkpoint_seconds: float
+    checkpoint_epochs: int
+    say: Callable[[str], None]
 
 
 def train(
@@ -37,229 +55,196 @@ def train(
     out: Path,
     *,
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
     watcher: Watcher | None = None,
-    tensorboard: bool = False,
+    log: Sequence[str] = (),
     checkpoint_seconds: float = 60.0,
+    checkpoint_epochs: int = 0,
+    deterministic: bool = False,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Carry out a run, or what is left of it; a run that is done is only read.
+
+    A number of training that is not finite leads to what `run.on_nan` says. `diverged.json` in the run's folder tells
+    of the last time that one ended the run, until it is done.
+
+    Several processes that share every batch all call this; the first of them writes, is watched and says things.
 
     Args:
         run: what to train. If it has a teacher that is a Run, that one must have been carried out in `out`.
         dataset: the images that `run.data` names.
         out: the folder of all runs.
         device: auto, cpu, cuda or mps.
+        devices: processes on each machine; started here if nothing has started them (see `sftn.device.join`).
+        nodes: machines.
         watcher: is told of steps and epochs.
-        tensorboard: also write TensorBoard's event files into the run's folder.
-        checkpoint_seconds: the time between two checkpoints.
+        log: also write for these: tensorboard, wandb.
+        checkpoint_seconds: the time between two checkpoints; at every step if 0.
+        checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
+        deterministic: have a GPU compute the same bits again, too; changes them, so it is recorded with the result.
         say: is told, in a line each, what a person should know.
 
     Returns:
         The content of `result.json`.
 
     Raises:
-        InputError: something given from outside is wrong.
+        InputError: something given from outside is wrong, or space or memory has run out; the last state is intact.
         Held: another process carries this run out (an `InputError`).
         Stopped: a signal asked for the end; the state is saved and the same call goes on from there.
+        Diverged: a number is not finite (a `FloatingPointError`).
     """
+    join(device, devices, nodes)
+    if run.norm_shares not in (1, world()):
+        raise InputError(f"{run.name} normalises by {run.norm_shares} shares of a batch: give that many --devices")
+    if not leads():
+        watcher, log, say = None, (), _silent
     folder = out / run.folder
-    run.write(folder)
-    done = result(folder, run)
-    if done is not None:
-        tidy(folder)  # whoever made it may have been killed before it could
-        return done
-    with Lease(folder) as lease:
-        done = result(folder, run)  # whoever had the lease before may have finished
+    with together(), ExitStack() as stack:
+        done = led(lambda: _begun(run, folder))
         if done is not None:
             return done
-        return _carry_out(run, dataset, out, lease, device, watcher, tensorboard, checkpoint_seconds, say)
+
+        guard: Callable[[], None] = _silent
+
+        def take() -> dict[str, Any] | None:
+            nonlocal guard
+            guard = stack.enter_context(Lease(folder)).check
+            sweep(folder)
+            return _done(folder, run)  # whoever had the lease before may have finished
+
+        done = led(take)
+        if done is not None:
+            return done
+        conduct = _Conduct(out, guard, device, devices, nodes, watcher, log, checkpoint_seconds, checkpoint_epochs, say)
+        with repeatable(deterministic):
+            restarts = None
+            while True:
+                try:
+                    return _carry_out(run, dataset, conduct, restarts)
+                except Diverged as error:
+                    restarts = _again(run, error, conduct)
 
 
-def _carry_out(
-    run: Run,
-    dataset: Dataset,
-    out: Path,
-    lease: Lease,
-    device: str,
-    watcher: Watcher | None,
-    tensorboard: bool,
-    checkpoint_seconds: float,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    folder = out / run.folder
-    fabric = make_fabric(device, run.precision)
-    torch.manual_seed(run.seed)
-    network = blank(run.network, dataset)
-    teacher = None if run.teacher is None else load_teacher(run.teacher, dataset, out)
-    phases, state, copies, flip = plan(run, network, dataset, teacher)
-    checkpoints = Checkpoints(folder, state, seconds=checkpoint_seconds, say=say, guard=lease.check)
-    loader = Loader(
-        dataset.train,
-        batch=run.schedule.batch,
-        normalisation=dataset.normalisation,
-        padding=dataset.padding,
-        flip=dataset.flip and flip,
-        copies=copies,
-        seed=run.seed,
-        device=fabric.device,
-    )
-    test = dataset.test.to(fabric.device)
+def _begun(run: Run, folder: Path) -> dict[str, Any] | None:
+    """Leave the record of a run; its result, if it is done."""
+    run.write(folder)
+    done = _done(folder, run)
+    if done is not None:
+        tidy(folder)  # whoever made it may have been killed before it could
+    return done
 
-    def test_now() -> dict[str, float]:
-        found = evaluate(network, test, dataset.normalisation, fabric)
-        return {f"test_{name}": value for name, value in found.items()}
 
-    with Journal(folder, checkpoints.history, watcher, tensorboard=tensorboard) as journal, checkpoints.signals():
-        for phase in phases:
-            if phase.name in checkpoints.finished:
-                continue
-            main = phase is phases[-1]
-            fit(
-                phase,
-                loader,
-                fabric,
-                seed=run.seed,
-                evaluate=test_now if main else None,
-                evaluate_every=evaluation_interval(dataset),
-                watcher=journal,
-                checkpoints=checkpoints,
-            )
-            if not main:
-                checkpoints.finish_phase(phase.name)
-    history = checkpoints.history
-    record = {
-        "format": FORMAT,
-        "id": run.id,
-        "name": run.name,
-        "accuracy": history[-1]["test_accuracy"],
-        "best_accuracy": max(row["test_accuracy"] for row in history if "test_accuracy" in row),
-        "test": {name.removeprefix("test_"): v for name, v in history[-1].items() if name.startswith("test_")},
-        "train": evaluate(network, dataset.train.to(fabric.device), dataset.normalisation, fabric),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "seconds": sum(row["seconds"] for row in history),
-        "images": images_as_given(dataset),
-        "environment": environment(str(fabric.device)),
-    }
-    lease.check()
-    mean, std = (json.dumps(values.tolist()) for values in dataset.normalisation)
-    metadata = {"network": run.network, "classes": str(len(dataset.classes)), "run": run.id, "mean": mean, "std": std}
-    save_weights(network, folder / "weights.safetensors", metadata)
-    record["weights_sha256"] = sha256(folder / "weights.safetensors")
-    lease.check()
-    write_json(folder / "result.json", record)
-    checkpoints.remove()
+def _silent(*line: str) -> None:
+    pass
+
+
+def _done(folder: Path, run: Run) -> dict[str, Any] | None:
+    """The result, if there is one, which no power cut can take back once somebody has been told of it.
+
+    Whoever wrote it may have been killed between that and syncing the folder.
+    """
+    record = result(folder, run)
+    if record is not None:
+        with suppress(OSError):  # nothing is to be written here: a folder that is read-only by now keeps its files
+            sync_folder(folder)
     return record
 
 
-def check(run: Run, dataset: Dataset) -> None:
-    """Build what a run would train and drop it, so that what cannot work is said before anything is trained.
+def _again(run: Run, error: Diverged, conduct: _Conduct) -> list[dict[str, Any]]:
+    """Leave diverged.json; what ended the run so far, if it may begin again."""
+    path = conduct.out / run.folder / "diverged.json"
 
-    Raises:
-        InputError: the networks cannot be aligned, or lack what a method needs, or an option is out of range.
-    """
-    teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
-    plan(run, blank(run.network, dataset), dataset, teacher)
+    def leave() -> None:
+        conduct.guard()
+        write_json(path, error.record | {"precision": run.precision})
+
+    led(leave)
+    restarts = list(error.record["restarts"])
+    if run.on_nan != "restart" or len(restarts) == RESTARTS:
+        advice = {
+            "stop": "a lower learning rate, --precision float32, --on-nan skip or --on-nan restart may help",
+            "skip": "not one step of this epoch could be done; a lower learning rate or --precision float32 may help",
+            "restart": f"this was after {RESTARTS} restarts; a lower learning rate or --precision float32 may help",
+        }
+        raise shared(Diverged(f"{error}; {advice[run.on_nan]}; see {path}", error.record)) from error
+    restarts.append({key: error.record[key] for key in ("phase", "epoch", "step", "lr", "terms")})
+    conduct.say(
+        f"{run.name}: {error}; beginning again with 1/{2 ** len(restarts)} of the learning rate "
+        f"(restart {len(restarts)} of at most {RESTARTS})"
+    )
+    return restarts
 
 
-def plan(
-    run: Run, network: StagedNet, dataset: Dataset, teacher: StagedNet | None
-) -> tuple[list[Phase], nn.Module, int, bool]:
-    """The phases of a run, the modules whose state they change, and what they ask of the loader: copies and flips."""
-    task: nn.Module
-    if teacher is not None:
-        if run.objective is None:
-            raise InputError("a run with a teacher needs an objective")
-        task = Distiller(
-            network,
-            teacher,
-            run.objective,
-            dataset.image,
-            labels=dataset.train.labels,
-            alignment=run.alignment,
+def _carry_out(run: Run, dataset: Dataset, conduct: _Conduct, restarts: list[dict[str, Any]] | None) -> dict[str, Any]:
+    folder = conduct.out / run.folder
+    fabric = make_fabric(conduct.device, run.precision, conduct.devices, conduct.nodes)
+    journal: Journal | None = None
+
+    def where() -> str:
+        return "before training" if journal is None else journal.at
+
+    half = "" if run.precision in HALVES else " and --precision bf16"
+    advice = f"a smaller --batch{half} needs less, but is another run; another --device may have more"
+    with faults.memory(str(fabric.device), where, advice):
+        torch.manual_seed(run.seed)
+        network = blank(run.network, dataset)
+        teacher = None if run.teacher is None else taught(run.teacher, dataset, conduct.out)
+        phases, state, copies, flip = plan(run, network, dataset, teacher)
+        checkpoints = Checkpoints(
+            folder,
+            state,
+            seconds=conduct.checkpoint_seconds,
+            epochs=conduct.checkpoint_epochs,
+            restarts=restarts,
+            say=conduct.say,
+            guard=conduct.guard,
         )
-        if run.precision in HALVES:
-            task.keep_teacher_in(HALVES[run.precision])
-        state = nn.ModuleDict({"student": network, "methods": task.methods})
-        return task.phases(run.schedule), state, task.copies, task.flip
-    if run.friendly is None:
-        task = Supervised(network)
-    else:
-        how: Mapping[str, Any] = {name: value for name, value in vars(run.friendly).items() if name != "student"}
-        students = [partial(blank, name, dataset) for name in run.friendly.student.split("+")]
-        task = StudentBranches(network, students, dataset.image, alignment=run.alignment, **how)
-    return [_first_training(run, task, network)], task, 1, True
+        loader = feed(
+            dataset,
+            batch=run.schedule.batch,
+            flip=flip,
+            copies=copies,
+            seed=run.seed,
+            device=fabric.device,
+            share=(rank(), world()),
+            least=1 if run.norm_shares == 1 else 2,
+        )
+        test = dataset.test.to(fabric.device)
 
+        def test_now() -> dict[str, float]:
+            found = evaluate(network, test, dataset.normalisation, fabric, pause=checkpoints.end_if_asked)
+            return {f"test_{name}": value for name, value in found.items()}
 
-def _first_training(run: Run, task: nn.Module, network: StagedNet) -> Phase:
-    """The phase of a network that has no teacher: all of it, or what fine-tuning leaves of it."""
-    if run.fine_tune is None:
-        return Phase("train", task, (task,), run.schedule)
-    frozen = run.fine_tune.frozen_stages
-    if not 0 <= frozen <= len(network.stages):
-        raise InputError(f"frozen stages {frozen}: {network.name} has {len(network.stages)}")
-    backbone = (*([] if frozen else [network.stem]), *network.stages[frozen:])
-    others = [module for name, module in task.named_children() if module is not network]
-    return Phase("train", task, (*backbone, network.head, *others), run.schedule, backbone, run.fine_tune.backbone_rate)
+        def begin() -> None:
+            nonlocal journal
+            loggers = opened(conduct.log, folder, run, checkpoints.history)
+            journal = Journal(folder, checkpoints.history, conduct.watcher, loggers=loggers)
 
-
-def evaluation_interval(dataset: Dataset) -> int:
-    """Epochs between two evaluations: as many as keep them near a tenth of the cost of training.
-
-    A forward costs about a third of a training step, so this is 1 unless the test split is the larger one.
-    """
-    return max(1, 3 * len(dataset.test) // len(dataset.train))
-
-
-def load_teacher(teacher: Run | Weights, dataset: Dataset, out: Path) -> StagedNet:
-    """The network that a run or a file left.
-
-    Raises:
-        InputError: the run is not done, or the file does not fit the network and the data.
-    """
-    # Its own weights are read: those that it started from need not be fetched again.
-    network = blank(teacher.network.removesuffix(PRETRAINED), dataset)
-    if isinstance(teacher, Weights):
-        load_weights(network, Path(teacher.path))
-        return network
-    folder = out / teacher.folder
-    if result(folder, teacher) is None:
-        raise InputError(f"the teacher {teacher.name} is not trained yet: {folder} has no result")
-    load_weights(network, folder / "weights.safetensors")
-    return network
-
-
-def blank(name: str, dataset: Dataset) -> StagedNet:
-    """A network as it is before training on some images."""
-    channels, height, width = dataset.image
-    return build(name, len(dataset.classes), channels=channels, image=(height, width))
-
-
-def images_as_given(dataset: Dataset) -> dict[str, Any]:
-    """What somebody must know who gives a trained network an image of his own, and understands its answer.
-
-    `mean` and `std` are of pixels in 0..255; `resize` is what the shorter side becomes before the centre of `shape`
-    (C, H, W) is cut out.
-    """
-    mean, std = (values.tolist() for values in dataset.normalisation)
-    resize = dataset.resize or min(dataset.image[1:])
-    return {"classes": list(dataset.classes), "shape": list(dataset.image), "resize": resize, "mean": mean, "std": std}
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Versions, machine and commit, for a result that somebody may want to repeat."""
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
-    return {
-        "sftn": sftn.__version__,
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "device": f"{device} ({name})",
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    asked = subprocess.run(["git", "-C", here, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or None
+        with checkpoints.signals():
+            led(begin)
+            with nullcontext() if journal is None else journal:
+                for phase in phases:
+                    if phase.name in checkpoints.finished:
+                        continue
+                    slower = replace(phase.schedule, lr=phase.schedule.lr / 2 ** len(checkpoints.restarts))
+                    try:
+                        fit(
+                            replace(phase, schedule=slower),
+                            loader,
+                            fabric,
+                            seed=run.seed,
+                            evaluate=test_now if phase is phases[-1] else None,
+                            evaluate_every=evaluation_interval(dataset),
+                            watcher=journal,
+                            checkpoints=checkpoints,
+                            skip=run.on_nan == "skip",
+                            whole_norms=run.norm_shares == 1,
+                        )
+                    except Diverged as error:
+                        error.record["restarts"] = checkpoints.restarts
+                        raise
+                    checkpoints.finish_phase(phase.name)
+            if journal is not None:
+                journal.at = "evaluating on the training images"
+            return finish(run, dataset, network, fabric, checkpoints, conduct.say)

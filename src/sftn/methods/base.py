@@ -51,6 +51,9 @@ class Method(nn.Module, ABC):
             student: activations of the student, stages aligned with the teacher's.
             teacher: activations of the teacher; no gradient reaches it.
             batch: labels and index have B rows; activations have B rows, or B·V where `views` makes V of each image.
+
+        Where several processes share a batch, each gives its own images here. A mean over images is right as it is; a
+        loss that compares images with each other takes `sftn.distributed.gathered` of what it compares.
         """
 
     def views(self, images: Tensor) -> Tensor:
@@ -72,8 +75,8 @@ def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(loss)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         with torch.autocast(_device((args, kwargs)) or "cpu", enabled=False):
-            given: Any = _raised(args)
-            named: Any = _raised(kwargs)
+            given: Any = raised(args)
+            named: Any = raised(kwargs)
             return loss(*given, **named)
 
     return wrapper
@@ -94,10 +97,10 @@ def _device(tree: Any) -> str:
     return next((found for found in map(_device, branches) if found), "")
 
 
-def _raised(tree: Any) -> Any:
+def raised(tree: Any) -> Any:
     """A nest of arguments with its half-precision tensors in float32."""
     if isinstance(tree, Tensor):
         return tree.float() if tree.dtype in (torch.float16, torch.bfloat16) else tree
     if isinstance(tree, dict):
-        return {key: _raised(value) for key, value in tree.items()}
-    return type(tree)(map(_raised, tree)) if type(tree) in (tuple, list) else tree
+        return {key: raised(value) for key, value in tree.items()}
+    return type(tree)(map(raised, tree)) if type(tree) in (tuple, list) else tree

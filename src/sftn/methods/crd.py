@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.data.loader import Batch
+from sftn.distributed import gathered
 from sftn.errors import InputError
 from sftn.methods.base import Method, in_float32
 from sftn.networks.staged import Activations
@@ -36,7 +37,8 @@ class CRD(Method):
 
     Deviations: RepDistiller's data set draws without replacement whenever a class leaves enough images; the default
     here is with, which is cheaper. An index that appears twice in a batch moves its row once, by its last occurrence,
-    where an index copy leaves it open which one wins.
+    where an index copy leaves it open which one wins. Several processes gather their embeddings, so that each has both
+    banks, and the same ones as long as their random numbers are the same.
 
     Args:
         pair: needs `labels`.
@@ -92,16 +94,17 @@ class CRD(Method):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """The contrastive loss of both sides; in training mode the banks then move, without gradient."""
-        ours = embed(student.embedding, self.embed_student.weight, self.embed_student.bias)
-        theirs = embed(teacher.embedding.detach(), self.embed_teacher.weight, self.embed_teacher.bias)
-        columns = torch.cat([batch.index.unsqueeze(1), self.draw(batch.labels)], dim=1)
+        ours = gathered(embed(student.embedding, self.embed_student.weight, self.embed_student.bias))
+        theirs = gathered(embed(teacher.embedding.detach(), self.embed_teacher.weight, self.embed_teacher.bias))
+        index, labels = gathered(batch.index), gathered(batch.labels)
+        columns = torch.cat([index.unsqueeze(1), self.draw(labels)], dim=1)
         loss_student, Z_student = contrast(ours, self.memory_teacher, columns, self.Z_student, self.temperature)
         loss_teacher, Z_teacher = contrast(theirs, self.memory_student, columns, self.Z_teacher, self.temperature)
         if self.training:
             self.Z_student.copy_(Z_student)
             self.Z_teacher.copy_(Z_teacher)
-            update(self.memory_student, batch.index, ours, self.momentum)
-            update(self.memory_teacher, batch.index, theirs, self.momentum)
+            update(self.memory_student, index, ours, self.momentum)
+            update(self.memory_teacher, index, theirs, self.momentum)
         return loss_student + loss_teacher
 
     def draw(self, labels: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.data.loader import Batch
+from sftn.distributed import mean_over_batch
 from sftn.errors import InputError
 from sftn.fit import Phase, Schedule
 from sftn.methods.at import attention, same_size
@@ -40,8 +41,8 @@ def reconstruction_loss(reconstruction: Tensor, teacher: Tensor) -> Tensor:
 
 
 def bounded(feature: Tensor, most: float = 1.5) -> Tensor:
-    """(B, C, H, W) -> the same, made smaller as a whole if its root mean square exceeds `most`."""
-    size = feature.float().square().mean().sqrt()
+    """(B, C, H, W) -> the same, made smaller as a whole if its batch's root mean square exceeds `most`."""
+    size = mean_over_batch(feature.float().square()).sqrt()
     return feature * (most / size.clamp_min(most)).to(feature.dtype)
 
 

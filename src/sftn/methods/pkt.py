@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sftn.data.loader import Batch
+from sftn.distributed import gathered
 from sftn.methods.base import Method, in_float32
 from sftn.networks.staged import Activations
 from sftn.pair import Pair
@@ -52,4 +53,4 @@ class PKT(Method):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """The divergence, a scalar."""
-        return transfer_loss(student.embedding, teacher.embedding.detach(), self.eps)
+        return transfer_loss(gathered(student.embedding), gathered(teacher.embedding.detach()), self.eps)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sftn.data.loader import Batch
+from sftn.distributed import gathered
 from sftn.methods.base import Method, in_float32
 from sftn.networks.staged import Activations
 from sftn.pair import Pair
@@ -85,4 +86,5 @@ class RKD(Method):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """Both losses, weighted: a scalar."""
-        return relational_loss(student.embedding, teacher.embedding.detach(), self.distance, self.angle)
+        ours, theirs = gathered(student.embedding), gathered(teacher.embedding.detach())
+        return relational_loss(ours, theirs, self.distance, self.angle)

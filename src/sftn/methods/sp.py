@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sftn.data.loader import Batch
+from sftn.distributed import gathered
 from sftn.methods.base import Method, in_float32
 from sftn.networks.staged import Activations
 
@@ -41,4 +42,4 @@ class SP(Method):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """The distance of the two similarity matrices, a scalar."""
-        return similarity_loss(student.features[-1], teacher.features[-1].detach())
+        return similarity_loss(gathered(student.features[-1]), gathered(teacher.features[-1].detach()))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.data.loader import Batch
+from sftn.distributed import gathered
 from sftn.errors import InputError
 from sftn.fit import Phase, Schedule
 from sftn.methods.base import Method, applied, in_float32
@@ -109,10 +110,11 @@ class SSKD(Method):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """tf·TF + ss·SS; the activations have 4B rows, the labels B."""
-        ours = applied(self.student_head, student.embedding)
+        ours = gathered(applied(self.student_head, student.embedding))
         with torch.no_grad():
-            theirs = applied(self.teacher_head, teacher.embedding)
-        tf = transformed(student.logits, teacher.logits, batch.labels, self.tf_temperature, self.tf_ratio)
+            theirs = gathered(applied(self.teacher_head, teacher.embedding))
+        logits = gathered(student.logits), gathered(teacher.logits)
+        tf = transformed(*logits, gathered(batch.labels), self.tf_temperature, self.tf_ratio)
         return self.tf * tf + self.ss * supervised(ours, theirs, self.ss_temperature, self.ss_ratio)
 
 
@@ -128,7 +130,7 @@ class TeacherHead(nn.Module):
         """A batch -> `{"loss": …}`; only its images are read."""
         with torch.no_grad():
             embedding = self.teacher.activations(self.method.views(images)).embedding
-        return {"loss": teacher_head_loss(applied(self.method.teacher_head, embedding))}
+        return {"loss": teacher_head_loss(gathered(applied(self.method.teacher_head, embedding)))}
 
 
 @in_float32

@@ -1,0 +1,104 @@
+"""What a result says of where it was made: versions, machine, commit, and whatever else may move its last bits."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sftn
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, machine and commit, for a result that somebody may want to repeat.
+
+    Two runs with the same seed are the same bits where all of this is the same; `threads` is that of one machine of a
+    CPU, and a GPU asks for `deterministic` beside it.
+
+    Args:
+        device: that computes, such as cpu or cuda:0.
+    """
+    commit, changed = _commit()
+    found: dict[str, Any] = {
+        "sftn": sftn.__version__,
+        "commit": commit,
+        "changed": changed,
+        "torch": torch.__version__,
+        "numpy": _version("numpy"),
+        "safetensors": _version("safetensors"),
+        "fabric": _version("lightning-fabric") or _version("lightning"),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "device": f"{device} ({_name(device)})",
+        "threads": torch.get_num_threads(),
+        "cpu": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+    if device.startswith("cuda"):
+        found |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return found
+
+
+def changes(recorded: object, device: str) -> list[str]:
+    """Where the environment is not what a result says that it was: `threads 4 (here 1)`.
+
+    Args:
+        recorded: what `environment` gave then; nothing is known to differ where it does not say.
+        device: that computes now.
+    """
+    here = environment(device)
+    if not isinstance(recorded, Mapping):
+        return []
+    names = [name for name in here if name in recorded and recorded[name] != here[name]]
+    return [f"{name} {recorded[name]} (here {here[name]})" for name in names]
+
+
+def _name(device: str) -> str:
+    return torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or platform.machine()
+
+
+@cache
+def _processor() -> str:
+    """The model of the processor, as far as the system tells it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of the checkout that this is run from, and whether its code was changed since.
+
+    An installed package has neither, even where it lies in somebody else's repository.
+    """
+    here = Path(__file__).resolve().parent
+    if _git(here, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, None
+    commit, status = _git(here, "rev-parse", "HEAD"), _git(here, "status", "--porcelain", "--", ".")
+    return commit or None, None if status is None else bool(status)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        asked = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # there is no git, or no room to ask it
+        return None
+    return asked.stdout.strip() if asked.returncode == 0 else None
