@@ -12,8 +12,9 @@ from typing import Any
 
 import tyro
 
-from sftn.cli import analyse, looking, paper, training
+from sftn.cli import analyse, looking, paper, shipping, training
 from sftn.errors import InputError, Stopped
+from sftn.signals import sigterm
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": training.demo,
@@ -25,6 +26,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "runs": paper.runs,
     "analyse": analyse.analyse,
     "evaluate": looking.evaluate,
+    "export": shipping.export,
+    "predict": shipping.predict,
+    "bench": looking.bench,
     "describe": looking.describe,
     "list": looking.list_names,
 }
@@ -37,15 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     both saved; 1 anything else.
     """
     try:
-        _parse(arguments)()
+        with sigterm():
+            _parse(arguments)()
     except InputError as error:
-        _end(str(error), 2)
+        _end(str(error), 2, error)
     except Stopped as stop:
         _end("stopped; the state is saved, the same command goes on from here", 128 + stop.signal)
     except KeyboardInterrupt:
         _end("interrupted; the same command goes on from the last checkpoint", 130)
     except FloatingPointError as error:
-        _end(str(error), 1)
+        _end(str(error), 1, error)
 
 
 def _parse(arguments: Sequence[str] | None) -> Callable[[], None]:
@@ -89,6 +94,11 @@ def _one_line(box: str) -> str:
     return "; ".join(part[0].lower() + part[1:] for part in (what.rstrip(" .") + hint, *choices) if part)
 
 
-def _end(line: str, code: int) -> None:
+def _end(line: str, code: int, error: Exception | None = None) -> None:
+    """End with one line, said by one process where several train together."""
+    from sftn.processes import ends_quietly
+
+    if ends_quietly(error):
+        sys.exit(0)
     print(f"sftn: {line}", file=sys.stderr)
     sys.exit(code)

@@ -22,7 +22,8 @@ def evaluate(
     Args:
         what: the folder of a run, or a file of weights.
         network: the network that a file belongs to, where the file does not say it.
-        data: digits, cifar10, cifar100, stl10, tiny-imagenet or folder:PATH; for a run, its own if not given.
+        data: digits, cifar10, cifar100, stl10, tiny-imagenet, imagenet, folder:PATH or hf:NAME; for a run, its own if
+            not given.
         data_dir: where the files of the data set are.
         size: height and width that images of a folder are brought to.
         precision: auto, float32, bf16 or float16.
@@ -61,3 +62,32 @@ def list_names(what: Annotated[Literal["networks", "methods", "data", "tables"],
     from sftn.commands import looking
 
     looking.list_names(what)
+
+
+def bench(
+    teacher: str = "resnet32x4",
+    student: str = "resnet8x4",
+    method: str = "kd",
+    precision: str = "auto",
+    device: str = "auto",
+    seconds: float = 20.0,
+    batch: int = 64,
+    tables: tuple[str, ...] = ("table17", "table18"),
+    table_seconds: float = 30.0,
+) -> None:
+    """How fast this machine trains, how near that is to its limits, and how long the paper's tables would take.
+
+    Args:
+        teacher: a network.
+        student: another one.
+        method: a distillation method, or a sum of them.
+        precision: auto, float32, bf16 or float16.
+        device: auto, cpu, cuda or mps.
+        seconds: to train for.
+        batch: images in a batch.
+        tables: of the paper; none of them are trained, a few steps of each kind of run are timed.
+        table_seconds: how long that may take for each table; kinds beyond it are taken to cost what similar ones do.
+    """
+    from sftn.commands import bench as commands
+
+    commands.bench(teacher, student, method, precision, device, seconds, batch, tables, table_seconds)

@@ -13,18 +13,19 @@ from torch import Tensor
 
 from sftn import choices, recipes
 from sftn.console import console, say
-from sftn.data import SOURCES, fingerprint
+from sftn.data import SOURCES, fingerprint, load
 from sftn.data.dataset import Dataset
 from sftn.device import make_fabric
 from sftn.errors import InputError
+from sftn.evaluate import collapsed
 from sftn.evaluate import evaluate as evaluate_network
 from sftn.methods import METHODS
 from sftn.networks import NETWORKS, build, check_name
 from sftn.networks.checkpoints import read_metadata
 from sftn.options import DataOptions
 from sftn.paper import TABLES
+from sftn.plan import load_teacher
 from sftn.run import Run, Weights
-from sftn.train import load_teacher
 
 
 def evaluate(
@@ -42,7 +43,16 @@ def evaluate(
         dataset = choices.images(DataOptions(data=data, data_dir=data_dir, size=size))
     elif isinstance(source, Run):
         own = source.data
-        dataset = choices.images(DataOptions(own.name, data_dir, own.limit, own.classes, own.size))
+        dataset = load(
+            own.name,
+            data_dir=data_dir,
+            limit=own.limit,
+            classes=own.classes,
+            size=own.size,
+            stream=own.stream,
+            damaged=own.damaged,
+            say=say,
+        )
         if fingerprint(dataset)[:16] != own.fingerprint:
             say(f"note: {own.name} holds other images now than when {source.name} was trained")
     else:
@@ -56,6 +66,8 @@ def evaluate(
     console.print(
         f"{name} on {len(dataset.test):,} test images of {dataset.name}: {found['accuracy']:.2f} % ({values})"
     )
+    if collapsed(found["favourite"], dataset.test.labels):
+        say(f"{name} gives nearly all images the same class")
     return found
 
 
@@ -130,7 +142,7 @@ def _normalisation(source: Run | Weights, dataset: Dataset) -> tuple[Tensor, Ten
         return dataset.normalisation
     try:
         mean, std = (torch.tensor(json.loads(said[name]), dtype=torch.float32) for name in ("mean", "std"))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError, RecursionError) as error:
         raise InputError(f"{said['network']}'s file tells no mean and deviation that can be read") from error
     if mean.shape != std.shape or mean.shape != (dataset.image[0],):
         raise InputError(f"{said['network']} was trained on images of {mean.numel()} channels, not {dataset.image[0]}")

@@ -12,11 +12,14 @@ from sftn.compare import Arm, Comparison, arms, write
 from sftn.compare import compare as compare_runs
 from sftn.console import console, say, watch
 from sftn.data.dataset import Dataset
+from sftn.device import join
 from sftn.errors import InputError
 from sftn.networks import check_name
 from sftn.options import DataOptions, FineTuneOptions, FriendlyOptions, TrainOptions
+from sftn.plan import check
+from sftn.processes import leads
 from sftn.run import Run
-from sftn.train import check, train
+from sftn.train import train
 
 
 def demo(seeds: int, options: TrainOptions) -> None:
@@ -89,6 +92,7 @@ def compare(
     schedule = plan[0][0][1].schedule
     names = " + ".join(students) + (f" (and, unknown to it, {' + '.join(unknown)})" if unknown else "")
     title = f"{teacher} → {names}, {dataset.name}, {len(dataset.train):,} training images, {schedule.epochs} epochs"
+    join(options.device, options.devices, options.nodes)
     say(f"{title}, {plan[0][0][1].precision}, runs in {options.out}")
     found = compare_runs(
         title,
@@ -96,15 +100,20 @@ def compare(
         dataset,
         options.out,
         device=options.device,
-        tensorboard=options.tensorboard,
+        devices=options.devices,
+        nodes=options.nodes,
+        log=options.loggers,
         checkpoint_seconds=options.checkpoint_seconds,
+        checkpoint_epochs=options.checkpoint_epochs,
+        deterministic=options.deterministic,
         watch=watch,
         say=say,
     )
     ids = "".join(run.id for listed in plan for _, run in listed)
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"compare-{teacher}-{'+'.join(students)}")
     folder = options.out / f"{name}-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
-    write(found, folder)
+    if leads():
+        write(found, folder)
     console.print(found.table())
     for sentence in found.verdict():
         console.print(sentence)
@@ -160,15 +169,20 @@ def distill(
 
 def _carry_out(run: Run, dataset: Dataset, options: TrainOptions) -> None:
     check(run, dataset)
+    join(options.device, options.devices, options.nodes)
     with watch(run.name) as display:
         record = train(
             run,
             dataset,
             options.out,
             device=options.device,
+            devices=options.devices,
+            nodes=options.nodes,
             watcher=display,
-            tensorboard=options.tensorboard,
+            log=options.loggers,
             checkpoint_seconds=options.checkpoint_seconds,
+            checkpoint_epochs=options.checkpoint_epochs,
+            deterministic=options.deterministic,
             say=say,
         )
     console.print(f"{run.name}: {record['accuracy']:.2f} % (best epoch {record['best_accuracy']:.2f} %)")

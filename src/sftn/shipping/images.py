@@ -1,0 +1,101 @@
+"""What a trained network is given and what it answers: the record that travels with its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftn.errors import InputError
+
+LARGEST = 2048
+"""Pixels of a side, of what a network is given and of what an image is resized to before."""
+LUMA = (0.299, 0.587, 0.114)
+"""Of red, green and blue in a grey pixel (ITU-R BT.601), for networks of one channel."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """How an image becomes what a network was trained on."""
+
+    classes: tuple[str, ...]
+    """Their names, in the order of the logits."""
+    shape: tuple[int, int, int]
+    """(C, H, W)"""
+    resize: int
+    """What the shorter side of an image becomes before its centre is cut out."""
+    mean: tuple[float, ...]
+    """Of each channel, pixels in 0..255."""
+    std: tuple[float, ...]
+
+    @staticmethod
+    def read(record: Any, where: str) -> Images:
+        """The record in a file.
+
+        Args:
+            record: what the file holds.
+            where: the file, for the message.
+
+        Raises:
+            InputError: it is not such a record.
+        """
+        try:
+            if not isinstance(record, Mapping):
+                raise ValueError("there is no record of them")
+            classes, shape = tuple(map(str, record["classes"])), tuple(map(int, record["shape"]))
+            mean, std = (tuple(map(float, record[name])) for name in ("mean", "std"))
+            found = Images(classes, shape, int(record["resize"]), mean, std)  # type: ignore[arg-type]
+            whole = len(shape) == 3 and len(classes) > 0 and min(*shape, *std, found.resize) > 0
+            whole = whole and max(shape[1], shape[2], found.resize) <= LARGEST and shape[0] <= 16
+            finite = all(math.isfinite(value) for value in (*mean, *std))
+            if not whole or not finite or not len(mean) == len(std) == shape[0]:
+                raise ValueError("its parts do not fit each other")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{where} does not say what images it takes ({error}): export the run again") from error
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """For a file."""
+        return asdict(self)
+
+    def pixels(self, path: Path) -> NDArray[np.uint8]:
+        """(C, H, W) of an image file, as the network was trained on: upright, resized, its centre cut out.
+
+        A network of one channel gets the grey that `LUMA` makes of red, green and blue.
+
+        Raises:
+            InputError: the file is no readable image, or no image has the network's shape.
+        """
+        from sftn.data.decoding import decode
+
+        channels, height, width = self.shape
+        if height != width or channels not in (1, 3):
+            raise InputError(f"the network takes images of {channels}×{height}×{width}, which no image file gives")
+        colours = decode(path, height, resize=self.resize)
+        if channels == 3:
+            return colours
+        grey = np.tensordot(np.array(LUMA), colours.astype(np.float64), axes=1)
+        return np.rint(grey).astype(np.uint8)[None]
+
+
+def config(network: str, images: Images, run: str) -> dict[str, Any]:
+    """What `config.json` beside an exported network says; `id2label` is where Hugging Face's tools look for names.
+
+    Args:
+        network: its name.
+        images: what it is given.
+        run: the id of the run that trained it.
+    """
+    labels = {str(number): name for number, name in enumerate(images.classes)}
+    return {"library": "sftn", "network": network, "run": run, "id2label": labels, "images": images.record()}
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """(N, K) logits -> (N, K) probabilities."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
