@@ -116,7 +116,7 @@ class Section:
         if self.conditions is None:
             return ["Nothing of this table has been run."]
         found = ["a SMOKE TEST: a tiny pair stands in for those of the paper"] if self.tiny else []
-        found += self.conditions.deviations()
+        found += self.conditions.deviations(self.table.data, self.table.recipe)
         cells = [cell for pair in self.table.pairs for cell in self.table.cells(pair)]
         missing = sum(not self.entries.get(cell) for cell in cells)
         partial = sum(0 < len(self.entries.get(cell, {})) < self.seeds for cell in cells)
@@ -187,7 +187,11 @@ def _entries(table: Table, conditions: Conditions, seeds: int, done: dict[str, E
 
 
 def _far(section: Section) -> int:
-    return 0 if section.conditions is None else len(section.conditions.deviations())
+    return (
+        0
+        if section.conditions is None
+        else len(section.conditions.deviations(section.table.data, section.table.recipe))
+    )
 
 
 def cost(entries: Sequence[Entry]) -> list[str]:
@@ -203,8 +207,8 @@ def cost(entries: Sequence[Entry]) -> list[str]:
         hours = sum(seconds) / 3600
         took = f"{hours:.1f} hours" if hours >= 1 else f"{sum(seconds) / 60:.1f} minutes"
         lines.append(
-            f"{len(seconds)} runs, {took} of training on {device}, {threads} thread{'s' * (threads != '1')}, "
-            f"{system}; "
+            f"{len(seconds)} run{'s' * (len(seconds) > 1)}, {took} of training on {device}, "
+            f"{threads} thread{'s' * (threads != '1')}, {system}; "
             f"sftn {version} (commit {commit[:12]}), torch {torch}, Python {python}"
         )
     return [*lines, "Energy: not read."]

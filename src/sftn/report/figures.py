@@ -58,7 +58,7 @@ def gains(section: Section, pair: Pair) -> Any:
     lines = [line for line in lines if line.sides[FRIENDLY].cell.role == "student"]
     if not lines:
         return None
-    figure, axes = _canvas(1, 1, height=0.9 + 0.32 * len(lines))
+    figure, axes = canvas(1, 1, height=0.9 + 0.32 * len(lines))
     (axis,) = axes
     for place, line in enumerate(lines):
         gain = line.gain
@@ -95,7 +95,7 @@ def curves(section: Section, pair: Pair) -> Any:
         return None
     columns = min(3, len(rows))
     lines = -(-len(rows) // columns)
-    figure, axes = _canvas(lines, columns, height=0.6 + 1.9 * lines)
+    figure, axes = canvas(lines, columns, height=0.6 + 1.9 * lines)
     alone = Cell(pair, "student", ALONE)
     for axis, row in zip(axes, rows):
         for way, cell in {ALONE: alone, **row.cells}.items():
@@ -139,11 +139,11 @@ def of_runs(entries: Sequence[Entry]) -> Any:
     seen = [(entry, curve) for entry, curve in seen if curve]
     if not seen:
         return None
-    figure, (axis,) = _canvas(1, 1, height=3.2 + 0.2 * len(seen))
+    figure, (axis,) = canvas(1, 1, height=3.2 + 0.2 * len(seen))
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#444444", "#E69F00", "#56B4E9")
     for number, (entry, curve) in enumerate(seen):
         name = entry.folder.name if entry.run is None else f"{entry.run.name}, seed {entry.run.seed}"
-        style = {"color": colours[number % 7], "linestyle": ("-", "--", ":", "-.")[number // 7 % 4]}
+        style = {"color": colours[number % 7], "linestyle": ("-", "--", ":", "-.")[number % 4]}
         axis.plot(list(curve), list(curve.values()), marker="o" if len(curve) < 3 else None, label=name, **style)
     axis.set_xlabel("epoch")
     axis.set_ylabel("test accuracy, %")
@@ -165,20 +165,20 @@ def save(figure: Any, path: Path) -> Path:
     return path
 
 
-def _canvas(rows: int, columns: int, height: float) -> tuple[Any, list[Any]]:
-    """A figure without a window, and its axes in reading order."""
+def canvas(rows: int, columns: int, height: float, width: float = 7.2, *, epochs: bool = True) -> tuple[Any, list[Any]]:
+    """A figure without a window, and its axes in reading order; those of epochs have the same scale."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     with rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "axes.grid": True}):
-        figure = Figure(figsize=(7.2, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=True).flatten().tolist()
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=epochs).flatten().tolist()
     for axis in axes:
         axis.grid(color="#dddddd", linewidth=0.5)
         axis.set_axisbelow(True)
-        if rows * columns > 1:
+        if epochs and rows * columns > 1:
             axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure, axes

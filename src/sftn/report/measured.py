@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sftn.analysis import curves, measured
 from sftn.analysis.figures import write_csv
-from sftn.checkpoint import write_atomically
+from sftn.durable import write_atomically
 from sftn.errors import InputError
 from sftn.paper.measured import LOG, RESULT, Measured, Quantity, transfer_quantity
 from sftn.paper.published import measured as printed_numbers
