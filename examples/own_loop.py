@@ -2,40 +2,47 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from torch import nn
 
 from sftn.data import Loader, load
 from sftn.distill import Distiller
+from sftn.fit import Phase, Schedule
 from sftn.networks import build
+from sftn.networks.staged import StagedNet
 from sftn.recipes import objective
 from sftn.teacher import StudentBranches
 
 
-def train(task: nn.Module, batches: Loader, epochs: int) -> float:
-    """Minimise a task's loss; returns the last one."""
-    optimizer = torch.optim.SGD([p for p in task.parameters() if p.requires_grad], lr=0.05, momentum=0.9)
-    for epoch in range(epochs):
+def train(phase: Phase, batches: Loader) -> float:
+    """Minimise the loss of a phase's task; returns the last one."""
+    phase.prepare()  # what it does not train is frozen, and in eval mode
+    learned = [parameter for parameter in phase.task.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learned, lr=phase.schedule.lr, momentum=0.9)
+    for epoch in range(phase.schedule.epochs):
         for images, labels, index in batches.epoch(epoch):
-            loss = task.train()(images, labels, index)["loss"]
+            loss = phase.task(images, labels, index)["loss"]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     return loss.item()
 
 
-def main(epochs: int = 10, limit: int | None = None) -> None:
+def main(epochs: int = 10, limit: int | None = None, method: str = "kd") -> tuple[StagedNet, StagedNet]:
     """A student-friendly teacher, then its student."""
     data = load("digits", limit=limit)
     batches = Loader(data.train, batch=64, normalisation=data.normalisation, padding=data.padding)
+    schedule = Schedule(epochs=epochs)
 
-    teacher = build("resnet20", classes=10, channels=1)
-    branches = StudentBranches(teacher, lambda: build("resnet8", classes=10, channels=1), data.image)
-    print(f"teacher with branches: loss {train(branches, batches, epochs):.3f}")
+    teacher, student = (build(name, classes=10, channels=1) for name in ("resnet20", "resnet8"))
+    branches = StudentBranches(teacher, partial(build, "resnet8", classes=10, channels=1), data.image)
+    print(f"teacher with branches: loss {train(Phase('teacher', branches, (branches,), schedule), batches):.3f}")
 
-    student = build("resnet8", classes=10, channels=1)
-    distiller = Distiller(student, teacher, objective("kd"), data.image)
-    print(f"student by KD: loss {train(distiller, batches, epochs):.3f}")
+    distiller = Distiller(student, teacher, objective(method), data.image, labels=data.train.labels)
+    for phase in distiller.phases(schedule):  # the method's first stage, if it has one, then distillation
+        print(f"student by {method.upper()}, {phase.name}: loss {train(phase, batches):.3f}")
+    return teacher, student
 
 
 if __name__ == "__main__":
