@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from sftn.bench import PARTS, Loop, count, measure, noise
+from sftn.ceiling import Ceiling, measure_ceiling
+from sftn.cli import main
+from sftn.commands.bench import bench
+from sftn.describe import describe
+from sftn.distill import Distiller
+from sftn.networks import build
+from sftn.recipes import objective
+
+DATA = noise(images=64, tests=16, classes=4, size=16)
+
+
+def test_arithmetic_is_the_teachers_forward_and_three_times_the_students() -> None:
+    student, teacher = build("resnet8", 4), build("resnet14", 4)
+    found = count(Distiller(student, teacher, objective("kd"), (3, 32, 32)))
+    ours, theirs = (2 * describe(network, (3, 32, 32)).multiply_adds for network in (student, teacher))
+    first = 2 * 16 * 3 * 9 * 32 * 32  # no gradient flows into the images
+    assert found == pytest.approx(theirs + 3 * ours - first, rel=0.01)
+
+
+def test_a_loop_is_timed_and_its_parts_make_up_its_step() -> None:
+    loop = Loop("resnet14", "resnet8", "kd", DATA, precision="float32", batch=16)
+    speed = measure(loop, DATA, seconds=0.2)
+    assert "activations" not in vars(loop.task.student)
+    assert tuple(speed.parts) == PARTS
+    assert 0.3 * speed.step < sum(speed.parts.values()) < 3 * speed.step
+    assert speed.images_per_second == pytest.approx(16 / speed.step)
+    assert speed.hours == pytest.approx(240 * 4 * speed.step * (1 + 16 / 64 / 3) / 3600)
+    assert speed.memory > 50 * 2**20
+    ceiling = measure_ceiling(largest=512)
+    assert min(ceiling.product, ceiling.convolution, ceiling.bandwidth) > 0.1
+    assert 0 < speed.share(ceiling) < 1.2
+
+
+def test_bench_says_all_of_it(
+    tiny_networks: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sftn.commands.bench.measure_ceiling", lambda *_: Ceiling(1.0, 2.0, 3.0))
+    bench("wide", "tiny", "at", "float32", "cpu", 0.1, 16, ("table17",), 0.0, DATA)
+    said = capsys.readouterr().out
+    for word in (
+        "images/s",
+        "of this machine's arithmetic",
+        "optimiser",
+        "MiB",
+        "240 epochs of 50,000 images",
+        "of 2 GFLOP/s",
+    ):
+        assert word in said
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [("--teacher", "resnet9", "resnet8"), ("--method", "kdd", "kd"), ("--seconds", "0", "seconds")],
+)
+def test_wrong_input_is_one_line(option: str, value: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", option, value, "--tables"])
+    assert stop.value.code == 2
+    line = capsys.readouterr().err
+    assert word in line
+    assert line.count("\n") == 1
