@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
-.PHONY: demo test test-all check lint docs clean
+.PHONY: demo test test-all check lint docs reliability clean
 
 demo: $(STAMP)
 	$(BIN)/sftn demo
@@ -31,6 +31,13 @@ docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 	@echo "the site's first page: site/index.html"
+
+# Half an hour or more: what docs/reliability.md has the tables of.
+reliability: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m reliability.kills
+	OMP_NUM_THREADS=1 $(BIN)/python -m reliability.writes
+	OMP_NUM_THREADS=1 $(BIN)/python -m reliability.grid
+	OMP_NUM_THREADS=1 $(BIN)/python -m reliability.inputs
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -124,3 +125,77 @@ def test_a_process_number_that_is_used_again_is_another_process() -> None:
     assert not here.gone()
     assert Owner(here.token, here.host, here.place, here.pid, "before", 1.0).gone() == bool(here.place)
     assert leases._born(2**22 + 1) == ""
+
+
+def test_a_full_disk_leaves_no_lease_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty one would be somebody's, and would hold the mended run up for as long as a lease lasts."""
+
+    def full(descriptor: int) -> None:
+        if "lease" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match=r"cannot write in .*No space left on device; free space"):
+            Lease(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert Lease(tmp_path).number == 1
+
+
+def test_without_file_handles_nothing_is_lost_or_taken(tmp_path: Path) -> None:
+    """Neither one's own lease nor a living rival's is given up for a file that cannot be opened just now."""
+    mine = Lease(tmp_path)
+    folder = tmp_path / "rivals"
+    folder.mkdir()
+    rival = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    owner = Owner("x", "here", leases._place(), rival.pid, leases._born(rival.pid), 100.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(InputError, match="Too many open files; raise the limit") as caught:
+            mine.check()
+        assert not isinstance(caught.value, Lost)
+        assert not owner.gone()
+        with pytest.raises(InputError, match="Too many open files"):
+            Lease(folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    mine.check()
+    assert not owner.gone()
+    rival.communicate(b"\n")
+    assert owner.gone()
+
+
+def test_a_lease_from_the_future_ends_too(tmp_path: Path) -> None:
+    foreign(tmp_path, age=-90)
+    with pytest.raises(Held):
+        Lease(tmp_path)
+    foreign(tmp_path, age=-200)
+    assert Lease(tmp_path).number == 2
+
+
+def test_a_process_that_the_system_hides_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(pid: int, number: int) -> None:
+        raise PermissionError
+
+    pid = 2**22 + 1
+    owner = Owner("x", "here", leases._place(), pid, "1", 100.0)
+    assert owner.gone() == bool(owner.place)
+    monkeypatch.setattr(os, "kill", hidden)
+    assert not owner.gone()
+
+
+def test_exactly_who_holds_it_does_not_depend_on_this_machine_s_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign(tmp_path, age=10)
+    later = time.time() + 10_000
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert holder(tmp_path) is None
+    found = holder(tmp_path, exact=True)
+    assert found is not None
+    assert found.host == "elsewhere"
+    monkeypatch.undo()
+    foreign(tmp_path, age=110)
+    assert holder(tmp_path, exact=True) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["lease.000001"]

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sftn.commands.runs import command
 from sftn.errors import InputError
 from sftn.leases import Lease
 from sftn.run import Run
-from sftn.runs import BROKEN, DONE, INTERRUPTED, RUNNING, WAITING, command, find, look, remove, scan, verify
+from sftn.runs import BROKEN, DONE, INTERRUPTED, RUNNING, WAITING, find, look, remove, scan, verify
 from sftn.train import train
 from tests import tiny
 
@@ -150,3 +153,49 @@ def test_the_command_verifies_all_and_ends_with_1(tmp_path: Path, capsys: pytest
         command("verify", (), tmp_path, None, "cpu")
     assert stop.value.code == 1
     assert "NOT as it says" in capsys.readouterr().out
+
+
+def test_a_run_is_not_removed_under_its_owner_where_clocks_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tiny.run(DATA)
+    folder = tmp_path / run.folder
+    run.write(folder)
+    owner = {"token": "x", "host": "elsewhere", "place": "another boot", "pid": 7, "born": "1", "seconds": 100.0}
+    (folder / "lease.000001").write_text(json.dumps(owner))
+    later = time.time() + 10_000
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert look(folder).state == WAITING, "by this machine's clock"
+    with pytest.raises(InputError, match="being trained by process 7 on elsewhere"):
+        remove([folder])
+    os.utime(folder / "lease.000001", (0, 0))
+    remove([folder])
+    assert not folder.exists()
+
+
+def test_a_number_that_does_not_hold_is_followed_by_what_differs(tmp_path: Path) -> None:
+    folder = done(tmp_path)
+    recorded = json.loads((folder / "result.json").read_text())["environment"]
+    notes: list[str] = []
+    edit(folder / "result.json", accuracy=99.0)
+    assert len(verify(folder, DATA, "cpu", notes.append)) == 1
+    assert notes == []
+    edit(folder / "result.json", environment=recorded | {"threads": 99, "torch": "1.0"})
+    assert len(verify(folder, DATA, "cpu", notes.append)) == 1, "it is no fault of its own"
+    (note,) = notes
+    assert "measured elsewhere: torch 1.0" in note
+    assert "threads 99 (here " in note
+
+
+def test_what_diverged_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny.run(DATA)
+    folder = tmp_path / run.folder
+    run.write(folder)
+    (folder / "diverged.json").write_text('{"phase": "train", "terms": {"kd": "nan"}}')
+    command("list", (), tmp_path, None, "cpu")
+    assert "(diverged)" in capsys.readouterr().out.replace("\n", " ")
+    command("show", (folder.name,), tmp_path, None, "cpu")
+    assert '"kd": "nan"' in capsys.readouterr().out
+    (folder / "diverged.json").write_text("[" * 10**5)
+    command("show", (folder.name,), tmp_path, None, "cpu")
+    assert "is not valid JSON" in capsys.readouterr().out

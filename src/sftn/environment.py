@@ -47,7 +47,7 @@ def environment(device: str) -> dict[str, Any]:
     return found
 
 
-def changes(recorded: object, device: str) -> list[str]:
+def changes(recorded: Mapping[str, Any], device: str) -> list[str]:
     """Where the environment is not what a result says that it was: `threads 4 (here 1)`.
 
     Args:
@@ -55,8 +55,6 @@ def changes(recorded: object, device: str) -> list[str]:
         device: that computes now.
     """
     here = environment(device)
-    if not isinstance(recorded, Mapping):
-        return []
     names = [name for name in here if name in recorded and recorded[name] != here[name]]
     return [f"{name} {recorded[name]} (here {here[name]})" for name in names]
 

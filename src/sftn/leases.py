@@ -5,9 +5,20 @@ only one process do; nobody ever renames or rewrites another's. The holder is wh
 file's time is renewed by a thread; a lease whose time is older than it promised is free, and so is that of a process
 of this machine that is gone. Ages are told from two files of the same folder, so clocks of machines need not agree.
 
-What cannot be promised without a server: an owner that is stopped between its last look at its lease and the rename of
-a file, for longer than the lease lasts, may still do that one rename after it wakes. All such files are whole and of
-the same run, and `sftn runs verify` notices weights that are not those of the result.
+What cannot be promised without a server:
+
+- An owner that is stopped between its last look at its lease and the rename of a file, for longer than the lease lasts,
+  may still do that one rename after it wakes. All such files are whole and of the same run, and `sftn runs verify`
+  notices weights that are not those of the result.
+- The file system must make a file exclusively (O_EXCL: local ones, NFS from version 3 on, SMB, Lustre; not every FUSE
+  file system over an object store) and show a new file to other machines within the time of a lease. NFS shows a
+  folder anew after at most 60 s unless its mount says otherwise (`acdirmax`), so 120 s leave a margin of two.
+- A process of another machine that has died holds its run until its lease is over. One of this machine does not, where
+  /proc tells of it.
+- If the server's clock is set back, a lease may look as if it were renewed in the future; one that lies further ahead
+  than it lasts is free. If the clock is set forward, a living owner may lose its run, which costs what it did since its
+  last checkpoint.
+- `holder`, unless exact, goes by this machine's clock: with clocks further apart than a lease lasts it is wrong.
 """
 
 from __future__ import annotations
@@ -25,6 +36,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sftn.errors import InputError
+from sftn.faults import cannot
 
 SECONDS = 120.0
 """How long a lease lasts unless it is renewed; it is renewed six times as often."""
@@ -61,7 +73,12 @@ class Owner:
 
     def gone(self) -> bool:
         """Whether it gave the lease back, or is a process of this machine that has ended."""
-        return self.released or (bool(self.place) and self.place == _place() and _born(self.pid) != self.born)
+        if self.released or not self.place or self.place != _place():
+            return self.released
+        try:
+            return _born(self.pid) != self.born
+        except OSError:  # nothing can be known just now, e.g. for want of file handles: only time ends it
+            return False
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}" if self.pid else "another process"
@@ -81,10 +98,10 @@ class Lease:
 
     def __init__(self, folder: Path, *, seconds: float | None = None) -> None:
         self.folder = folder
-        self.owner = Owner.here(SECONDS if seconds is None else seconds)
         self._lost = False
         self._end = threading.Event()
         try:
+            self.owner = Owner.here(SECONDS if seconds is None else seconds)
             top = _top(folder)
             holder = None if top is None else _holder(top[1], _now(folder))
             if holder is not None:
@@ -92,13 +109,17 @@ class Lease:
             self.number = 1 if top is None else top[0] + 1
             self.path = folder / f"lease.{self.number:06d}"
             with open(self.path, "x", encoding="utf-8") as file:
-                json.dump(asdict(self.owner), file)
+                try:
+                    json.dump(asdict(self.owner), file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:  # a full disk: an empty file would be somebody's for as long as a lease lasts
+                    self.path.unlink(missing_ok=True)
+                    raise
         except FileExistsError:
             raise Held(f"{folder.name} was just taken by another process: wait or choose another --out") from None
         except OSError as error:
-            raise InputError(
-                f"cannot write in {folder}: {error.strerror}; free space or choose another --out"
-            ) from error
+            raise cannot("write in", folder, error) from error
         self._drop(below=self.number)
 
     def __enter__(self) -> Lease:
@@ -123,12 +144,16 @@ class Lease:
 
         Raises:
             Lost: it is not.
+            InputError: that cannot be seen just now.
         """
         try:
             top = None if self._lost else _top(self.folder)
-            mine = top is not None and top[0] == self.number and _read(top[1]).token == self.owner.token
+            mine = top is not None and top[0] == self.number
+            mine = mine and self.owner.token in self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             mine = False
+        except OSError as error:
+            raise cannot("read", self.folder, error) from error
         if not mine:
             self._lost = True
             raise Lost(f"{self.folder.name} was taken over while this process slept: the other one goes on with it")
@@ -149,10 +174,16 @@ class Lease:
                 path.unlink(missing_ok=True)
 
 
-def holder(folder: Path) -> Owner | None:
-    """Who carries out the run of a folder just now, or None; nothing is written."""
+def holder(folder: Path, *, exact: bool = False) -> Owner | None:
+    """Who carries out the run of a folder just now, or None; nothing is written.
+
+    `exact` goes by the clock that stamps files instead of this machine's: it sets the folder's time, for which even a
+    full disk has room, and raises an OSError where that is not allowed.
+    """
     top = _top(folder)
-    return None if top is None else _holder(top[1], time.time())
+    if exact and top is not None:
+        os.utime(folder)
+    return None if top is None else _holder(top[1], folder.stat().st_mtime if exact else time.time())
 
 
 def _holder(path: Path, now: float) -> Owner | None:
@@ -163,23 +194,24 @@ def _holder(path: Path, now: float) -> Owner | None:
         owner = _read(path)
     except FileNotFoundError:
         return None
-    return None if owner.gone() or age > owner.seconds else owner
+    return None if owner.gone() or abs(age) > owner.seconds else owner
 
 
 def _read(path: Path) -> Owner:
     """The owner in a file; a file that is not written to its end yet is somebody's, nobody knows whose."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        with open(path, "rb") as file:
+            record = json.loads(file.read(4096))
         return Owner(**{**record, "pid": int(record["pid"]), "seconds": float(record["seconds"])})
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return Owner("", "", "", 0, "", SECONDS)
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:
     found = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
-    return sorted((int(match[1]), path) for match, path in found if match)
+    return sorted((int(match[1]), path) for match, path in found if match and path.is_file())
 
 
 def _top(folder: Path) -> tuple[int, Path] | None:
@@ -208,9 +240,16 @@ def _place() -> str:
 
 
 def _born(pid: int) -> str:
-    """The start of a process in ticks since boot; empty if there is none, or it is dead and not yet buried."""
-    try:
+    """The start of a process in ticks since boot; empty if there is none, or it is dead and not yet buried.
+
+    Raises:
+        OSError: it cannot be seen, though it may be there.
+    """
+    with suppress(FileNotFoundError, ProcessLookupError, ValueError):
         state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return ""
-    return "" if state in "ZX" else rest[18]
+        return "" if state in "ZX" else rest[18]
+    with suppress(ProcessLookupError, OverflowError):  # a system may hide the processes of other users
+        os.kill(pid, 0)
+        if Path("/proc/self").exists():
+            raise PermissionError(f"process {pid} is hidden")
+    return ""

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from sftn.errors import InputError, unknown
 from sftn.leases import Owner, holder
-from sftn.run import Data, Run, result, sha256
+from sftn.records import read_text
+from sftn.run import Run, read_json, result, sha256
 
 if TYPE_CHECKING:
     from sftn.data.dataset import Dataset
 
+DIVERGED = "diverged.json"
 DONE, RUNNING, INTERRUPTED, WAITING, BROKEN = "done", "running", "interrupted", "not begun", "broken"
 
 
@@ -37,6 +34,11 @@ class Entry:
     """Who carries it out just now."""
     reason: str = ""
     """Why it is broken."""
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it left a record of a number that was not finite, and is not done since."""
+        return self.state != DONE and (self.folder / DIVERGED).exists()
 
 
 def look(folder: Path) -> Entry:
@@ -105,11 +107,14 @@ def remove(folders: Sequence[Path]) -> None:
         InputError: one of them is being trained, is no run's folder, or cannot be deleted.
     """
     for folder in folders:
-        entry = look(folder)
-        if entry.state == RUNNING:
-            raise InputError(f"{folder.name} is being trained by {entry.owner}: stop that first")
         if folder.is_symlink() or not (folder / "run.json").exists():
             raise InputError(f"{folder} is not a run's folder: nothing was removed")
+        try:
+            owner = None if look(folder).state == DONE else holder(folder, exact=True)
+        except OSError as error:
+            raise InputError(f"cannot remove {folder}: {error.strerror}") from error
+        if owner is not None:
+            raise InputError(f"{folder.name} is being trained by {owner}: stop that first")
     for folder in folders:
         try:
             shutil.rmtree(folder)
@@ -137,18 +142,20 @@ def faults(folder: Path) -> list[str]:
     return found
 
 
-def verify(folder: Path, dataset: Dataset, device: str = "auto") -> list[str]:
+def verify(folder: Path, dataset: Dataset, device: str = "auto", say: Callable[[str], None] | None = None) -> list[str]:
     """What is wrong with a finished run; its network is evaluated again and must do exactly as recorded.
 
     Args:
         folder: of the run.
         dataset: the images that it was trained on.
         device: auto, cpu, cuda or mps; on another one than the run's, rounding may change an image.
+        say: is told where the environment is not the recorded one, if the network does not do as recorded.
     """
     from sftn.data.dataset import fingerprint
     from sftn.device import make_fabric
+    from sftn.environment import changes
     from sftn.evaluate import evaluate
-    from sftn.train import load_teacher
+    from sftn.plan import load_teacher
 
     found = faults(folder)
     entry = look(folder)
@@ -164,7 +171,20 @@ def verify(folder: Path, dataset: Dataset, device: str = "auto") -> list[str]:
     again = evaluate(network, dataset.test.to(fabric.device), dataset.normalisation, fabric)["accuracy"]
     if again != entry.result["accuracy"]:
         found.append(f"{folder.name} recorded {entry.result['accuracy']:.4f} % but does {again:.4f} %")
+        elsewhere = changes(entry.result.get("environment", {}), str(fabric.device))
+        if elsewhere and say is not None:
+            say(f"{folder.name} was measured elsewhere: {', '.join(elsewhere)}")
     return found
+
+
+def divergence(folder: Path) -> dict[str, Any]:
+    """What is known of the number that was not finite.
+
+    Raises:
+        InputError: there is no such record, or it is damaged or larger than 1 MiB.
+    """
+    read_text(folder / DIVERGED, largest=2**20)
+    return read_json(folder / DIVERGED)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -175,84 +195,9 @@ def history(folder: Path) -> list[dict[str, Any]]:
     """
     path = folder / "log.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines if line]
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error})") from error
+        rows = [json.loads(line) for line in read_text(path).splitlines() if line]
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}): remove it, or the folder to train it again") from error
     return [row for row in rows if isinstance(row, dict)]
-
-
-def command(what: str, names: Sequence[str], out: Path, data_dir: Path | None, device: str) -> None:
-    """List, show, remove or verify runs, a line each; ends with exit code 1 if a verified run is not what it says.
-
-    Raises:
-        InputError: a run is unknown or must not be removed, or its images are not there.
-    """
-    console = Console(highlight=False)
-    if what == "list":
-        _list(scan(out), console)
-        return
-    if not names and what != "verify":
-        raise InputError(f"say which runs to {what}: a folder or the beginning of an id, see sftn runs list")
-    folders = [find(name, out) for name in names]
-    if what == "rm":
-        remove(folders)
-        console.print(f"Removed: {', '.join(folder.name for folder in folders)}", soft_wrap=True)
-    elif what == "show":
-        for folder in folders:
-            _show(look(folder), console)
-    else:
-        folders = folders or [entry.folder for entry in scan(out) if entry.state in (DONE, BROKEN)]
-        bad = sum(_verified(folder, data_dir, device, console) for folder in folders)
-        console.print(f"{len(folders) - bad} of {len(folders)} runs are what they say")
-        if bad:
-            sys.exit(1)
-
-
-def _list(entries: Sequence[Entry], console: Console) -> None:
-    shown = Table(box=None, pad_edge=False)
-    for column in ("run", "seed", "images", "epochs", "state", "last %", "best %", "hours", "id"):
-        shown.add_column(column, no_wrap=column != "run", overflow="fold")
-    for entry in entries:
-        run, record = entry.run, entry.result or {}
-        state = f"{entry.state}: {entry.owner}" if entry.owner else entry.state
-        numbers = [f"{record[name]:.2f}" if name in record else "" for name in ("accuracy", "best_accuracy")]
-        hours = f"{record['seconds'] / 3600:.2f}" if "seconds" in record else ""
-        about = ("?",) * 3 if run is None else (str(run.seed), run.data.name, str(run.schedule.epochs))
-        name, _, tail = entry.folder.name.rpartition("-")
-        shown.add_row(
-            name if run is None else run.name, *about, state, *numbers, hours, tail if run is None else run.id
-        )
-    console.print(shown)
-    for entry in entries:
-        if entry.reason:
-            console.print(f"broken: {entry.reason}", soft_wrap=True)
-    counts = {
-        state: sum(entry.state == state for entry in entries) for state in (DONE, RUNNING, INTERRUPTED, WAITING, BROKEN)
-    }
-    console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs")
-
-
-def _show(entry: Entry, console: Console) -> None:
-    console.print(f"{entry.folder}: {entry.state} {entry.owner or entry.reason}".rstrip(), soft_wrap=True)
-    if entry.run is not None:
-        console.print_json(json.dumps(asdict(entry.run)))
-    if entry.result is not None:
-        console.print_json(json.dumps(entry.result))
-
-
-def _verified(folder: Path, data_dir: Path | None, device: str, console: Console) -> bool:
-    """Whether something is wrong with a run; said in a line."""
-    run = look(folder).run
-    found = faults(folder) if run is None else verify(folder, _load(run.data, data_dir), device)
-    console.print(
-        f"{'NOT as it says' if found else 'good'}  {folder.name}  {'; '.join(found)}".rstrip(), soft_wrap=True
-    )
-    return bool(found)
-
-
-@cache
-def _load(data: Data, data_dir: Path | None) -> Dataset:
-    from sftn.data import load
-
-    return load(data.name, data_dir=data_dir, limit=data.limit, classes=data.classes, size=data.size)

@@ -168,4 +168,4 @@ def _tuples(record: dict[str, object]) -> dict[str, object]:
 def test_damaged_list_of_exports_is_one_line(copied: Path, record: dict[str, object]) -> None:
     (copied / "export.json").write_text(json.dumps(record))
     with pytest.raises(InputError, match=r"export\.json is damaged"):
-        export(copied, "safetensors", check_images=0)
+        export(copied, "safetensors", check_images=1)

@@ -1,0 +1,150 @@
+"""Processes that are forked from this one, which has imported everything already: real ones, to be killed at will."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+# Some of these are imported so that no child has to.
+import lightning_fabric  # noqa: F401
+import torch
+
+import sftn.cli
+import sftn.commands.training
+import sftn.train
+from reliability import calls, small
+from reliability.disk import Disk, Fault
+from sftn import leases
+
+PATIENCE = 120.0
+"""Seconds after which a process that has not ended counts as hung."""
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended."""
+
+    code: int
+    """Its exit code; 128 + n after signal n, as shells say it."""
+    seconds: float
+    """Of its life."""
+    said: str
+    complained: str
+
+    def end(self) -> str:
+        """Its exit code and the last line that it complained."""
+        lines = self.complained.strip().splitlines() or ["no word"]
+        lost = "a traceback ending in " if "Traceback" in self.complained else ""
+        return f"exit code {self.code}, {lost}{lines[-1]}"
+
+
+class Child:
+    """A process that does something and ends; its output goes to files in `notes`."""
+
+    def __init__(self, task: Callable[[], None], notes: Path) -> None:
+        notes.mkdir(parents=True, exist_ok=True)
+        self._files = notes / "stdout", notes / "stderr"
+        for path in self._files:  # here already: it may be killed before it can
+            path.write_bytes(b"")
+        self._began = time.monotonic()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # one that comes while Python forks would be ignored
+        self.pid = os.fork()
+        if self.pid == 0:
+            _live(task, *self._files)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def signal(self, number: int) -> None:
+        """Send a signal; the process may be over already, but is not buried yet."""
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float) -> Ended | None:
+        """How it ended, or None if it lives on after so many seconds."""
+        end = time.monotonic() + seconds
+        while True:
+            gone, status = os.waitpid(self.pid, os.WNOHANG)
+            now = time.monotonic()
+            if gone:
+                code = os.waitstatus_to_exitcode(status)
+                said, complained = (path.read_text(errors="replace") for path in self._files)
+                return Ended(code if code >= 0 else 128 - code, now - self._began, said, complained)
+            if now >= end:
+                return None
+            time.sleep(min(0.002, end - now))
+
+    def end(self) -> Ended:
+        """Wait for its end.
+
+        Raises:
+            TimeoutError: it hangs, and was killed.
+        """
+        ended = self.wait(PATIENCE)
+        if ended is None:
+            self.signal(signal.SIGKILL)
+            self.wait(PATIENCE)
+            raise TimeoutError(f"process {self.pid} hung for {PATIENCE:.0f} s")
+        return ended
+
+
+def sftn_command(arguments: list[str], notes: Path, disk: Path | None = None, fault: Fault | None = None) -> Child:
+    """`sftn` with these arguments, in a process of its own.
+
+    Args:
+        arguments: of the command line.
+        notes: the folder for what it says.
+        disk: what lies below this folder is watched as a disk; None watches nothing. The number of operations is then
+            left in `notes`.
+        fault: what goes wrong on that disk.
+    """
+
+    def task() -> None:
+        leases.SECONDS = 1.0  # a lease that a power cut tore keeps others waiting so long, instead of 2 minutes
+        small.register()
+        if disk is None:
+            sftn.cli.main(arguments)
+            return
+        watched = Disk(disk, fault)
+        calls.watch(watched)
+        sftn.cli.main(arguments)
+        (notes / "operations").write_text("\n".join(watched.operations))
+        watched.exit()
+
+    return Child(task, notes)
+
+
+def _live(task: Callable[[], None], said: Path, complained: Path) -> NoReturn:
+    code = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+        for number, path, flags in (
+            (0, os.devnull, os.O_RDONLY),
+            (1, said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+            (2, complained, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        ):
+            opened = os.open(path, flags)
+            os.dup2(opened, number)
+            os.close(opened)
+        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+        torch.set_num_threads(1)
+        task()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)

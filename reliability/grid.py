@@ -1,0 +1,239 @@
+"""A day in the life of a grid: two workers share a folder of runs, and every few minutes one of them is killed.
+
+    python -m reliability.grid [--hours 24] [--minute 0.25] [--seed 0] [--folder DIR]
+
+Time is scaled: a simulated minute lasts `--minute` seconds, and with it the lease of a run (2 minutes), the time
+between two checkpoints (1), the looks at what others do, the pause before a dead worker is started again (1). A worker
+is killed (SIGKILL) every 2 minutes on average, which is several times in the life of a run; every 20 minutes on average
+one is stopped (SIGSTOP) for 3 to 8 minutes, longer than its lease, and then wakes up (SIGCONT). The workers are real
+processes that work off the same list of tiny runs (both teachers, the student alone and by all twelve methods from
+both, over as many seeds as the hours need) by `sftn.reproduce.work`. They believe to be on two machines, so that only
+time ends the lease of the other one. Nothing is killed gently, and it goes on until all runs are done.
+
+An undisturbed pair of workers does the same list in another folder. Every run must be done once: its result is written
+once, and weights, result and log are the same. Ends with exit code 1 otherwise, or if the list was too short.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reliability import small
+from reliability.children import PATIENCE, Child
+from sftn import leases
+from sftn.data.dataset import Request, fingerprint
+from sftn.fit import Schedule
+from sftn.paper.grid import Conditions, Planned, grid
+from sftn.paper.table import METHODS, Pair, Table
+from sftn.reproduce import work
+from sftn.run import Data, Run
+
+EPOCHS = 40
+KILL, STOP, RESTART, LEASE = 2.0, 20.0, 1.0, 2.0
+"""Simulated minutes: between two kills, between two stops, before a new start, of a lease."""
+_SHARE = 0.55
+"""Of the hours, what the list takes undisturbed; kills slow it down by more than the rest."""
+
+
+@dataclass
+class Day:
+    """What happened to a grid."""
+
+    seconds: float = 0.0
+    kills: int = 0
+    stops: int = 0
+    starts: int = 0
+    overtaken: int = 0
+    """How often a worker woke up and found that another had taken its run over."""
+    faults: list[str] = field(default_factory=list)
+
+
+def runs(seeds: int, methods: Sequence[str] = METHODS, epochs: int = EPOCHS) -> list[Planned]:
+    """The list: for every seed the networks of a small table."""
+    data = Data("small", fingerprint(small.images(Request()))[:16])
+    one = Run("wide", data, 0, Schedule(epochs=epochs, batch=16), "float32")
+    which = Table("table0", "a small one", "", (Pair("wide", "narrow"),), "", tuple(methods))
+    return grid(which, Conditions.of(one), seeds)
+
+
+def undisturbed(planned: Sequence[Planned], out: Path, minute: float) -> float:
+    """Two workers do the list in peace; the seconds that they took."""
+    began = time.monotonic()
+    workers = [_start(planned, out, number, 0, minute) for number in (1, 2)]
+    for worker in workers:
+        while (ended := worker.wait(PATIENCE)) is None:
+            continue
+        if ended.code != 0:
+            raise RuntimeError(f"a worker does not even end undisturbed: {ended.end()}")
+    return time.monotonic() - began
+
+
+def disturbed(planned: Sequence[Planned], out: Path, minute: float, seed: int, longest: float = 3600.0) -> Day:
+    """Two workers do the list, and are killed and stopped until it is done.
+
+    Args:
+        planned: the list.
+        out: the folder of all runs.
+        minute: seconds that a simulated minute lasts.
+        seed: of who is killed when.
+        longest: seconds after which it counts as hung.
+    """
+    choose, day = random.Random(seed), Day()
+    began = time.monotonic()
+    alive: dict[int, Child] = {}
+    due = dict.fromkeys((1, 2), 0.0)
+    """When a worker starts (again); none for those who are at work or done."""
+    wake: dict[int, float] = {}
+    kill, stop = (choose.expovariate(1 / every) for every in (KILL, STOP))
+    while alive or due:
+        now = (time.monotonic() - began) / minute
+        if now * minute > longest:
+            day.faults.append(f"not done after {longest:.0f} s")
+            break
+        for number in [number for number, at in due.items() if at <= now]:
+            del due[number]
+            day.starts += 1
+            alive[number] = _start(planned, out, number, day.starts, minute)
+        for number in [number for number, at in wake.items() if at <= now]:
+            del wake[number]
+            if number in alive:
+                alive[number].signal(signal.SIGCONT)
+        for number, worker in list(alive.items()):
+            ended = worker.wait(0)
+            if ended is None:
+                continue
+            del alive[number]
+            day.overtaken += ended.said.count("was taken over")
+            if ended.code == 137:
+                day.kills += 1
+                due[number] = now + RESTART
+            elif ended.code != 0:
+                day.faults.append(f"worker {number}: {ended.end()}")
+                due[number] = now + RESTART
+        if alive and now >= kill:
+            alive[choose.choice(list(alive))].signal(signal.SIGKILL)
+            kill = now + choose.expovariate(1 / KILL)
+        awake = [number for number in alive if number not in wake]
+        if awake and now >= stop:
+            number = choose.choice(awake)
+            alive[number].signal(signal.SIGSTOP)
+            day.stops += 1
+            wake[number] = now + choose.uniform(3, 8)
+            stop = now + choose.expovariate(1 / STOP)
+        time.sleep(minute / 100)
+    for worker in alive.values():
+        worker.signal(signal.SIGKILL)
+        worker.wait(PATIENCE)
+    day.seconds = time.monotonic() - began
+    return day
+
+
+def judge(planned: Sequence[Planned], whole: Path, out: Path) -> list[str]:
+    """What is not as it should be after a disturbed day."""
+    faults = []
+    lines = [line.split() for line in (out.parent / "ledger").read_text().splitlines()]
+    written = Counter(run for what, run in lines if what == "written")
+    faults += [f"{run}: its result was written {count} times" for run, count in written.items() if count > 1]
+    faults += [f"{run}: its result was about to be written over" for what, run in lines if what == "again"]
+    for item in planned:
+        name = item.run.folder
+        try:
+            expected, found = small.left(whole / name), small.left(out / name)
+        except (OSError, ValueError) as error:
+            faults.append(f"{name} was not done: {error}")
+            continue
+        faults += [f"{name}: its {part} differ" for part, own in expected.items() if own != found[part]]
+    return faults
+
+
+def _start(planned: Sequence[Planned], out: Path, number: int, life: int, minute: float) -> Child:
+    task = partial(_worker, planned, out, number, minute)
+    return Child(task, out.parent / f"notes-{number}-{life}")
+
+
+def _worker(planned: Sequence[Planned], out: Path, number: int, minute: float) -> None:
+    leases.SECONDS = LEASE * minute
+    leases._place = lambda: f"machine {number}"
+    small.register()
+    replace = os.replace
+
+    def noted(source: Any, target: Any, **more: Any) -> None:
+        """Keep a ledger of results: a line before, if there is one already, and a line after each is written."""
+        if os.path.basename(target) != "result.json":
+            replace(source, target, **more)
+            return
+        name = os.path.basename(os.path.dirname(target))
+        if os.path.exists(target):
+            _append(out.parent / "ledger", f"again {name}\n")
+        replace(source, target, **more)
+        _append(out.parent / "ledger", f"written {name}\n")
+
+    os.replace = noted  # type: ignore[assignment]
+    dataset = small.images(Request())
+    work(planned, dataset, out, device="cpu", checkpoint_seconds=minute, wait=minute / 12)
+
+
+def _append(path: Path, line: str) -> None:
+    ledger = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(ledger, line.encode())
+    os.close(ledger)
+
+
+def main() -> None:
+    """Carry out a day and show it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, default=24.0, help="simulated ones")
+    parser.add_argument("--minute", type=float, default=0.25, help="seconds that a simulated minute lasts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if not given")
+    options = parser.parse_args()
+    minute = options.minute
+    with tempfile.TemporaryDirectory(prefix="sftn-grid-", dir=options.folder) as base:
+        whole, out = Path(base) / "whole" / "runs", Path(base) / "day" / "runs"
+        first = undisturbed(runs(1), whole, minute)
+        seeds = max(1, math.ceil(_SHARE * options.hours * 60 * minute / first))
+        planned = runs(seeds)
+        peace = first + undisturbed(planned, whole, minute)
+        took = [small.seconds(whole / item.run.folder) / minute for item in planned]
+        day = disturbed(planned, out, minute, options.seed)
+        faults = day.faults + judge(planned, whole, out)
+        hours = day.seconds / minute / 60
+        done = [item for item in planned if (out / item.run.folder / "result.json").exists()]
+        for fault in faults:
+            print(f"NOT as it should be: {fault}")
+        rows = [
+            ("simulated hours", f"{hours:.1f}"),
+            ("simulated hours without kills", f"{peace / minute / 60:.1f}"),
+            ("runs", len(planned)),
+            ("simulated minutes of training in a run, median", f"{statistics.median(took):.1f}"),
+            ("workers killed", day.kills),
+            ("kills for every run", f"{day.kills / len(planned):.1f}"),
+            ("workers stopped for longer than a lease", day.stops),
+            ("of them overtaken, and said so", day.overtaken),
+            ("workers started", day.starts),
+            ("runs done", len(done)),
+            ("runs done twice", sum("written" in fault for fault in faults)),
+            ("runs lost", len(planned) - len(done)),
+            ("runs with the same weights, result and log", len(planned) - len({f.partition(":")[0] for f in faults})),
+        ]
+        print(small.table(("", "count"), rows))
+        print(f"\na simulated minute lasts {minute:g} s; {day.seconds:.0f} s, seed {options.seed}")
+    sys.exit(bool(faults) or hours < options.hours)
+
+
+if __name__ == "__main__":
+    main()
