@@ -45,10 +45,12 @@ def dataset(images: int = 48, tests: int = 24, seed: int = 0) -> Dataset:
     return Dataset("tiny", splits[0], splits[1], tuple("abcd"), flip=False, padding=1)
 
 
-def run(data: Dataset, name: str = "tiny", epochs: int = 2, seed: int = 0, **changes: object) -> Run:
+def run(
+    data: Dataset, name: str = "tiny", epochs: int = 2, seed: int = 0, precision: str = "float32", **changes: object
+) -> Run:
     """A run of a tiny network."""
     schedule = Schedule(epochs=epochs, batch=16, lr=0.05)
-    return Run(name, Data("tiny", fingerprint(data)[:16]), seed, schedule, "float32", **changes)  # type: ignore[arg-type]
+    return Run(name, Data("tiny", fingerprint(data)[:16]), seed, schedule, precision, **changes)  # type: ignore[arg-type]
 
 
 def weights(out: Path, run: Run) -> bytes:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -17,11 +15,10 @@ from torch import Tensor, nn
 from sftn.durable import Torn, load_tensors, save_tensors
 from sftn.errors import Stopped
 from sftn.fit import Position
-from sftn.processes import Talk, handed_on, led
+from sftn.processes import Talk, led
 from sftn.records import made
+from sftn.signals import Stop
 
-HANDED_ON = 5.0
-"""Seconds in which a launcher hands on the Ctrl-C that its processes had from the terminal themselves."""
 _OPTIMIZER = "optimizer."
 _STATE = "state."
 _RNG = "rng."
@@ -56,6 +53,7 @@ class Checkpoints:
         restarts: of a run that begins again, what ended it before; what its folder holds is not read then.
         say: is told, in one line, of a checkpoint that was torn.
         guard: raises if this process may no longer write in the folder.
+        stop: which signal came, where several runs of this process are to heed it.
 
     Raises:
         InputError: a checkpoint is there and cannot be read just now.
@@ -71,6 +69,7 @@ class Checkpoints:
         restarts: list[dict[str, Any]] | None = None,
         say: Any = print,
         guard: Callable[[], None] = lambda: None,
+        stop: Stop | None = None,
     ) -> None:
         self.folder, self.guard = folder, guard
         self.newest = folder / "checkpoint.safetensors"
@@ -79,9 +78,10 @@ class Checkpoints:
         self.seconds, self.epochs = seconds, epochs
         self.history: list[dict[str, Any]] = []
         self._last, self._rest, self._passed = time.monotonic(), 0.0, 0
-        self._stop = self._asked = 0
-        """Which signal this process was sent, and which one the processes agree on."""
-        self._sent = 0.0
+        self._stop = Stop() if stop is None else stop
+        """Which signal this process was sent."""
+        self._asked = 0
+        """Which one the processes agree on."""
         self._talk = Talk(every_step=not seconds and not epochs)
         self.finished: list[str] = []
         """The phases that are over."""
@@ -181,26 +181,13 @@ class Checkpoints:
             Stopped: a signal came too late for that; everything is done.
         """
 
-        def ask(number: int, frame: FrameType | None) -> None:
-            if not self._stop:
-                self._stop, self._sent = number, time.monotonic()
-            elif not handed_on() or time.monotonic() - self._sent > HANDED_ON:
-                raise KeyboardInterrupt
-
-        try:
-            before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
-        except ValueError:  # not the main thread: whoever owns that one decides
-            before = {}
-        try:
+        with self._stop.minded():
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
         self.end_if_asked(now=True)
 
     def _heard(self, due: bool = False, *, now: bool = False) -> bool:
         """Whether the processes agree, if it is time to talk, that a checkpoint is due."""
-        heard = self._talk.heard(self._stop, due, now=now)
+        heard = self._talk.heard(self._stop.number, due, now=now)
         if heard is None:
             return False
         self._asked, due = heard

@@ -11,10 +11,12 @@ from typing import Any
 
 from rich.table import Table
 
+from sftn.cohort import Outcome, company, size, train_together
 from sftn.data.dataset import Dataset
 from sftn.distill import Objective
 from sftn.durable import write_atomically
 from sftn.fit import Watcher
+from sftn.options import COHORT
 from sftn.run import FORMAT, Run, write_json
 from sftn.train import train
 
@@ -156,6 +158,7 @@ def compare(
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    cohort: int = COHORT,
     log: Sequence[str] = (),
     checkpoint_seconds: float = 60.0,
     checkpoint_epochs: int = 0,
@@ -173,6 +176,7 @@ def compare(
         device: auto, cpu, cuda or mps.
         devices: processes on each machine that share every batch.
         nodes: machines.
+        cohort: at most so many students of one teacher are trained at once, which changes nothing but speed.
         log: also write for these: tensorboard, wandb.
         checkpoint_seconds: the time between two checkpoints of a run.
         checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
@@ -182,28 +186,42 @@ def compare(
     """
     accuracies: dict[Arm, list[float]] = {}
     best: dict[Arm, list[float]] = {}
+    how: dict[str, Any] = {
+        "device": device,
+        "log": log,
+        "checkpoint_seconds": checkpoint_seconds,
+        "checkpoint_epochs": checkpoint_epochs,
+        "deterministic": deterministic,
+        "say": say,
+    }
+
+    def title_of(runs: Sequence[Run]) -> str:
+        return f"{runs[0].name}{f' and {len(runs) - 1} more' * (len(runs) > 1)} (seed {runs[0].seed})"
+
+    most = size(cohort, devices * nodes, [run for _, run in seeds[0]] if seeds else [], say)
     for listed in seeds:
+        records: dict[str, dict[str, Any]] = {}
+        there = {run.id for _, run in listed if (out / run.folder / "result.json").exists()}
+        for _, run in listed:
+            if run.id in records:
+                continue
+            left = [other for _, other in listed if other.id not in records.keys() | there]
+            group = [run] if run.id in there else company(left, most)
+            found: Sequence[Outcome]
+            with nullcontext() if watch is None else watch(title_of(group)) as watcher:
+                if len(group) == 1:
+                    found = [train(run, dataset, out, devices=devices, nodes=nodes, watcher=watcher, **how)]
+                else:
+                    found = train_together(group, dataset, out, watcher=watcher, **how)
+            for each, record in zip(group, found):
+                if isinstance(record, Exception):
+                    raise record
+                records[each.id] = record
+                took = "was there" if each.id in there else f"{record['seconds']:.0f} s"
+                say(f"seed {each.seed}  {each.name:<44} {record['accuracy']:6.2f} %  ({took})")
         for arm, run in listed:
-            was_there = (out / run.folder / "result.json").exists()
-            with nullcontext() if watch is None else watch(f"{run.name} (seed {run.seed})") as watcher:
-                record = train(
-                    run,
-                    dataset,
-                    out,
-                    device=device,
-                    devices=devices,
-                    nodes=nodes,
-                    watcher=watcher,
-                    log=log,
-                    checkpoint_seconds=checkpoint_seconds,
-                    checkpoint_epochs=checkpoint_epochs,
-                    deterministic=deterministic,
-                    say=say,
-                )
-            accuracies.setdefault(arm, []).append(record["accuracy"])
-            best.setdefault(arm, []).append(record["best_accuracy"])
-            took = "was there" if was_there else f"{record['seconds']:.0f} s"
-            say(f"seed {run.seed}  {run.name:<44} {record['accuracy']:6.2f} %  ({took})")
+            accuracies.setdefault(arm, []).append(records[run.id]["accuracy"])
+            best.setdefault(arm, []).append(records[run.id]["best_accuracy"])
     return Comparison(title, accuracies, best)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -91,6 +91,8 @@ class Distiller(nn.Module):
         self.viewer = viewers[0] if viewers else None
         self.foldable = not any(method.batch_statistics for _, method in self._each())
         self.teacher = (teacher if self.foldable else with_batch_statistics(teacher)).requires_grad_(False).eval()
+        self.answers: Callable[[Tensor], Activations] | None = None
+        """Stands in for the teacher's activations of a batch in the main phase, where others ask it the same."""
 
     def _each(self) -> list[tuple[str, Method]]:
         return list(self.methods.items())  # type: ignore[arg-type]
@@ -170,7 +172,7 @@ class Distiller(nn.Module):
         views = len(images) // len(labels)
         student = self.student.activations(images)
         with torch.no_grad():
-            teacher = self.teacher.activations(images)
+            teacher = (self.answers or self.teacher.activations)(images)
         student, teacher = _float(student), _float(teacher)
         logits = student.logits[::views]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -150,6 +150,39 @@ def fit(
         Stopped: a signal asked for it; the state has been saved.
         Diverged: a number is not finite, or was in none of an epoch's steps (a `FloatingPointError`).
     """
+    for _ in stepwise(
+        phase,
+        loader,
+        fabric,
+        seed=seed,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
+        watcher=watcher,
+        checkpoints=checkpoints,
+        skip=skip,
+        whole_norms=whole_norms,
+    ):
+        pass
+
+
+def stepwise(
+    phase: Phase,
+    loader: Feed,
+    fabric: Fabric,
+    *,
+    seed: int = 0,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    evaluate_every: int = 1,
+    watcher: Watcher | None = None,
+    checkpoints: Checkpoints | None = None,
+    skip: bool = False,
+    whole_norms: bool = True,
+) -> Iterator[tuple[int, int]]:
+    """`fit` a step at a time, so that others can be trained in between; they must put torch's generator back.
+
+    Yields:
+        (epoch, step), counted from 0: the step that is next. The time until it is asked for is nobody's here.
+    """
     schedule = phase.schedule
     _train_only(phase.task, phase.trains)
     phase.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -187,6 +220,9 @@ def fit(
             group["lr"] = schedule.lr_at(epoch) * group["rate"]
         sentinel.begin(position)
         for step, batch in enumerate(loader.epoch(epoch, start=position.step), start=position.step + 1):
+            left = time.perf_counter()
+            yield epoch, step - 1
+            began += time.perf_counter() - left
             sentinel.before()
             with shares.of(step) as weight:
                 terms = task(*batch)

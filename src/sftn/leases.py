@@ -120,6 +120,7 @@ class Lease:
             raise Held(f"{folder.name} was just taken by another process: wait or choose another --out") from None
         except OSError as error:
             raise cannot("write in", folder, error) from error
+        self._first_of_all()
         self._drop(below=self.number)
 
     def __enter__(self) -> Lease:
@@ -157,6 +158,17 @@ class Lease:
         if not mine:
             self._lost = True
             raise Lost(f"{self.folder.name} was taken over while this process slept: the other one goes on with it")
+
+    def _first_of_all(self) -> None:
+        """Step back if a rival's number is higher.
+
+        A folder that was read while the rival made its lease and removed the one before may have shown neither.
+        """
+        try:
+            self.check()
+        except Lost:
+            self.path.unlink(missing_ok=True)
+            raise Held(f"{self.folder.name} was just taken by another process: wait or choose another --out") from None
 
     def _beat(self) -> None:
         while not self._end.wait(self.owner.seconds / 6):

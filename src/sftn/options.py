@@ -8,6 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
+COHORT = 8
+"""Students of one teacher that are trained at once: more gain little, and come to their ends later."""
+
 
 @dataclass(frozen=True)
 class DataOptions:
@@ -57,6 +60,9 @@ class TrainOptions:
     """Processes on each machine that share every batch, one a GPU (or on CPUs); changes nothing but speed."""
     nodes: int = 1
     """Machines; start the command on each by torchrun, or with MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
+    cohort: int = COHORT
+    """At most so many students of one teacher are trained at once, each to the same result as alone; 1 for one by one.
+    Of compare and reproduce, with one process."""
     sync_bn: bool = True
     """Batch norm over the whole batch; else each process normalises by its share, which is another run."""
     out: Path = Path("runs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,21 @@ def check(run: Run, dataset: Dataset) -> None:
 
 
 def plan(
-    run: Run, network: StagedNet, dataset: Dataset, teacher: StagedNet | None
+    run: Run,
+    network: StagedNet,
+    dataset: Dataset,
+    teacher: StagedNet | None,
+    share: Callable[[Distiller], None] = lambda task: None,
 ) -> tuple[list[Phase], nn.Module, int, bool]:
-    """The phases of a run, the modules whose state they change, and what they ask of the loader: copies and flips."""
+    """The phases of a run, the modules whose state they change, and what they ask of the loader: copies and flips.
+
+    Args:
+        run: which.
+        network: that it trains.
+        dataset: the images.
+        teacher: of a student.
+        share: may give a distillation another teacher that answers the same.
+    """
     task: nn.Module
     if teacher is not None:
         if run.objective is None:
@@ -51,6 +63,7 @@ def plan(
             alignment=run.alignment,
         )
         prepare_step(task, run.precision)
+        share(task)
         state = nn.ModuleDict({"student": network, "methods": task.methods})
         return task.phases(run.schedule), state, task.copies, task.flip
     if run.friendly is None:

@@ -10,10 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sftn.cohort import Outcome, company, size, train_together
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.fit import Watcher
 from sftn.leases import Held, Lost
+from sftn.options import COHORT
 from sftn.paper.grid import Planned
 from sftn.processes import led
 from sftn.run import Run
@@ -73,6 +75,7 @@ def work(
     device: str = "auto",
     devices: int = 1,
     nodes: int = 1,
+    cohort: int = COHORT,
     log: Sequence[str] = (),
     checkpoint_seconds: float = 60.0,
     checkpoint_epochs: int = 0,
@@ -92,6 +95,7 @@ def work(
         device: auto, cpu, cuda or mps.
         devices: processes on each machine that share every batch; they decide together what is next.
         nodes: machines.
+        cohort: at most so many students of one teacher are trained at once, which changes nothing but speed.
         log: also write for these: tensorboard, wandb.
         checkpoint_seconds: the time between two checkpoints of a run.
         checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
@@ -105,51 +109,64 @@ def work(
         Stopped: SIGTERM asked for the end.
         FloatingPointError: some runs diverged; all others are done.
     """
+    how: dict[str, Any] = {
+        "device": device,
+        "log": log,
+        "checkpoint_seconds": checkpoint_seconds,
+        "checkpoint_epochs": checkpoint_epochs,
+        "deterministic": deterministic,
+        "say": say,
+    }
+
+    def carry_out(group: list[Run], watcher: Watcher) -> list[Outcome]:
+        if len(group) > 1:
+            return train_together(group, dataset, out, watcher=watcher, **how)
+        try:
+            return [train(group[0], dataset, out, devices=devices, nodes=nodes, watcher=watcher, **how)]
+        except (Held, Lost, FloatingPointError) as error:
+            return [error]
+
     left = list(planned)
+    most = size(cohort, devices * nodes, [item.run for item in left], say)
     total, count = len(left), 0
     failed: dict[str, str] = {}
     pause = 0.0
     with sigterm():
         while left:
+            over: set[str] = set()
+            tried: set[str] = set()
             for item in left:
                 run, title = item.run, f"{item.title}, seed {item.run.seed}"
                 teacher = run.teacher if isinstance(run.teacher, Run) else None
                 if teacher is not None and teacher.id in failed:
                     failed[run.id] = f"{title}: its teacher diverged"
+                    over = {run.id}
                     break
-                if teacher is not None and led(partial(_missing, out / teacher.folder)):
+                if run.id in tried or (teacher is not None and led(partial(_missing, out / teacher.folder))):
                     continue
                 was_there = (out / run.folder / "result.json").exists()
+                group = [item] if was_there else _together(item, left, out, most)
+                tried |= {each.run.id for each in group}
+                title += f" and {len(group) - 1} more" * (len(group) > 1)
                 noted = _Noted()
-                try:
-                    with nullcontext() if watch is None or was_there else watch(title) as seen:
-                        record = train(
-                            run,
-                            dataset,
-                            out,
-                            device=device,
-                            devices=devices,
-                            nodes=nodes,
-                            watcher=noted.beside(seen),
-                            log=log,
-                            checkpoint_seconds=checkpoint_seconds,
-                            checkpoint_epochs=checkpoint_epochs,
-                            deterministic=deterministic,
-                            say=say,
-                        )
-                except Held:
-                    continue
-                except Lost as lost:
-                    say(str(lost))
-                    continue
-                except FloatingPointError as error:
-                    failed[run.id] = f"{title}: {error}"
-                    say(failed[run.id])
+                with nullcontext() if watch is None or was_there else watch(title) as seen:
+                    found = carry_out([each.run for each in group], noted.beside(seen))
+                for each, outcome in zip(group, found):
+                    seed = each.run.seed
+                    if isinstance(outcome, FloatingPointError):
+                        failed[each.run.id] = f"{each.title}, seed {seed}: {outcome}"
+                        say(failed[each.run.id])
+                    elif isinstance(outcome, dict):
+                        count += 1
+                        took = f"{outcome['seconds']:.0f} s" if noted.began else "was there"
+                        result = f"{outcome['accuracy']:6.2f} %  ({took})"
+                        say(f"{count:4d}/{total}  seed {seed}  {each.title:<44} {result}")
+                    elif isinstance(outcome, Lost):
+                        say(str(outcome))
+                    if not isinstance(outcome, Held | Lost):
+                        over.add(each.run.id)
+                if over:
                     break
-                count += 1
-                took = f"{record['seconds']:.0f} s" if noted.began else "was there"
-                say(f"{count:4d}/{total}  seed {run.seed}  {item.title:<44} {record['accuracy']:6.2f} %  ({took})")
-                break
             else:
                 if not pause:
                     say(f"the {len(left)} runs that are left wait for other processes")
@@ -157,10 +174,19 @@ def work(
                 time.sleep(pause)
                 continue
             pause = 0.0
-            left.remove(item)
+            left = [item for item in left if item.run.id not in over]
     if failed:
         first = next(iter(failed.values()))
         raise FloatingPointError(f"{len(failed)} of {total} runs diverged and all others are done; the first: {first}")
+
+
+def _together(item: Planned, left: Sequence[Planned], out: Path, most: int) -> list[Planned]:
+    """An item, and what can be trained together with it of those that come after it."""
+    if most == 1:
+        return [item]
+    after = [each for each in left[left.index(item) :] if not (out / each.run.folder / "result.json").exists()]
+    ids = {run.id for run in company([each.run for each in after], most)}
+    return [each for each in after if each.run.id in ids]
 
 
 def _missing(folder: Path) -> bool:

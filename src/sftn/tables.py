@@ -117,6 +117,7 @@ def reproduce(
             device=options.device,
             devices=options.devices,
             nodes=options.nodes,
+            cohort=options.cohort,
             log=options.loggers,
             checkpoint_seconds=options.checkpoint_seconds,
             checkpoint_epochs=options.checkpoint_epochs,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,7 +20,7 @@ from sftn.distributed import rank, world
 from sftn.durable import sync_folder
 from sftn.errors import Diverged, InputError
 from sftn.evaluate import evaluate
-from sftn.fit import Watcher, fit
+from sftn.fit import Watcher, stepwise
 from sftn.journal import Journal
 from sftn.leases import Lease
 from sftn.loggers import opened
@@ -28,25 +29,35 @@ from sftn.plan import blank, evaluation_interval, plan, taught
 from sftn.processes import leads, led, shared, together
 from sftn.run import Run, result, write_json
 
+if TYPE_CHECKING:
+    from sftn.cohort import Sharing
+
 RESTARTS = 3
 """How often a run with `on_nan` "restart" begins again, each time with half the learning rate."""
 
 
+Steps = Generator[tuple[int, ...], None, dict[str, Any]]
+"""A run step by step: (0, 0, 0) before each one of a first stage, (1, epoch, step), counted from 0, before one of the
+main phase; at its end the content of `result.json`."""
+
+
 @dataclass(frozen=True)
-class _Conduct:
-    """How a run is carried out, which changes nothing of what comes out."""
+class Conduct:
+    """How a run is carried out, which changes nothing of what comes out: `train` has the meanings."""
 
     out: Path
-    guard: Callable[[], None]
+    device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    watcher: Watcher | None = None
+    log: Sequence[str] = ()
+    checkpoint_seconds: float = 60.0
+    checkpoint_epochs: int = 0
+    say: Callable[[str], None] = print
+    sharing: Sharing | None = None
+    """What other runs, that are carried out at once in this process, share."""
+    guard: Callable[[], None] = lambda: None
     """Raises if this process may no longer write."""
-    device: str
-    devices: int
-    nodes: int
-    watcher: Watcher | None
-    log: Sequence[str]
-    checkpoint_seconds: float
-    checkpoint_epochs: int
-    say: Callable[[str], None]
 
 
 def train(
@@ -99,7 +110,19 @@ def train(
         raise InputError(f"{run.name} normalises by {run.norm_shares} shares of a batch: give that many --devices")
     if not leads():
         watcher, log, say = None, (), _silent
-    folder = out / run.folder
+    conduct = Conduct(out, device, devices, nodes, watcher, log, checkpoint_seconds, checkpoint_epochs, say)
+    steps = carried_out(run, dataset, conduct)
+    with repeatable(deterministic):
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
+
+
+def carried_out(run: Run, dataset: Dataset, conduct: Conduct) -> Steps:
+    """`train` a step at a time, so that others can be trained in between; they must put torch's generator back."""
+    folder = conduct.out / run.folder
     with together(), ExitStack() as stack:
         done = led(lambda: _begun(run, folder))
         if done is not None:
@@ -116,14 +139,13 @@ def train(
         done = led(take)
         if done is not None:
             return done
-        conduct = _Conduct(out, guard, device, devices, nodes, watcher, log, checkpoint_seconds, checkpoint_epochs, say)
-        with repeatable(deterministic):
-            restarts = None
-            while True:
-                try:
-                    return _carry_out(run, dataset, conduct, restarts)
-                except Diverged as error:
-                    restarts = _again(run, error, conduct)
+        conduct = replace(conduct, guard=guard)
+        restarts = None
+        while True:
+            try:
+                return (yield from _carry_out(run, dataset, conduct, restarts))
+            except Diverged as error:
+                restarts = _again(run, error, conduct)
 
 
 def _begun(run: Run, folder: Path) -> dict[str, Any] | None:
@@ -151,7 +173,7 @@ def _done(folder: Path, run: Run) -> dict[str, Any] | None:
     return record
 
 
-def _again(run: Run, error: Diverged, conduct: _Conduct) -> list[dict[str, Any]]:
+def _again(run: Run, error: Diverged, conduct: Conduct) -> list[dict[str, Any]]:
     """Leave diverged.json; what ended the run so far, if it may begin again."""
     path = conduct.out / run.folder / "diverged.json"
 
@@ -176,8 +198,8 @@ def _again(run: Run, error: Diverged, conduct: _Conduct) -> list[dict[str, Any]]
     return restarts
 
 
-def _carry_out(run: Run, dataset: Dataset, conduct: _Conduct, restarts: list[dict[str, Any]] | None) -> dict[str, Any]:
-    folder = conduct.out / run.folder
+def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict[str, Any]] | None) -> Steps:
+    folder, sharing = conduct.out / run.folder, conduct.sharing
     fabric = make_fabric(conduct.device, run.precision, conduct.devices, conduct.nodes)
     journal: Journal | None = None
 
@@ -190,7 +212,8 @@ def _carry_out(run: Run, dataset: Dataset, conduct: _Conduct, restarts: list[dic
         torch.manual_seed(run.seed)
         network = blank(run.network, dataset)
         teacher = None if run.teacher is None else taught(run.teacher, dataset, conduct.out)
-        phases, state, copies, flip = plan(run, network, dataset, teacher)
+        how = {} if sharing is None else {"share": sharing.teacher}
+        phases, state, copies, flip = plan(run, network, dataset, teacher, **how)
         checkpoints = Checkpoints(
             folder,
             state,
@@ -199,8 +222,10 @@ def _carry_out(run: Run, dataset: Dataset, conduct: _Conduct, restarts: list[dic
             restarts=restarts,
             say=conduct.say,
             guard=conduct.guard,
+            stop=None if sharing is None else sharing.stop,
         )
-        loader = feed(
+        make = partial(
+            feed,
             dataset,
             batch=run.schedule.batch,
             flip=flip,
@@ -210,6 +235,7 @@ def _carry_out(run: Run, dataset: Dataset, conduct: _Conduct, restarts: list[dic
             share=(rank(), world()),
             least=1 if run.norm_shares == 1 else 2,
         )
+        loader = make() if sharing is None else sharing.feed(make, copies, flip, fabric)
         test = dataset.test.to(fabric.device)
 
         def test_now() -> dict[str, float]:
@@ -229,7 +255,7 @@ def _carry_out(run: Run, dataset: Dataset, conduct: _Conduct, restarts: list[dic
                         continue
                     slower = replace(phase.schedule, lr=phase.schedule.lr / 2 ** len(checkpoints.restarts))
                     try:
-                        fit(
+                        for at in stepwise(
                             replace(phase, schedule=slower),
                             loader,
                             fabric,
@@ -240,7 +266,8 @@ def _carry_out(run: Run, dataset: Dataset, conduct: _Conduct, restarts: list[dic
                             checkpoints=checkpoints,
                             skip=run.on_nan == "skip",
                             whole_norms=run.norm_shares == 1,
-                        )
+                        ):
+                            yield (1, *at) if phase is phases[-1] else (0, 0, 0)
                     except Diverged as error:
                         error.record["restarts"] = checkpoints.restarts
                         raise

@@ -1,0 +1,126 @@
+"""Students of one teacher trained together against one at a time, in one process, step by step in turn. Markdown.
+
+    python benchmarks/cohorts.py [--pairs resnet32x4:resnet8x4 …] [--sizes 1 2 4 8] [--all] [--steps 6] [--cpu-time]
+
+Cohorts of KD students, or with --all of a student by each method that can share its teacher's answers; first stages are
+left out on both sides. A turn makes a step of every student alone, then a step of all of them together. Weights are
+compared at the end: both ways leave the same bits on a CPU.
+
+--cpu-time counts the seconds that one thread computed instead of those that passed: for a machine that others use, with
+OMP_NUM_THREADS=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+
+from sftn.bench import noise
+from sftn.ceiling import machine
+from sftn.cohort import Sharing, joins
+from sftn.data.dataset import Dataset, fingerprint
+from sftn.data.loader import Feed, feed
+from sftn.device import make_fabric, settle_precision
+from sftn.distill import Distiller
+from sftn.fit import Schedule, stepwise
+from sftn.networks.staged import StagedNet
+from sftn.plan import blank, plan
+from sftn.recipes import OBJECTIVES, objective
+from sftn.run import Data, Run
+
+BATCH = 64
+
+
+class Student:
+    """One student's main phase, by its own random numbers."""
+
+    def __init__(self, run: Run, data: Dataset, teacher: str, device: str, sharing: Sharing | None) -> None:
+        self.fabric = make_fabric(device, run.precision)
+        torch.manual_seed(0)
+        self.network: StagedNet = blank(run.network, data)
+        master = blank(teacher, data)
+
+        def share(task: Distiller) -> None:
+            if sharing is not None:
+                sharing.teacher(task)
+
+        phases, _, copies, flip = plan(run, self.network, data, master, share)
+
+        def make() -> Feed:
+            return feed(data, batch=BATCH, copies=copies, flip=flip, device=self.fabric.device)
+
+        loader = make() if sharing is None else sharing.feed(make, copies, flip, self.fabric)
+        self.steps: Iterator[tuple[int, int]] = stepwise(phases[-1], loader, self.fabric)
+        self.random = torch.get_rng_state()
+
+    def step(self) -> None:
+        """Train on the next batch."""
+        torch.set_rng_state(self.random)
+        next(self.steps)
+        self.random = torch.get_rng_state()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", default=["resnet32x4:resnet8x4", "wrn_40_2:wrn_16_2"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1, 2, 4, 8])
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--cpu-time", action="store_true")
+    options = parser.parse_args()
+    precision = settle_precision(options.precision, options.device)
+    data = noise(images=5000, tests=100)
+    print(f"batch {BATCH}, {precision}; {machine()}" + ", CPU time" * options.cpu_time)
+    print("| pair | students | one at a time, images/s | together, images/s | ratio | same bits |")
+    print("|---|---|---:|---:|---:|---|", flush=True)
+    for pair in options.pairs:
+        teacher, student = pair.split(":")
+        schedule = Schedule(batch=BATCH)
+        named = Data("noise", fingerprint(data)[:16])
+        source = Run(teacher, named, 0, schedule, precision)
+        runs = {
+            name: Run(student, named, 0, schedule, precision, teacher=source, objective=objective(name))
+            for name in OBJECTIVES
+        }
+        together = [run for run in runs.values() if joins(run)]
+        groups = [together] if options.all else [[runs["kd"]] * size for size in options.sizes]
+        for group in groups:
+            what = f"{len(group)} by {', '.join(run.objective.name for run in group if run.objective)}"
+            compare(pair, what if options.all else f"{len(group)} by kd", group, data, options)
+
+
+def compare(pair: str, what: str, group: list[Run], data: Dataset, options: argparse.Namespace) -> None:
+    now = time.thread_time if options.cpu_time else time.perf_counter
+    teacher, sharing = pair.split(":")[0], Sharing()
+    alone = [Student(run, data, teacher, options.device, None) for run in group]
+    cohort = [Student(run, data, teacher, options.device, sharing) for run in group]
+    spent: list[list[float]] = [[], []]
+    for turn in range(options.steps + 2):
+        for times, students in zip(spent, (alone, cohort)):
+            began = now()
+            for student in students:
+                student.step()
+            if students[0].fabric.device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn >= 2:
+                times.append(now() - began)
+    images = BATCH * len(group)
+    rates = [images / statistics.median(times) for times in spent]
+    ratio = statistics.median(a / b for a, b in zip(*spent))
+    same = all(
+        torch.equal(a, b)
+        for one, other in zip(alone, cohort)
+        for a, b in zip(one.network.state_dict().values(), other.network.state_dict().values())
+    )
+    said = f"{rates[0]:.0f} | {rates[1]:.0f} | {ratio:.2f} | {'yes' if same else 'no'} |"
+    print(f"| {pair.replace(':', ' → ')} | {what} | {said}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
