@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sftn.data import load
 from sftn.data.dataset import Dataset
 from sftn.distill import Distiller
 from sftn.distributed import world
@@ -20,7 +21,7 @@ from sftn.networks.checkpoints import load_weights
 from sftn.networks.staged import StagedNet
 from sftn.prepare import prepare_step
 from sftn.processes import led
-from sftn.run import Run, Weights, result
+from sftn.run import Data, Run, Weights, result
 from sftn.teacher import StudentBranches, Supervised
 
 
@@ -94,6 +95,24 @@ def evaluation_interval(dataset: Dataset) -> int:
     A forward costs about a third of a training step, so this is 1 unless the test split is the larger one.
     """
     return max(1, 3 * len(dataset.test) // len(dataset.train))
+
+
+def reloaded(data: Data, data_dir: Path | None, **more: Any) -> Dataset:
+    """The images that a record names, as they are now; `more` goes to `sftn.data.load`.
+
+    Raises:
+        InputError: they are not there any more, or wrong.
+    """
+    return load(
+        data.name,
+        data_dir=data_dir,
+        limit=data.limit,
+        classes=data.classes,
+        size=data.size,
+        stream=data.stream,
+        damaged=data.damaged,
+        **more,
+    )
 
 
 def load_teacher(teacher: Run | Weights, dataset: Dataset, out: Path) -> StagedNet:

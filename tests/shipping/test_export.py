@@ -79,6 +79,7 @@ def test_without_images_noise_is_compared(copied: Path, photos: Path, monkeypatc
         raise InputError("they are gone")
 
     monkeypatch.setattr("sftn.shipping.source.load", nothing)
+    monkeypatch.setattr("sftn.shipping.source.reloaded", nothing)
     said: list[str] = []
     found = export(copied, "torch-export", check_images=2, say=said.append)
     assert found.agreement is not None

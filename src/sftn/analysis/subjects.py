@@ -13,7 +13,7 @@ from sftn.errors import InputError
 from sftn.networks import PRETRAINED, build, check_name
 from sftn.networks.checkpoints import load_weights, read_metadata, read_state
 from sftn.networks.staged import StagedNet
-from sftn.plan import load_teacher
+from sftn.plan import load_teacher, reloaded
 from sftn.run import Run, Weights
 
 WEIGHTS = "weights.safetensors"
@@ -140,15 +140,7 @@ def images_of(
     if run is None:
         raise InputError("say which images with --data: files of weights do not")
     own = run.data
-    dataset = load(
-        own.name,
-        data_dir=data_dir,
-        limit=own.limit,
-        classes=own.classes,
-        size=own.size,
-        stream=own.stream,
-        damaged=own.damaged,
-    )
+    dataset = reloaded(own, data_dir)
     notes = []
     if fingerprint(dataset)[:16] != own.fingerprint:
         notes.append(f"note: {own.name} holds other images now than when {run.name} was trained")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sftn import choices, recipes
 from sftn.console import console, say
-from sftn.data import SOURCES, fingerprint, load
+from sftn.data import SOURCES, fingerprint
 from sftn.data.dataset import Dataset
 from sftn.device import make_fabric
 from sftn.errors import InputError
@@ -24,7 +24,7 @@ from sftn.networks import NETWORKS, build, check_name
 from sftn.networks.checkpoints import read_metadata
 from sftn.options import DataOptions
 from sftn.paper import TABLES
-from sftn.plan import load_teacher
+from sftn.plan import load_teacher, reloaded
 from sftn.run import Run, Weights
 
 
@@ -43,16 +43,7 @@ def evaluate(
         dataset = choices.images(DataOptions(data=data, data_dir=data_dir, size=size))
     elif isinstance(source, Run):
         own = source.data
-        dataset = load(
-            own.name,
-            data_dir=data_dir,
-            limit=own.limit,
-            classes=own.classes,
-            size=own.size,
-            stream=own.stream,
-            damaged=own.damaged,
-            say=say,
-        )
+        dataset = reloaded(own, data_dir, say=say)
         if fingerprint(dataset)[:16] != own.fingerprint:
             say(f"note: {own.name} holds other images now than when {source.name} was trained")
     else:

@@ -111,14 +111,6 @@ def _verified(folder: Path, data_dir: Path | None, device: str, console: Console
 
 @cache
 def _load(data: Data, data_dir: Path | None) -> Dataset:
-    from sftn.data import load
+    from sftn.plan import reloaded
 
-    return load(
-        data.name,
-        data_dir=data_dir,
-        limit=data.limit,
-        classes=data.classes,
-        size=data.size,
-        stream=data.stream,
-        damaged=data.damaged,
-    )
+    return reloaded(data, data_dir)

@@ -11,6 +11,7 @@ from sftn.data import fingerprint, load
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.outcome import images_as_given
+from sftn.plan import reloaded
 from sftn.run import Run, result, sha256
 from sftn.shipping.classifier import Classifier, trained
 from sftn.shipping.images import Images
@@ -101,15 +102,7 @@ def images_of(
     """
     own = run.data
     if data is None or data == own.name:
-        dataset = load(
-            own.name,
-            data_dir=data_dir,
-            limit=own.limit,
-            classes=own.classes,
-            size=own.size,
-            stream=own.stream,
-            damaged=own.damaged,
-        )
+        dataset = reloaded(own, data_dir)
         if fingerprint(dataset)[:16] != own.fingerprint:
             say(f"note: {own.name} holds other images now than when {run.name} was trained")
     else:
