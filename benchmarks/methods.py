@@ -1,9 +1,12 @@
 """A training step of each method over KD's on the same pair, in turn, in one process; and CRD's extra memory.
 
-    python benchmarks/methods.py [--teacher wrn_40_2] [--student wrn_16_2] [--steps 10] [--precision float32]
+    python benchmarks/methods.py [--teacher wrn_40_2] [--student wrn_16_2] [--methods crd …] [--steps 10]
+                                 [--precision float32] [--cpu-time]
 
 Floors that the project keeps: AT, SP, RKD, PKT, FitNet, FT, AB at most 1.1 times KD; VID and OH 1.3; CRD with 16,384
 negatives of 50,000 images 1.25 on a CPU; SSKD 4.3 (it sees four times the images). AB is its main phase's step.
+--cpu-time counts the seconds that one thread computed instead of those that passed: for a machine that others use, with
+OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ import torch
 
 from sftn.data.dataset import Split
 from sftn.data.loader import Loader
-from sftn.device import HALVES, make_fabric
+from sftn.device import make_fabric
 from sftn.distill import Distiller
 from sftn.fit import Schedule
 from sftn.networks import build
+from sftn.prepare import prepare_step
 from sftn.recipes import OBJECTIVES
 
 FLOORS = {"vid": 1.3, "oh": 1.3, "crd": 1.25, "sskd": 4.3}
@@ -34,7 +38,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(OBJECTIVES))
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
+    now = time.thread_time if options.cpu_time else time.perf_counter
     fabric = make_fabric("auto", options.precision)
     labels = torch.arange(IMAGES) % 100
     data = Split(torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8), labels)
@@ -44,8 +50,7 @@ def main() -> None:
     for name in ["kd", *(name for name in options.methods if name != "kd")]:
         teacher, student = build(options.teacher, 100), build(options.student, 100)
         task = Distiller(student, teacher, OBJECTIVES[name], (3, 32, 32), labels=labels)
-        if options.precision in HALVES:
-            task.keep_teacher_in(HALVES[options.precision])
+        prepare_step(task, options.precision)
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = task.phases(Schedule())[-1].trains
         weights = [parameter for module in trained for parameter in module.parameters()]
@@ -61,14 +66,14 @@ def main() -> None:
     for turn in range(options.steps + 2):
         for name, (task, optimizer) in steps.items():
             batch = next(batches[name])
-            began = time.perf_counter()
+            began = now()
             fabric.backward(task(*batch)["loss"])
             optimizer.step()
             optimizer.zero_grad()
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize()
             if turn >= 2:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(now() - began)
 
     machine = platform.processor() or platform.machine()
     print(

@@ -1,8 +1,10 @@
 """What branches cost: a training step of the student-friendly teacher over the standard one's, for the paper's pairs.
 
-    python benchmarks/teachers.py [--pairs vgg13:vgg8 …] [--steps 5] [--precision auto]
+    python benchmarks/teachers.py [--pairs vgg13:vgg8 …] [--steps 5] [--precision auto] [--cpu-time]
 
-Both steps are taken in turn, in one process; beside the measured ratio stands the ratio of multiply-adds.
+Both steps are taken in turn, in one process, prepared as runs are (`sftn.prepare`); beside the measured ratio stands
+that of multiply-adds. --cpu-time counts the seconds that one thread computed instead of those that passed: for a
+machine that others use, with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import argparse
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,8 +22,9 @@ from torch import nn
 
 from sftn.data.loader import Batch
 from sftn.describe import describe
-from sftn.device import make_fabric
+from sftn.device import make_fabric, settle_precision
 from sftn.networks import build
+from sftn.prepare import prepare_step
 from sftn.teacher import StudentBranches, Supervised
 
 PAIRS = (
@@ -31,15 +35,17 @@ PAIRS = (
 IMAGE = (3, 32, 32)
 
 
-def seconds(fabric: Fabric, task: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
+def seconds(
+    fabric: Fabric, task: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, now: Callable[[], float]
+) -> float:
     """Take a step."""
-    began = time.perf_counter()
+    began = now()
     fabric.backward(task(*batch)["loss"])
     optimizer.step()
     optimizer.zero_grad()
     if batch.images.is_cuda:
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return now() - began
 
 
 def main() -> None:
@@ -47,12 +53,14 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="+", default=PAIRS)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
-    fabric = make_fabric("auto", options.precision)
+    now, precision = time.thread_time if options.cpu_time else time.perf_counter, settle_precision(options.precision)
+    fabric = make_fabric("auto", precision)
     images = torch.randn(64, *IMAGE, device=fabric.device).to(memory_format=torch.channels_last)
     batch = Batch(images, torch.randint(100, (64,), device=fabric.device), torch.arange(64, device=fabric.device))
     machine = platform.processor() or platform.machine()
-    print(f"batch 64, {options.precision}; {machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"batch 64, {precision}; {machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print("| teacher | student | standard, ms | student-friendly, ms | measured ratio | multiply-adds | over it |")
     print("|---|---|---:|---:|---:|---:|---:|")
     for pair in options.pairs:
@@ -60,13 +68,14 @@ def main() -> None:
         pupil = partial(build, student, 100)
         steps = []
         for task in (Supervised(build(teacher, 100)), StudentBranches(build(teacher, 100), pupil, IMAGE)):
+            prepare_step(task, precision)
             task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             sgd = torch.optim.SGD(task.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
             steps.append(fabric.setup(task, sgd))
         times: list[list[float]] = [[], []]
         for turn in range(options.steps + 1):
             for one, (task, optimizer) in enumerate(steps):
-                spent = seconds(fabric, task, optimizer, batch)
+                spent = seconds(fabric, task, optimizer, batch, now)
                 if turn:
                     times[one].append(spent)
         measured = statistics.median(friendly / standard for standard, friendly in zip(*times))

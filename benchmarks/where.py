@@ -10,6 +10,7 @@ nothing ever stayed in a cache. `--plain` leaves out what `sftn.prepare` does.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from typing import Any
 
@@ -34,24 +35,43 @@ KINDS = {
 
 
 class Bytes(TorchDispatchMode):
-    """Counts what operations read and write; views move nothing."""
+    """Counts what operations read and write, each of its tensors once; views move nothing."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        read = {id(leaf): leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
-        written = {id(leaf): leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)}
-        made = func._schema.name.partition("::")[2]
-        views = any(ret.alias_info is not None and not ret.alias_info.is_write for ret in func._schema.returns)
-        if made.startswith("index"):  # reads no more of its source than it writes
-            self.count += 2 * sum(t.numel() * t.element_size() for t in written.values())
-        elif not views and not made.startswith(("empty", "detach")):
-            self.count += sum(t.numel() * t.element_size() for t in (read | written).values())
-            self.count += sum(t.numel() * t.element_size() for key, t in written.items() if key in read)
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        schema, name = func._schema, func._schema.name.partition("::")[2]
+        given = dict(zip((one.name for one in schema.arguments), args)) | kwargs
+        changed = [given.get(one.name) for one in schema.arguments if one.alias_info and one.alias_info.is_write]
+        read, written = tensors(given), tensors((out, changed))
+        if any(one.alias_info is not None and not one.alias_info.is_write for one in schema.returns):
+            return out
+        if name.startswith(("empty", "new_empty", "_unsafe_view")):
+            return out
+        if name.startswith(("index", "gather", "take", "scatter")):  # touch no more of the larger than of the smaller
+            fresh = [tensor for key, tensor in written.items() if key not in read]
+            moved = fresh[0] if fresh else list(read.values())[-1]
+            self.count += 2 * size(moved) + sum(size(t) for t in read.values() if not t.dtype.is_floating_point)
+            return out
+        if name.endswith("_like") or name.startswith("new_") or name in ("copy_", "fill_", "zero_"):
+            read = tensors(args[1:]) if name == "copy_" else {}
+        self.count += sum(map(size, read.values())) + sum(map(size, written.values()))
         return out
+
+
+def tensors(tree: Any) -> dict[int, Tensor]:
+    """Those in a nest, each once."""
+    return {id(leaf): leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
+
+
+def size(tensor: Tensor) -> int:
+    """Bytes; what is expanded counts once."""
+    sides = (side for side, step in zip(tensor.shape, tensor.stride()) if step)
+    return math.prod(sides) * tensor.element_size() if tensor.numel() else 0
 
 
 def kinds(loop: Loop, steps: int = 5) -> dict[str, float]:

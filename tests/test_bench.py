@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from sftn.bench import PARTS, Loop, count, measure, noise
+from sftn.bench import PARTS, Loop, count, counter, measure, noise
 from sftn.ceiling import Ceiling, measure_ceiling
 from sftn.cli import main
 from sftn.commands.bench import bench
@@ -20,6 +21,13 @@ def test_arithmetic_is_the_teachers_forward_and_three_times_the_students() -> No
     ours, theirs = (2 * describe(network, (3, 32, 32)).multiply_adds for network in (student, teacher))
     first = 2 * 16 * 3 * 9 * 32 * 32  # no gradient flows into the images
     assert found == pytest.approx(theirs + 3 * ours - first, rel=0.01)
+
+
+def test_gradients_of_grouped_convolutions_count_as_their_forward() -> None:
+    conv = torch.nn.Conv2d(6, 6, 3, padding=1, groups=6)
+    with counter() as counted:
+        conv(torch.zeros(2, 6, 8, 8, requires_grad=True)).sum().backward()
+    assert counted.get_total_flops() == 3 * 2 * 2 * 6 * 9 * 64
 
 
 def test_a_loop_is_timed_and_its_parts_make_up_its_step() -> None:

@@ -194,6 +194,20 @@ def test_nothing_but_plain_data_is_built(raw):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_many_bytes_are_read_once_and_belong_to_the_array(protocol, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 3072), np.uint8)
+    path = tmp_path / "x"
+    path.write_bytes(dump(pixels) if protocol == 2 else pickle.dumps(pixels, protocol))
+    with path.open("rb") as file:
+        found = unpickle(file).value
+    assert np.array_equal(found, pixels)
+    assert found.flags.writeable
+    raw = path.read_bytes()
+    with pytest.raises(pickle.UnpicklingError, match="truncated"):
+        unpickle(raw[: len(raw) // 2])
+
+
 def test_an_array_may_not_claim_more_than_its_bytes():
     raw = dump(np.zeros((2, 3072), np.uint8))
     assert unpickle(raw).value.shape == (2, 3072)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sftn.data.dataset import Dataset, Split
-from sftn.data.loader import Batch, Loader, plain
+from sftn.data.loader import Batch, Loader, _crops, _padded, plain
 from sftn.errors import InputError
 
 RAW = (torch.zeros(3), torch.ones(3))
@@ -95,6 +95,14 @@ def test_offsets_and_flips_are_uniform_and_independent_of_each_other():
     assert float(((cells - 100.0) ** 2 / 100).sum()) < 124.8
     for part in (mirrored, mirrored[rows < 4], mirrored[columns > 5]):
         assert abs(float(part.double().mean()) - 0.5) < 4 * 0.5 / len(part) ** 0.5
+
+
+def test_a_cpu_keeps_no_copy_of_the_images_and_pads_a_batch_as_others_pad_them_all():
+    split = noise(10)
+    loader = Loader(split, batch=4, normalisation=RAW, padding=2, flip=True)
+    assert loader._images.data_ptr() == split.images.data_ptr()
+    some = torch.tensor([7, 2])
+    assert torch.equal(_crops(_padded(split.images, 2), 2)[some], _crops(_padded(split.images[some], 2), 2))
 
 
 def test_without_padding_and_flip_the_images_stay_as_they_are():

@@ -96,6 +96,16 @@ def test_both_routes_give_the_same_scores_and_gradients() -> None:
     assert not crd.product_moves_less(torch.empty(64, 128), torch.empty(50_000, 128, device="meta"), columns[:, :9])
 
 
+def test_sums_are_reordered_only_where_that_is_allowed() -> None:
+    torch.manual_seed(5)
+    anchor, bank, columns = torch.randn(5, 300), torch.randn(40, 300), torch.randint(40, (5, 30))
+    slope, wide = torch.randn(5, 30), torch.randn(500, 8)
+    assert torch.equal(scores(anchor, bank, columns, True), (anchor @ bank.T).gather(1, columns))
+    spread = torch.zeros(5, 500).scatter_add_(1, columns, slope)
+    assert torch.equal(pull(slope, wide, columns, True), spread @ wide)
+    torch.testing.assert_close(pull(slope, wide, columns, True, reorder=True), spread @ wide)
+
+
 @pytest.mark.parametrize("replacement", [True, False])
 def test_negatives_are_of_other_classes_and_uniform(replacement: bool) -> None:
     torch.manual_seed(3)

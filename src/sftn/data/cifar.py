@@ -5,16 +5,18 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import io
 import os
 import pickle
 import tarfile
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
@@ -35,6 +37,9 @@ _WITHOUT_CONTENT = (
     tarfile.DIRTYPE,
     tarfile.FIFOTYPE,
 )
+
+Files: TypeAlias = dict[str, Callable[[], BinaryIO]]
+"""What opens the layout's files, by name."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +171,11 @@ def _download(layout: Layout, root: Path) -> Path:
     return root / layout.archive
 
 
-def _packed(archive: Path, layout: Layout) -> dict[str, bytes]:
+def _packed(archive: Path, layout: Layout) -> Files:
     """The layout's files out of the archive, by name. Nothing is written anywhere; links and strangers are skipped."""
     remedy = f"delete it and fetch {layout.address}{layout.archive}"
     wanted = {f"{layout.folder}/{name}": name for name in (*layout.train, layout.test, layout.meta)}
-    files = {}
+    files: Files = {}
     try:
         with gzip.open(archive) as packed:
             whole = packed.read(LARGEST + 1)
@@ -179,7 +184,7 @@ def _packed(archive: Path, layout: Layout) -> dict[str, bytes]:
         for member, begin in _members(whole):
             name = wanted.get(member.name.removeprefix("./"))
             if name is not None and member.isreg() and not member.issparse():
-                files[name] = whole[begin : begin + member.size]
+                files[name] = partial(io.BytesIO, whole[begin : begin + member.size])
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise InputError(f"{archive} is truncated or no .tar.gz ({error}): {remedy}") from error
     return files
@@ -205,28 +210,32 @@ def _members(whole: bytes) -> Iterator[tuple[tarfile.TarInfo, int]]:
     raise tarfile.ReadError(f"it has more than {MEMBERS} members")
 
 
-def _unpacked(folder: Path, layout: Layout) -> dict[str, bytes]:
+def _unpacked(folder: Path, layout: Layout) -> Files:
     """The layout's files in the folder, by name, as far as they are there."""
-    files = {}
+    files: Files = {}
     for name in (*layout.train, layout.test, layout.meta):
         path = folder / name
         if not path.is_file():
             continue
         if path.stat().st_size > LARGEST:
             raise InputError(f"{path} is larger than {LARGEST >> 20} MiB: it is no file of {layout.name}")
-        try:
-            files[name] = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}): make it readable") from error
+        files[name] = partial(_opened, path)
     return files
 
 
-def _entry(files: dict[str, bytes], name: str, found: Path, layout: Layout) -> dict[str, Any]:
-    """One pickled dict with its keys as text; the raw file is dropped."""
+def _opened(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _entry(files: Files, name: str, found: Path, layout: Layout) -> dict[str, Any]:
+    """One pickled dict with its keys as text; the file is dropped."""
     if name not in files:
         raise InputError(f"{found} lacks the file {name}: fetch {layout.address}{layout.archive} again")
     try:
-        entry = unpickle(files.pop(name))
+        with files.pop(name)() as file:
+            entry = unpickle(file)
+    except OSError as error:
+        raise InputError(f"{found / name} cannot be read ({error.strerror}): make it readable") from error
     except pickle.UnpicklingError as error:
         raise InputError(f"{found}: {name} is no file of {layout.name}: {error}") from error
     if not isinstance(entry, dict):
@@ -234,7 +243,7 @@ def _entry(files: dict[str, bytes], name: str, found: Path, layout: Layout) -> d
     return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in entry.items()}
 
 
-def _split(files: dict[str, bytes], names: tuple[str, ...], found: Path, layout: Layout) -> Split:
+def _split(files: Files, names: tuple[str, ...], found: Path, layout: Layout) -> Split:
     """The images of some of the files, one after the other."""
     pixels, labels = [], []
     for name in names:
@@ -253,11 +262,12 @@ def _split(files: dict[str, bytes], names: tuple[str, ...], found: Path, layout:
             raise InputError(f"{where} its labels are {min(own)} to {max(own)} instead of 0 to {layout.classes - 1}")
         pixels.append(data)
         labels += own
-    # Concatenating copies, so that the tensor may be written to and the file's bytes are let go.
-    return Split(torch.from_numpy(np.concatenate(pixels)).view(-1, 3, 32, 32), torch.tensor(labels))
+    # Concatenating copies, so that the tensor may be written to; of one file it already may, unless that is tiny.
+    whole = pixels[0] if len(pixels) == 1 and pixels[0].flags.writeable else np.concatenate(pixels)
+    return Split(torch.from_numpy(whole).view(-1, 3, 32, 32), torch.tensor(labels))
 
 
-def _classes(files: dict[str, bytes], found: Path, layout: Layout) -> tuple[str, ...]:
+def _classes(files: Files, found: Path, layout: Layout) -> tuple[str, ...]:
     names = _entry(files, layout.meta, found, layout).get(layout.names)
     if isinstance(names, list) and len(names) == layout.classes:
         texts = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]

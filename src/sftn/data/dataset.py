@@ -96,7 +96,9 @@ class Dataset:
         levels = torch.arange(256, dtype=torch.float64)
         means, deviations = [], []
         for channel in self.train.sample(SAMPLE).images.unbind(1):
-            share = torch.bincount(channel.flatten().int(), minlength=256).double() / channel.numel()
+            # A part at a time: to be counted, pixels are copied.
+            count = sum(torch.bincount(part.flatten(), minlength=256) for part in channel.split(SAMPLE))
+            share = torch.as_tensor(count).double() / channel.numel()
             mean = (share * levels).sum()
             means.append(mean)
             deviations.append((share * (levels - mean) ** 2).sum().sqrt())

@@ -1,7 +1,7 @@
 """The device-resident loader: uint8 images stay on the device, whole batches are augmented there.
 
-On a CPU a batch of 64 images of 3×32×32 takes one thread well under half a millisecond: the pre-padded images are seen
-through a view of every crop, so that one indexing gathers a batch of crops, row by row (see `Loader`).
+On a CPU a batch of 64 images of 3×32×32 takes one thread about half a millisecond: padded images are seen through a
+view of every crop, so that one indexing gathers a batch of crops, row by row (see `Loader`).
 """
 
 from __future__ import annotations
@@ -96,8 +96,9 @@ class Loader:
     other numbers. A step only indexes and never waits for the device. The last, smaller batch is kept unless it is a
     single image, which is dropped: batch norm cannot train on one 1×1 map.
 
-    The images are held once, padded and with their channels last: (1 + 2·padding/H)·(1 + 2·padding/W) times the bytes
-    of the split, 1.56 times for 32×32 and padding 4.
+    A CPU keeps no copy of the images: those of a batch are padded when it is made, which takes it a tenth of a
+    millisecond. Other devices hold them padded and with their channels last, for they wait for every operation that is
+    sent to them: (1 + 2·padding/H)·(1 + 2·padding/W) times the bytes of the split, 1.56 times for 32×32 and padding 4.
 
     Args:
         split: the training images, (N, C, H, W) uint8.
@@ -137,7 +138,9 @@ class Loader:
         self.device = torch.device(device)
         self.channels_last, self.share = channels_last, share
         self.labels = split.labels.to(self.device)
-        self._crops = _crops(split.images.to(self.device), padding)
+        self._images = split.images.to(self.device)
+        if self.device.type != "cpu":
+            self._images = _padded(self._images, padding)
         self._scale = by_row(normalisation, split.images.shape[3], self.device)
         if not len(self):
             raise InputError(f"{len(split)} training images make no batch of {batch}: give at least 2 images")
@@ -153,19 +156,40 @@ class Loader:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0, from step `start` on."""
+        order, rows, columns, mirrored = self._draw(epoch)
+        for step in range(start, len(self)):
+            at = part(step * self.batch, step * self.batch + self.images(step + 1), *self.share)
+            index = order[at]
+            which = index[:, None].expand(-1, self.copies).reshape(-1)
+            images = self._images
+            if self.device.type == "cpu":
+                images, which = _padded(images[which], self.padding), torch.arange(len(which))
+            pixels = _crops(images, self.padding)[which, rows[at].reshape(-1), columns[at].reshape(-1)]
+            if self.flip:
+                pixels = torch.where(mirrored[at].reshape(-1, 1, 1, 1), pixels.flip(2), pixels)
+            yield Batch(normalise(pixels, self._scale, self.channels_last), self.labels[index], index)
+
+    @property
+    def views(self) -> int:
+        """In how many ways a crop and a flip show an image: 162 for the usual 4 pixels of padding."""
+        return (2 * self.padding + 1) ** 2 * (1 + self.flip)
+
+    def outcomes(self, epoch: int) -> Tensor:
+        """(N,) int64, from 0 to `views` - 1: in which of these ways an epoch shows each image, in its first copy."""
+        order, rows, columns, mirrored = (drawn if drawn.dim() == 1 else drawn[:, 0] for drawn in self._draw(epoch))
+        crops = rows * (2 * self.padding + 1) + columns
+        found = torch.empty_like(order)
+        found[order] = 2 * crops + mirrored if self.flip else crops
+        return found
+
+    def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is random in an epoch: (N,) the order of the images; (N, copies) rows, columns, whether mirrored."""
         images, sides = len(self.labels), 2 * self.padding + 1
         generator = torch.Generator(self.device).manual_seed(mixed(self.seed, epoch))
         order = torch.randperm(images, generator=generator, device=self.device)
         rows, columns = torch.randint(sides, (2, images, self.copies), generator=generator, device=self.device)
         mirrored = torch.rand(images, self.copies, generator=generator, device=self.device) < 0.5
-        for step in range(start, len(self)):
-            at = part(step * self.batch, step * self.batch + self.images(step + 1), *self.share)
-            index = order[at]
-            which = index[:, None].expand(-1, self.copies).reshape(-1)
-            pixels = self._crops[which, rows[at].reshape(-1), columns[at].reshape(-1)]
-            if self.flip:
-                pixels = torch.where(mirrored[at].reshape(-1, 1, 1, 1), pixels.flip(2), pixels)
-            yield Batch(normalise(pixels, self._scale, self.channels_last), self.labels[index], index)
+        return order, rows, columns, mirrored
 
 
 def plain(
@@ -206,14 +230,19 @@ def plain(
         yield Batch(normalise(pixels, scale, channels_last), split.labels[at].to(device), index)
 
 
-def _crops(images: Tensor, padding: int) -> Tensor:
-    """A view of all crops of the padded images: (N, 2·padding + 1, 2·padding + 1, H, W, C).
-
-    Indexing its first three dimensions gathers a batch of crops in runs of whole pixels. One thread of a CPU does so
-    in 0.14 ms for 64 images of 3×32×32; gathering first and padding only the batch takes 0.23 ms, indexing each pixel
-    0.67 ms.
-    """
+def _padded(images: Tensor, padding: int) -> Tensor:
+    """(N, C, H, W) -> (N, H + 2·padding, W + 2·padding, C)."""
     count, channels, height, width = images.shape
     padded = images.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
     padded[:, padding : padding + height, padding : padding + width] = images.permute(0, 2, 3, 1)
+    return padded
+
+
+def _crops(padded: Tensor, padding: int) -> Tensor:
+    """A view of all crops of padded images: (N, 2·padding + 1, 2·padding + 1, H, W, C).
+
+    Indexing its first three dimensions gathers a batch of crops in runs of whole pixels. One thread of a CPU does so
+    in 0.14 ms for 64 images of 3×32×32, and in 0.23 ms if it pads them first; indexing each pixel takes 0.67 ms.
+    """
+    height, width = (side - 2 * padding for side in padded.shape[1:3])
     return padded.unfold(1, height, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)

@@ -1,9 +1,9 @@
 """Read a pickle that somebody else wrote, without the module that runs pickles.
 
-The standard library's disassembler (`pickletools.genops`) gives the opcodes; the stack machine here knows those of
-plain data. A global name is looked up among the few builders that the caller gives and is never imported, so there is
-nothing that a pickle could call. Sizes that it claims are only ever read, keys are text, bytes or numbers (nested
-tuples hash in exponential time), and the number of opcodes is bounded.
+The standard library's disassembler (`pickletools`) reads the opcodes; the stack machine here knows those of plain data.
+A global name is looked up among the few builders that the caller gives and is never imported, so there is nothing that
+a pickle could call. Sizes that it claims are only ever read, keys are text, bytes or numbers (nested tuples hash in
+exponential time), and the number of opcodes is bounded.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ ENCODED = 2**28
 _ELEMENTS = frozenset({"b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"})
 _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
+_RAW = {"BINSTRING": 4, "BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8}
+"""Opcodes with bytes as their argument, and how many bytes its length takes."""
+_LONG = 2**16
+"""Bytes from which on these are read in place, once: the pixels of CIFAR-100 would otherwise exist up to four times."""
 
 
 class Forbidden(pickle.UnpicklingError):
@@ -110,8 +115,8 @@ def unpickle(
     """The dicts, lists, tuples, strings, bytes and numbers of a pickle, and what `builders` makes.
 
     Args:
-        source: the pickle, or something in memory (a BytesIO, a mapped file) that stands at its first byte and is left
-            behind its last one.
+        source: the pickle, or an open file (a BytesIO, a mapped file) that stands at its first byte and is left behind
+            its last one.
         builders: by the full name that a pickle knows them under; `numpy._core` is `numpy.core`.
         persistent: makes something of a persistent id.
         text: whether Python 2's strings become text (Latin-1); bytes otherwise.
@@ -137,17 +142,33 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.encoded = 0
+        self.encoded = self.end = 0
 
     def run(self, stream: BinaryIO) -> Any:
-        for count, (opcode, value, _) in enumerate(pickletools.genops(stream)):
-            if count > OPERATIONS:
-                raise pickle.UnpicklingError(f"it has more than {OPERATIONS} opcodes")
-            name = opcode.name
-            if name == "STOP":
+        begin = stream.tell()
+        stream.seek(0, io.SEEK_END)
+        self.end = stream.tell()
+        stream.seek(begin)
+        for _ in range(OPERATIONS + 1):
+            opcode = _OPCODES[stream.read(1)]
+            if opcode.name == "STOP":
                 return self.stack.pop()
-            self.step(name, value)
-        raise EOFError
+            if opcode.name in _RAW and not (self.text and opcode.name == "BINSTRING"):
+                self.stack.append(self.raw(stream, _RAW[opcode.name]))
+            else:
+                self.step(opcode.name, None if opcode.arg is None else opcode.arg.reader(stream))
+        raise pickle.UnpicklingError(f"it has more than {OPERATIONS} opcodes")
+
+    def raw(self, stream: BinaryIO, width: int) -> bytes | bytearray:
+        """Bytes after their length; many of them as a bytearray, which an array can have for its own."""
+        count = int.from_bytes(stream.read(width), "little")
+        if count > self.end - stream.tell():
+            raise EOFError
+        if count < _LONG or not hasattr(stream, "readinto"):
+            return stream.read(count)
+        content = bytearray(count)
+        stream.readinto(content)
+        return content
 
     def step(self, name: str, value: Any) -> None:
         """One opcode, the frequent ones first."""
@@ -155,11 +176,11 @@ class _Machine:
         match name:
             case "BININT" | "BININT1" | "BININT2" | "INT" | "LONG" | "LONG1" | "LONG4" | "BINFLOAT" | "FLOAT":
                 stack.append(value)
-            case "STRING" | "BINSTRING" | "SHORT_BINSTRING":
+            case "STRING" | "BINSTRING" | "SHORT_BINSTRING":  # BINSTRING only as text
                 stack.append(value if self.text else value.encode("latin1"))
             case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
                 stack.append(value)
-            case "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8" | "BYTEARRAY8":
+            case "SHORT_BINBYTES":
                 stack.append(value)
             case "PUT" | "BINPUT" | "LONG_BINPUT":
                 self.memo[value] = stack[-1]
