@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sftn.asked import FLOOR, Asked, hit_rate, outcome, same_in_parts
+from sftn.asked import FLOOR, Asked, hit_rate, same_in_parts, size
 from sftn.data.dataset import Split
 from sftn.data.loader import Loader
 from sftn.errors import InputError
@@ -63,6 +63,28 @@ def test_a_view_is_asked_once_and_an_image_alone_is_asked_in_company() -> None:
     asked(views, index, which)
     assert teacher.seen == 32 + FLOOR
     assert asked.hits == 32 + 31
+    assert [size(missing) for missing in (1, 16, 17, 24, 64)] == [16, 16, 20, 24, 64]
+
+
+def test_sizes_of_questions_are_few() -> None:
+    """Each new one costs a CPU the preparation of every convolution."""
+    sizes: set[int] = set()
+    teacher = Teacher()
+
+    def counted(views: Tensor) -> Tensor:
+        sizes.add(len(views))
+        return teacher(views)
+
+    asked = Asked(counted, images=96, outcomes=3)
+    for question in questions(60, 96, 3, batch=64):
+        asked(*question)
+    assert sizes <= set(range(16, 65, 4))
+
+
+def test_a_teacher_that_rounds_otherwise_in_parts_is_found() -> None:
+    images = torch.randn(64, 4)
+    assert same_in_parts(lambda part: part * 2, images)
+    assert not same_in_parts(lambda part: part * (2 if len(part) != 40 else 2 + 1e-6), images)
 
 
 def test_memory_is_bounded_and_what_does_not_fit_is_asked_again() -> None:
@@ -95,13 +117,23 @@ def test_files_serve_the_next_process_and_keep_the_dtype(tmp_path: Path) -> None
         Asked(half, images=40, outcomes=3, folder=tmp_path, device="cuda")
 
 
-def test_outcomes_are_numbered_without_gaps_and_follow_the_loader() -> None:
-    sides = torch.arange(9)
-    rows, columns, mirrored = torch.meshgrid(sides, sides, torch.arange(2), indexing="ij")
-    assert outcome(rows, columns, mirrored, 4).flatten().tolist() == list(range(162))
-    split = Split(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
-    loader = Loader(split, batch=4, normalisation=(torch.zeros(3), torch.ones(3)), padding=4)
-    assert loader._crops.shape[1] * loader._crops.shape[2] * 2 == 162
+@pytest.mark.parametrize(("padding", "flip"), [(1, True), (2, False), (0, True)])
+def test_an_outcome_is_one_picture_of_an_image(padding: int, flip: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    split = Split(torch.randint(256, (12, 3, 6, 6), generator=generator).to(torch.uint8), torch.arange(12))
+    loader = Loader(split, batch=5, normalisation=(torch.zeros(3), torch.ones(3)), padding=padding, flip=flip)
+    seen: dict[tuple[int, int], Tensor] = {}
+    for epoch in range(200):
+        outcomes = loader.outcomes(epoch)
+        for batch in loader.epoch(epoch):
+            for picture, index, which in zip(batch.images, batch.index, outcomes[batch.index]):
+                assert torch.equal(seen.setdefault((int(index), int(which)), picture), picture)
+    assert {which for _, which in seen} == set(range(loader.views))
+    assert loader.views == (2 * padding + 1) ** 2 * (2 if flip else 1)
+    pictures = {(index, picture.numpy().tobytes()) for (index, _), picture in seen.items()}
+    assert len(pictures) == len(seen), "no two outcomes look alike"
+    usual = Loader(split, batch=5, normalisation=(torch.zeros(3), torch.ones(3)), padding=4, flip=True)
+    assert usual.views == 162
 
 
 def test_hit_rate_is_what_drawing_gives() -> None:

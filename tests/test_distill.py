@@ -60,6 +60,11 @@ def test_state_dict_round_trips(name: str) -> None:
         assert torch.equal(value, first.state_dict()[key])
 
 
+def test_maps_of_the_teacher_are_let_go_where_no_method_asks_for_them() -> None:
+    kept = {name: distiller(name).maps for name in ("kd", "crd", "at", "fitnet")}
+    assert kept == {"kd": False, "crd": False, "at": True, "fitnet": True}
+
+
 def test_kd_is_the_equation() -> None:
     task = distiller("kd").eval()
     images, labels = torch.randn(8, *tiny.IMAGE), torch.arange(8) % tiny.CLASSES

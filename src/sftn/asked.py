@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +13,8 @@ from sftn.errors import InputError
 
 FLOOR = 16
 """Images that the teacher is asked about at least: of fewer, matrix products are rounded in another order."""
-
-
-def outcome(rows: Tensor, columns: Tensor, mirrored: Tensor, padding: int) -> Tensor:
-    """Number the views of an image by crop and flip: 0 to 2·(2·padding + 1)² - 1, 162 for the usual 4 pixels."""
-    return (rows * (2 * padding + 1) + columns) * 2 + mirrored
+STEP = 4
+"""Above that it is asked about multiples of so many: every new size makes oneDNN prepare all convolutions anew."""
 
 
 def hit_rate(epochs: int, outcomes: int) -> float:
@@ -28,23 +26,25 @@ class Asked:
     """Answers of a frozen teacher, kept by image and outcome of its augmentation, as they were first given.
 
     The teacher is run on what has not been asked before, together with enough other images of the batch to make
-    `FLOOR`. On a CPU an image's answer is then the same, bit for bit, whatever stands beside it, so training goes as if
-    the teacher had been run every time; `same_in_parts` tells whether that holds for a teacher on a device. Where it
-    does not, answers repeat what was first computed, within rounding of what would be.
+    `FLOOR` and then a multiple of `STEP`, or the whole batch. On a CPU an image's answer is then usually the same, bit
+    for bit, whatever stands beside it, so training goes as if the teacher had been run every time, if all batches have
+    one size; `same_in_parts` tells whether that holds for a teacher on a device. Where it does not, answers repeat what
+    was first computed, within rounding of what would be.
 
     Finding what is missing waits for the device, which costs nothing on a CPU.
 
     Args:
         answer: (B, C, H, W) images -> (B, D); logits, embedding, or both side by side. Its dtype is kept.
         images: N, how many there are.
-        outcomes: of the augmentation of an image.
+        outcomes: of the augmentation of an image: `Loader.views`.
         room: bytes that answers may take; with less than N·outcomes·D numbers need, only the first images are kept.
         folder: keep the answers in files there, for the next process that asks the same teacher (in the same
             precision, on the same device, about the same images: name the folder so). Several may write at once.
+            Nothing is synced: after a power cut, remove them.
         device: where answers are kept; a folder needs the CPU.
 
     Raises:
-        InputError: a folder is asked for on another device than a CPU.
+        InputError: a folder is asked for on another device than a CPU. The first question: there is no such room.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Asked:
         Args:
             views: (B, C, H, W), as augmented.
             index: (B,) which images these are.
-            outcome: (B,) int64, how each was augmented, from 0.
+            outcome: (B,) int64, how each was augmented, from 0: `Loader.outcomes` of them.
 
         Returns:
             (B, D)
@@ -90,10 +90,8 @@ class Asked:
         self.hits += len(views) - len(missing)
         answers = self._answers[at]
         if len(missing):
-            beside = known.nonzero()[: max(0, FLOOR - len(missing)), 0]
-            questions = views[torch.cat([missing, beside])]
-            if views.is_contiguous(memory_format=torch.channels_last):
-                questions = questions.contiguous(memory_format=torch.channels_last)
+            beside = known.nonzero()[: size(len(missing)) - len(missing), 0]
+            questions = _like(views, views[torch.cat([missing, beside])])
             answers[missing] = self.answer(questions)[: len(missing)]
             self._keep(index[missing], outcome[missing], answers[missing])
         return answers
@@ -109,13 +107,17 @@ class Asked:
         self.kept = max(1, min(self.images, self.room // row))
         places = self.kept * self.outcomes
         if self.folder is None:
-            self._answers = torch.empty(places, like.shape[1], dtype=like.dtype, device=self.device)
-            self._known = torch.zeros(places, dtype=torch.bool, device=self.device)
+            make = _mapped if self.device.type == "cpu" else self._zeros
+            self._answers = make(places * like.shape[1], like.dtype).view(places, -1)
+            self._known = make(places, torch.bool)
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         kind = f"{self.images}-{self.kept}-{self.outcomes}-{like.shape[1]}-{str(like.dtype).removeprefix('torch.')}"
         self._answers = _file(self.folder / f"answers-{kind}.bin", places * like.shape[1], like.dtype).view(places, -1)
         self._known = _file(self.folder / f"known-{kind}.bin", places, torch.bool)
+
+    def _zeros(self, count: int, dtype: torch.dtype) -> Tensor:
+        return torch.zeros(count, dtype=dtype, device=self.device)
 
     def _keep(self, index: Tensor, outcome: Tensor, answers: Tensor) -> None:
         fits = index < self.kept
@@ -124,15 +126,44 @@ class Asked:
         self._known[at] = True  # after the answer, for whoever reads the same file
 
 
+def size(missing: int) -> int:
+    """Images that the teacher is asked about where so many are missing, if the batch has them."""
+    return max(FLOOR, STEP * -(-missing // STEP))
+
+
 @torch.no_grad()
 def same_in_parts(answer: Callable[[Tensor], Tensor], images: Tensor) -> bool:
-    """Whether answers to parts of a batch, of `FLOOR` images and more, are bit for bit those to the whole of it."""
+    """Whether answers to parts of a batch, of every size that `Asked` asks for, are bit for bit those to the whole.
+
+    Each part has its images from all over the batch, in another order. For a batch of 64 this costs nine forwards.
+    """
     whole = answer(images)
-    parts = [images[torch.arange(len(images)) % step == 0] for step in (1, 2, 3)]
-    parts += [images[-size:] for size in range(FLOOR, len(images), 7)]
-    wholes = [whole[torch.arange(len(images)) % step == 0] for step in (1, 2, 3)]
-    wholes += [whole[-size:] for size in range(FLOOR, len(images), 7)]
-    return all(torch.equal(answer(part), expected) for part, expected in zip(parts, wholes) if len(part) >= FLOOR)
+    generator = torch.Generator().manual_seed(0)
+    for count in (*range(FLOOR, len(images), STEP), len(images)):
+        which = torch.randperm(len(images), generator=generator)[:count].to(images.device)
+        if not torch.equal(answer(_like(images, images[which])), whole[which]):
+            return False
+    return True
+
+
+def _like(images: Tensor, part: Tensor) -> Tensor:
+    """A part of some images, in their memory format: indexing may lose it."""
+    last = images.is_contiguous(memory_format=torch.channels_last)
+    return part.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _mapped(count: int, dtype: torch.dtype) -> Tensor:
+    """Zeros in memory of their own: pages come when they are first written and go back when the tensor is dropped.
+
+    What malloc gave would be kept for activations and not be found in one piece by the next run.
+    """
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+    try:
+        pages = mmap.mmap(-1, count * dtype.itemsize, **private)
+    except OSError as error:
+        room = f"{count * dtype.itemsize / 2**30:.1f} GiB"
+        raise InputError(f"a teacher's answers may take {room}, which are not there: give less --ask-once") from error
+    return torch.frombuffer(pages, dtype=dtype)
 
 
 def _file(path: Path, count: int, dtype: torch.dtype) -> Tensor:

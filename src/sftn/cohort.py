@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from sftn.answers import Answers
 from sftn.data.batch import Batch
 from sftn.data.dataset import Dataset
 from sftn.data.loader import Feed
@@ -92,6 +93,8 @@ def train_together(
     checkpoint_seconds: float = 60.0,
     checkpoint_epochs: int = 0,
     deterministic: bool = False,
+    ask_once: float = 0.0,
+    step: str = "eager",
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """Carry out several students' runs, or what is left of them, as `sftn.train.train` does each.
@@ -110,6 +113,8 @@ def train_together(
         checkpoint_seconds: the time between two checkpoints of a run.
         checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
         deterministic: have a GPU compute the same bits again, too.
+        ask_once: GiB for the teacher's answers, as in `sftn.train.train`; one table for all.
+        step: eager or captured, as there.
         say: is told, in a line each, what a person should know.
 
     Returns:
@@ -121,11 +126,13 @@ def train_together(
     """
     if world() > 1:
         raise InputError("a cohort is trained by one process: leave --devices and --nodes out, or give --cohort 1")
+    if step not in ("eager", "captured"):
+        raise InputError(f"step {step} is for runs one by one: give --cohort 1, or --step captured")
     for run in runs[1:]:
         if not alike(runs[0], run):
             raise InputError(f"{run.name} and {runs[0].name} differ in teacher, data, seed, precision or batch")
     join(device, 1, 1)
-    sharing, shown = Sharing(), None if watcher is None else _Shown(watcher)
+    sharing, shown = Sharing(Answers.of(runs, ask_once, say)), None if watcher is None else _Shown(watcher)
     conduct = Conduct(
         out,
         device,
@@ -133,6 +140,7 @@ def train_together(
         checkpoint_seconds=checkpoint_seconds,
         checkpoint_epochs=checkpoint_epochs,
         say=say,
+        step=step,
         sharing=sharing,
     )
     members = [
@@ -199,9 +207,14 @@ def _set_random(states: dict[str, Tensor]) -> None:
 
 
 class Sharing:
-    """What the runs of a cohort have in common."""
+    """What the runs of a cohort have in common.
 
-    def __init__(self) -> None:
+    Args:
+        answers: of the teacher, if they are kept for longer than a batch.
+    """
+
+    def __init__(self, answers: Answers | None = None) -> None:
+        self.answers = answers
         self.stop = Stop()
         self._teacher: StagedNet | None = None
         self._images: Tensor | None = None
@@ -230,8 +243,8 @@ class Sharing:
         if task.viewer is None:
             task.answers = self._answer
 
-    def _answer(self, images: Tensor) -> Activations:
-        """(B, C, H, W) -> the teacher's activations, computed anew only for another tensor of images."""
+    def _answer(self, images: Tensor, index: Tensor) -> Activations:
+        """(B, C, H, W) and (B,) -> the teacher's activations, computed anew only for another tensor of images."""
         assert self._teacher is not None, "a teacher was shared before"
         if images is not self._images:
             self._activations, self._images = self._teacher.activations(images), images
@@ -255,6 +268,15 @@ class _Stream:
     def images(self, step: int) -> int:
         """Images of a step, counted from 1."""
         return self.loader.images(step)
+
+    @property
+    def views(self) -> int | None:
+        """As `Loader` has it; None where the loader does not number the views of an image."""
+        return getattr(self.loader, "views", None)
+
+    def outcomes(self, epoch: int) -> Tensor:
+        """As `Loader` has it."""
+        return self.loader.outcomes(epoch)  # type: ignore[attr-defined]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from a step on, both counted from 0."""

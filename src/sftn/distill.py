@@ -89,10 +89,12 @@ class Distiller(nn.Module):
         if len(viewers) > 1:
             raise InputError(f"{' and '.join(viewers)} each want views of their own: use one of them at a time")
         self.viewer = viewers[0] if viewers else None
+        self.maps = any({"features", "preacts"} & set(method.asks) for _, method in self._each())
+        """Whether the teacher's maps are wanted; if not, they are let go before the student makes its own."""
         self.foldable = not any(method.batch_statistics for _, method in self._each())
         self.teacher = (teacher if self.foldable else with_batch_statistics(teacher)).requires_grad_(False).eval()
-        self.answers: Callable[[Tensor], Activations] | None = None
-        """Stands in for the teacher's activations of a batch in the main phase, where others ask it the same."""
+        self.answers: Callable[[Tensor, Tensor], Activations] | None = None
+        """Stands in for the teacher's activations of (images, index) in the main phase, where these are known."""
 
     def _each(self) -> list[tuple[str, Method]]:
         return list(self.methods.items())  # type: ignore[arg-type]
@@ -170,10 +172,11 @@ class Distiller(nn.Module):
         if self.viewer is not None:
             images = self.methods[self.viewer].views(images)  # type: ignore[operator]
         views = len(images) // len(labels)
-        student = self.student.activations(images)
-        with torch.no_grad():
-            teacher = (self.answers or self.teacher.activations)(images)
-        student, teacher = _float(student), _float(teacher)
+        with torch.no_grad():  # before the student's activations are there, which are kept for the backward
+            teacher = self.teacher.activations(images) if self.answers is None else self.answers(images, index)
+        if not self.maps:
+            teacher = teacher._replace(features=(), preacts=())
+        student, teacher = _float(self.student.activations(images)), _float(teacher)
         logits = student.logits[::views]
 
         terms = {"ce": F.cross_entropy(logits, labels)}

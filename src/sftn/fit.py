@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sftn.distributed import Shares
 from sftn.errors import InputError, Stopped
 from sftn.sentinel import Sentinel, Step, diverged
+from sftn.steps import taking
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from sftn.checkpoint import Checkpoints
+    from sftn.data.batch import Batch
     from sftn.data.loader import Feed
 
 
@@ -124,6 +126,8 @@ def fit(
     checkpoints: Checkpoints | None = None,
     skip: bool = False,
     whole_norms: bool = True,
+    how: str = "eager",
+    say: Callable[[str], None] = print,
 ) -> None:
     """Train one phase to its end, from its beginning or from its last checkpoint.
 
@@ -145,6 +149,8 @@ def fit(
         skip: leave out the steps whose loss or gradient is not finite instead of ending the run; their number joins
             the epoch's row.
         whole_norms: where several processes share a batch: batch norms normalise by all of it, not by a share.
+        how: steps are taken, one of `sftn.steps.STEPS` as `settle_step` gave it.
+        say: is told, in a line, if that is not possible.
 
     Raises:
         Stopped: a signal asked for it; the state has been saved.
@@ -161,6 +167,8 @@ def fit(
         checkpoints=checkpoints,
         skip=skip,
         whole_norms=whole_norms,
+        how=how,
+        say=say,
     ):
         pass
 
@@ -177,6 +185,8 @@ def stepwise(
     checkpoints: Checkpoints | None = None,
     skip: bool = False,
     whole_norms: bool = True,
+    how: str = "eager",
+    say: Callable[[str], None] = print,
 ) -> Iterator[tuple[int, int]]:
     """`fit` a step at a time, so that others can be trained in between; they must put torch's generator back.
 
@@ -201,6 +211,18 @@ def stepwise(
     if watcher is not None:
         watcher.start(phase.name, schedule.epochs, len(loader), position.epoch)
 
+    def take(step: int, batch: Batch) -> tuple[Tensor, Tensor]:
+        sentinel.before()
+        with shares.of(step) as weight:
+            terms = task(*batch)
+        fabric.backward(weight * terms["loss"])
+        seen = sentinel.see(terms)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return seen
+
+    taken = take if how == "eager" else taking(how, take, phase.task, sgd, fabric, loader.images(1), say)
+
     def reached(epoch: int, step: int, began: float) -> Position:
         shares.settle(phase.task)
         found = sentinel.look()
@@ -216,20 +238,14 @@ def stepwise(
         began = time.perf_counter() - position.seconds
         if position.step == 0:
             torch.manual_seed(_mix(seed, phase.name, epoch))
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.lr_at(epoch) * group["rate"]
+        for group in sgd.param_groups:
+            _set_rate(group, schedule.lr_at(epoch) * group["rate"])
         sentinel.begin(position)
         for step, batch in enumerate(loader.epoch(epoch, start=position.step), start=position.step + 1):
             left = time.perf_counter()
             yield epoch, step - 1
             began += time.perf_counter() - left
-            sentinel.before()
-            with shares.of(step) as weight:
-                terms = task(*batch)
-            fabric.backward(weight * terms["loss"])
-            sentinel.see(step, terms, len(batch.labels))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            sentinel.note(step, taken(step, batch), len(batch.labels))
             if watcher is not None:
                 watcher.step(step)
             if checkpoints is not None and checkpoints.due():
@@ -263,6 +279,13 @@ def _groups(phase: Phase) -> list[dict[str, Any]]:
     rest = [parameter for module in phase.trains for parameter in module.parameters() if id(parameter) not in known]
     groups = [{"params": rest, "rate": 1.0}, {"params": slow, "rate": phase.slow_rate}]
     return [group for group in groups if group["params"]]
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):  # a recorded step reads it there
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def _row(phase: Phase, position: Position, skip: bool) -> dict[str, Any]:

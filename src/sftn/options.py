@@ -63,6 +63,9 @@ class TrainOptions:
     cohort: int = COHORT
     """At most so many students of one teacher are trained at once, each to the same result as alone; 1 for one by one.
     Of compare and reproduce, with one process."""
+    ask_once: float = 2.0
+    """GiB of memory for a teacher's answers to crops and flips of the images, which are kept where the method needs no
+    more of it than logits and embedding and enough come twice; no bit changes. 0 never. On a CPU, with one process."""
     sync_bn: bool = True
     """Batch norm over the whole batch; else each process normalises by its share, which is another run."""
     out: Path = Path("runs")
@@ -79,6 +82,9 @@ class TrainOptions:
     """When a number is not finite: end the run, skip the step, or begin again with half the rate (3 times at most)."""
     deterministic: bool = False
     """On a GPU, too, the same bits from the same seed; slower."""
+    step: Literal["eager", "compiled", "captured", "both"] = "eager"
+    """How steps are taken: eager, compiled by PyTorch, captured as one CUDA graph, or both. Changes only speed and
+    rounding; see docs/speed.md."""
 
     @property
     def loggers(self) -> tuple[str, ...]:

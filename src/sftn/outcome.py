@@ -26,7 +26,9 @@ def finish(
     network: StagedNet,
     fabric: Fabric,
     checkpoints: Checkpoints,
+    asked_once: dict[str, int] | None,
     say: Callable[[str], None],
+    step: str = "eager",
 ) -> dict[str, Any]:
     """Leave weights and result of a run whose phases are over. Several processes evaluate together; the leader writes.
 
@@ -36,14 +38,16 @@ def finish(
         network: the trained one.
         fabric: gives device and precision.
         checkpoints: know the run's folder and what was logged.
+        asked_once: what was saved by looking a teacher's answers up (`sftn.answers`).
         say: is told if the network gives all images the same class.
+        step: how steps were taken, since this process began.
 
     Returns:
         The content of `result.json`.
     """
     training = dataset.train.to(fabric.device)
     found = evaluate(network, training, dataset.normalisation, fabric, pause=checkpoints.end_if_asked)
-    return led(lambda: _leave(run, dataset, network, str(fabric.device), checkpoints, found, say))
+    return led(lambda: _leave(run, dataset, network, str(fabric.device), checkpoints, found, asked_once, say, step))
 
 
 def _leave(
@@ -53,7 +57,9 @@ def _leave(
     device: str,
     checkpoints: Checkpoints,
     training: dict[str, float],
+    asked_once: dict[str, int] | None,
     say: Callable[[str], None],
+    step: str = "eager",
 ) -> dict[str, Any]:
     folder, history = checkpoints.folder, checkpoints.history
     record = {
@@ -69,8 +75,10 @@ def _leave(
         "seconds": sum(row["seconds"] for row in history),
         "images": images_as_given(dataset),
         "environment": environment(device)
-        | {"precision": run.precision, "data_fingerprint": run.data.fingerprint, "processes": world()},
+        | {"precision": run.precision, "data_fingerprint": run.data.fingerprint, "processes": world(), "step": step},
     }
+    if asked_once is not None:
+        record["asked_once"] = asked_once
     if run.on_nan == "skip":
         record["skipped_steps"] = sum(row["skipped"] for row in history)
     if run.on_nan == "restart":

@@ -99,7 +99,8 @@ def _select(shapes: Shapes, stages: list[int]) -> Shapes:
 
 
 def _keep(activations: Activations, stages: tuple[int, ...]) -> Activations:
+    """Those of some stages; a teacher that is asked for logits and embedding alone may leave no maps."""
+    features, preacts = activations.features, activations.preacts
     return activations._replace(
-        features=tuple(activations.features[i] for i in stages),
-        preacts=tuple(activations.preacts[i] for i in stages),
+        features=tuple(features[i] for i in stages if features), preacts=tuple(preacts[i] for i in stages if preacts)
     )

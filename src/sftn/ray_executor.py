@@ -41,6 +41,7 @@ def work(
     checkpoint_seconds: float = 60.0,
     checkpoint_epochs: int = 0,
     deterministic: bool = False,
+    step: str = "eager",
     say: Callable[[str], None] = print,
 ) -> None:
     """Hand all runs to Ray: to the cluster that RAY_ADDRESS names, or to one that is started on this machine.
@@ -54,6 +55,7 @@ def work(
         checkpoint_seconds: the time between two checkpoints of a run.
         checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
         deterministic: have a GPU compute the same bits again, too.
+        step: how steps are taken, as in `sftn.train.train`.
         say: is told a line a run.
 
     Raises:
@@ -72,7 +74,7 @@ def work(
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(_carry_out)
     images = ray.put(dataset)
     how = {"device": device, "checkpoint_seconds": checkpoint_seconds, "checkpoint_epochs": checkpoint_epochs}
-    how["deterministic"] = deterministic
+    how |= {"deterministic": deterministic, "step": step}
     refs: dict[str, Any] = {}
     for item in planned:
         run = item.run

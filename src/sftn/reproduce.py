@@ -80,6 +80,8 @@ def work(
     checkpoint_seconds: float = 60.0,
     checkpoint_epochs: int = 0,
     deterministic: bool = False,
+    ask_once: float = 0.0,
+    step: str = "eager",
     watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
     say: Callable[[str], None] = print,
     wait: float = 5.0,
@@ -100,6 +102,8 @@ def work(
         checkpoint_seconds: the time between two checkpoints of a run.
         checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
         deterministic: have a GPU compute the same bits again, too.
+        ask_once: GiB for a teacher's answers, as in `sftn.train.train`.
+        step: how steps are taken, as there.
         watch: gives the watcher of a run, from the run's title.
         say: is told a line a run.
         wait: at most so many seconds between two looks at what others are doing, when nothing else is left.
@@ -115,6 +119,8 @@ def work(
         "checkpoint_seconds": checkpoint_seconds,
         "checkpoint_epochs": checkpoint_epochs,
         "deterministic": deterministic,
+        "ask_once": ask_once,
+        "step": step,
         "say": say,
     }
 

@@ -54,6 +54,7 @@ class Sentinel:
         self, modules: Iterable[nn.Module], optimizer: torch.optim.SGD, *, scaled: bool = False, skip: bool = False
     ) -> None:
         self.optimizer, self.scaled, self.skip = optimizer, scaled, skip
+        self.names: list[str] = []
         self.parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
         self.buffers = list({id(b): b for module in modules for b in module.buffers()}.values())
         self._copies = [buffer.clone() for buffer in self.buffers] if skip else []
@@ -67,7 +68,7 @@ class Sentinel:
     def begin(self, position: Position) -> None:
         """An epoch begins or goes on."""
         sums = position.sums or {}
-        self.names = list(sums)
+        self.names = list(sums) or self.names
         self.sums = torch.tensor(list(sums.values()) or 0.0, dtype=torch.float64, device=self.parameters[0].device)
         if rank():  # of one process: they are added up over all
             self.sums.zero_()
@@ -82,8 +83,12 @@ class Sentinel:
             copy.copy_(buffer)
 
     @torch.no_grad()
-    def see(self, step: int, terms: Mapping[str, Tensor], images: int) -> None:
-        """A step's loss and gradient are there; the optimiser has not moved yet."""
+    def see(self, terms: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """A step's loss and gradient are there; the optimiser has not moved yet.
+
+        Returns:
+            The terms as they count, and with the gradient's norm as they are: for `note`.
+        """
         self.names = list(terms)
         values = torch.stack([terms[name].detach().double() for name in self.names])
         seen = values
@@ -97,8 +102,13 @@ class Sentinel:
                 self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
             for copy, buffer in zip(self._copies, self.buffers):
                 buffer.copy_(torch.where(bad, copy, buffer))
+        return values, seen
+
+    def note(self, step: int, seen: tuple[Tensor, Tensor], images: int) -> None:
+        """What `see` gave is that of a step, counted from 1, with so many images."""
+        values, row = seen
         self.sums = self.sums + values * images
-        self._seen.append((step, images, seen))
+        self._seen.append((step, images, row))
 
     def look(self) -> Step | None:
         """Read what was left on the device since the last look; the one thing here that waits for it.

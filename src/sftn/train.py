@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sftn import faults
+from sftn.answers import Answers
 from sftn.checkpoint import Checkpoints, sweep, tidy
 from sftn.data.dataset import Dataset
 from sftn.data.loader import feed
@@ -28,6 +29,7 @@ from sftn.outcome import finish
 from sftn.plan import blank, evaluation_interval, plan, taught
 from sftn.processes import leads, led, shared, together
 from sftn.run import Run, result, write_json
+from sftn.steps import settle_step
 
 if TYPE_CHECKING:
     from sftn.cohort import Sharing
@@ -53,7 +55,9 @@ class Conduct:
     log: Sequence[str] = ()
     checkpoint_seconds: float = 60.0
     checkpoint_epochs: int = 0
+    ask_once: float = 0.0
     say: Callable[[str], None] = print
+    step: str = "eager"
     sharing: Sharing | None = None
     """What other runs, that are carried out at once in this process, share."""
     guard: Callable[[], None] = lambda: None
@@ -73,6 +77,8 @@ def train(
     checkpoint_seconds: float = 60.0,
     checkpoint_epochs: int = 0,
     deterministic: bool = False,
+    ask_once: float = 0.0,
+    step: str = "eager",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Carry out a run, or what is left of it; a run that is done is only read.
@@ -94,6 +100,9 @@ def train(
         checkpoint_seconds: the time between two checkpoints; at every step if 0.
         checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
         deterministic: have a GPU compute the same bits again, too; changes them, so it is recorded with the result.
+        ask_once: GiB of memory in which a teacher's answers to crops and flips of the images are kept, and looked up
+            where that changes no bit and pays (see `sftn.answers`); 0 asks it every time. On a CPU, by one process.
+        step: how steps are taken: eager, compiled, captured (as a CUDA graph) or both (see `sftn.steps`).
         say: is told, in a line each, what a person should know.
 
     Returns:
@@ -110,7 +119,8 @@ def train(
         raise InputError(f"{run.name} normalises by {run.norm_shares} shares of a batch: give that many --devices")
     if not leads():
         watcher, log, say = None, (), _silent
-    conduct = Conduct(out, device, devices, nodes, watcher, log, checkpoint_seconds, checkpoint_epochs, say)
+    every = checkpoint_seconds, checkpoint_epochs
+    conduct = Conduct(out, device, devices, nodes, watcher, log, *every, ask_once, say, step)
     steps = carried_out(run, dataset, conduct)
     with repeatable(deterministic):
         while True:
@@ -202,6 +212,7 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
     folder, sharing = conduct.out / run.folder, conduct.sharing
     fabric = make_fabric(conduct.device, run.precision, conduct.devices, conduct.nodes)
     journal: Journal | None = None
+    how = settle_step(conduct.step, fabric.device.type, run.precision, world(), conduct.say)
 
     def where() -> str:
         return "before training" if journal is None else journal.at
@@ -212,8 +223,8 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
         torch.manual_seed(run.seed)
         network = blank(run.network, dataset)
         teacher = None if run.teacher is None else taught(run.teacher, dataset, conduct.out)
-        how = {} if sharing is None else {"share": sharing.teacher}
-        phases, state, copies, flip = plan(run, network, dataset, teacher, **how)
+        shared_teacher = {} if sharing is None else {"share": sharing.teacher}
+        phases, state, copies, flip = plan(run, network, dataset, teacher, **shared_teacher)
         checkpoints = Checkpoints(
             folder,
             state,
@@ -236,6 +247,9 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
             least=1 if run.norm_shares == 1 else 2,
         )
         loader = make() if sharing is None else sharing.feed(make, copies, flip, fabric)
+        answers = Answers.of([run], conduct.ask_once, conduct.say) if sharing is None else sharing.answers
+        if answers is not None and world() == 1 and fabric.device.type == "cpu":
+            loader = answers.serve(run, phases[-1].task, loader)
         test = dataset.test.to(fabric.device)
 
         def test_now() -> dict[str, float]:
@@ -266,6 +280,8 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
                             checkpoints=checkpoints,
                             skip=run.on_nan == "skip",
                             whole_norms=run.norm_shares == 1,
+                            how=how,
+                            say=conduct.say,
                         ):
                             yield (1, *at) if phase is phases[-1] else (0, 0, 0)
                     except Diverged as error:
@@ -274,4 +290,5 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
                     checkpoints.finish_phase(phase.name)
             if journal is not None:
                 journal.at = "evaluating on the training images"
-            return finish(run, dataset, network, fabric, checkpoints, conduct.say)
+            looked_up = None if answers is None else answers.record()
+            return finish(run, dataset, network, fabric, checkpoints, looked_up, conduct.say, how)

@@ -107,6 +107,8 @@ def compare(
         checkpoint_seconds=options.checkpoint_seconds,
         checkpoint_epochs=options.checkpoint_epochs,
         deterministic=options.deterministic,
+        ask_once=options.ask_once,
+        step=options.step,
         watch=watch,
         say=say,
     )
@@ -184,6 +186,8 @@ def _carry_out(run: Run, dataset: Dataset, options: TrainOptions) -> None:
             checkpoint_seconds=options.checkpoint_seconds,
             checkpoint_epochs=options.checkpoint_epochs,
             deterministic=options.deterministic,
+            ask_once=options.ask_once,
+            step=options.step,
             say=say,
         )
     console.print(f"{run.name}: {record['accuracy']:.2f} % (best epoch {record['best_accuracy']:.2f} %)")

@@ -29,7 +29,10 @@ class Method(nn.Module, ABC):
     summary: ClassVar[str]
     """One line for `sftn list methods`: the paper it comes from."""
     reads: ClassVar[str]
-    """What it reads of the networks: logits, embeddings, features, pre-activations …"""
+    """What it reads of the networks, for people: logits, embeddings, features, pre-activations …"""
+    asks: ClassVar[tuple[str, ...]] = Activations._fields
+    """What its main phase takes of the teacher's activations. If logits and embedding are enough, the teacher need not
+    be run for a view of an image that it has seen before (`sftn.answers`)."""
     copies: int = 1
     """How many independently cropped copies of each training image it wants in a batch."""
     flip: bool = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -55,7 +57,9 @@ def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     if len(chunks) == 1:
         return chunk(student, teacher, chunks[0]) / count**3
     # Recomputed in the backward pass: B³ numbers never stand in memory together.
-    parts = [checkpoint(chunk, student, teacher, anchors, use_reentrant=False) for anchors in chunks]
+    # No random number is drawn in a chunk; to look at their state would be an error while a step is captured.
+    again = partial(checkpoint, chunk, student, teacher, use_reentrant=False, preserve_rng_state=False)
+    parts = [again(anchors) for anchors in chunks]
     return torch.stack(parts).sum() / count**3
 
 
@@ -78,6 +82,7 @@ class RKD(Method):
 
     summary = "Relational Knowledge Distillation (Park et al., CVPR 2019)"
     reads = "the embedding"
+    asks = ("embedding",)
 
     def __init__(self, pair: Pair, *, distance: float = 25.0, angle: float = 50.0) -> None:
         super().__init__(pair)

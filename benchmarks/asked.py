@@ -1,0 +1,136 @@
+"""A teacher asked once: a step in which a share of its answers is known, beside a plain one, in turn. Markdown.
+
+    python benchmarks/asked.py [--pair resnet32x4:resnet8x4] [--method kd] [--seconds 100] [--ask-once 2] [--cpu-time]
+
+An epoch e, counted from 0, of a run finds a share 1 - (1 - 1/162)^e of its answers known. The time of 240 epochs of
+50,000 images is put together from that and the measured steps, linear between these, without evaluations.
+
+--cpu-time counts the seconds that one thread computed instead of those that passed: for a machine that others use, with
+OMP_NUM_THREADS=1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+from torch import Tensor
+
+from sftn.answers import FIELDS
+from sftn.asked import Asked, same_in_parts
+from sftn.bench import Loop, noise
+from sftn.ceiling import machine, wait
+from sftn.device import settle_precision
+from sftn.methods import METHODS
+from sftn.networks.staged import Activations
+from sftn.recipes import objective
+
+IMAGES, VIEWS, EPOCHS, BATCH = 50_000, 162, 240, 64
+SHARES = (0.0, 0.25, 0.48, 0.75, 1.0)
+"""0.48 is the mean of 240 epochs."""
+FEW = 1280
+"""Images that are trained on here: what a step takes does not depend on how many there are."""
+
+
+class Given:
+    """A table in which about a share of each batch is known, whatever was asked before."""
+
+    def __init__(self, loop: Loop, fields: list[str]) -> None:
+        self.share, self.turn, self.fields = 0.0, 0, fields
+        self.teacher = loop.task.teacher
+        with torch.no_grad(), loop.fabric.autocast():
+            images = torch.zeros(BATCH, *loop.task.image).to(memory_format=torch.channels_last)
+            activations = self.teacher.activations(images)
+            self.widths = [getattr(activations, name).shape[1] for name in fields]
+            self.like = self.answer(images)
+            self.same = same_in_parts(self.answer, torch.randn_like(images))
+        self.asked = Asked(lambda views: self.like[:1].expand(len(views), -1), FEW, 4000, room=2**40)
+        self.asked(torch.zeros(FEW, 1), torch.arange(FEW), torch.zeros(FEW, dtype=torch.long))
+        self.asked.answer = self.answer
+
+    def answer(self, views: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D): what is kept."""
+        activations = self.teacher.activations(views)
+        return torch.cat([getattr(activations, name) for name in self.fields], dim=1)
+
+    def __call__(self, images: Tensor, index: Tensor) -> Activations:
+        """For `Distiller.answers`."""
+        self.turn += 1
+        outcome = torch.where(torch.rand(len(index)) < self.share, 0, self.turn)
+        parts = dict(zip(self.fields, self.asked(images, index, outcome).split(self.widths, dim=1)))
+        none = images.new_empty(len(images), 0)
+        logits, embedding = (parts[name].contiguous() if name in parts else none for name in FIELDS)
+        return Activations(logits, embedding, (), ())
+
+
+def between(share: float, steps: list[float]) -> float:
+    """Seconds of a step in which a share is known."""
+    for low, high, one, other in zip(SHARES, SHARES[1:], steps, steps[1:]):
+        if share <= high:
+            return one + (other - one) * (share - low) / (high - low)
+    return steps[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pair", default="resnet32x4:resnet8x4")
+    parser.add_argument("--method", default="kd")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--seconds", type=float, default=100.0)
+    parser.add_argument("--ask-once", type=float, default=2.0)
+    parser.add_argument("--cpu-time", action="store_true")
+    options = parser.parse_args()
+    now = time.thread_time if options.cpu_time else time.perf_counter
+    teacher, student = options.pair.split(":")
+    precision = settle_precision(options.precision, "cpu")
+    found = objective(options.method)
+    asks = {name for term in found.terms for name in METHODS[term.method].asks} | ({"logits"} if found.kd else set())
+    if not asks or asks - set(FIELDS):
+        raise SystemExit(f"{options.method} takes more of a teacher than can be kept")
+    loop = Loop(teacher, student, options.method, noise(FEW, 100), precision=precision, device="cpu", batch=BATCH)
+    loop.step()
+    given = Given(loop, [name for name in FIELDS if name in asks])
+
+    def step(share: float | None) -> float:
+        loop.task.answers = None if share is None else given
+        given.share = 0.0 if share is None else share
+        began = now()
+        loop.step()
+        wait(loop.device)
+        return now() - began
+
+    ways = (None, *SHARES)
+    for share in (None, *(size / 8 for size in range(9))):  # oneDNN prepares every size of a question once
+        step(share)
+    times: dict[float | None, list[float]] = {share: [] for share in ways}
+    until = time.perf_counter() + options.seconds
+    while time.perf_counter() < until or len(times[None]) < 3:
+        for share in ways:
+            times[share].append(step(share))
+    median = {share: statistics.median(spent) for share, spent in times.items()}
+    turns = len(times[None])
+    print(f"{teacher} → {student}, {options.method}, batch {BATCH}, {precision}; {turns} turns; {machine()}", end="")
+    print(", CPU time" * options.cpu_time)
+    print(f"Answers to parts of a batch are the same bits: {'yes' if given.same else 'NO'}\n")
+    print("| of the teacher's answers are known | step, ms | images/s | over plain |\n|---|---:|---:|---:|")
+    for share in ways:
+        name = "plain: the teacher is run for every image" if share is None else f"{100 * share:.0f} %"
+        gain = statistics.median(a / b for a, b in zip(times[None], times[share]))
+        print(f"| {name} | {1000 * median[share]:.1f} | {BATCH / median[share]:.0f} | {gain:.2f} |")
+    row = VIEWS * given.like.shape[1] * given.like.element_size()
+    kept = min(1.0, options.ask_once * 2**30 / (row * IMAGES))
+    measured = [median[share] for share in SHARES]
+    steps = -(-IMAGES // BATCH)
+    plain = EPOCHS * steps * median[None]
+    once = sum(steps * between(kept * (1 - (1 - 1 / VIEWS) ** epoch), measured) for epoch in range(EPOCHS))
+    print(f"\n{EPOCHS} epochs of {IMAGES:,} images, {100 * kept:.0f} % of them in {options.ask_once:g} GiB", end="")
+    print(f" (all in {row * IMAGES / 2**30:.2f}):\n")
+    print("| | hours | images/s | ratio |\n|---|---:|---:|---:|")
+    for name, seconds in (("the teacher run for every image", plain), ("asked once", once)):
+        print(f"| {name} | {seconds / 3600:.2f} | {EPOCHS * IMAGES / seconds:.0f} | {plain / seconds:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

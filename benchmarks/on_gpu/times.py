@@ -1,0 +1,192 @@
+"""What is timed: whole training loops a step at a time, as `fit` takes them, on random images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sftn import paper
+from sftn.bench import count, noise
+from sftn.ceiling import measure_ceiling, wait
+from sftn.cohort import Sharing
+from sftn.data.dataset import Dataset
+from sftn.data.loader import Feed, feed
+from sftn.device import make_fabric
+from sftn.distill import Distiller
+from sftn.estimate import estimate
+from sftn.fit import Phase, Schedule, stepwise
+from sftn.networks import build
+from sftn.paper.grid import Conditions, grid
+from sftn.plan import blank, plan
+from sftn.prepare import prepare_step
+from sftn.recipes import objective
+from sftn.run import Data, Run
+from sftn.teacher import StudentBranches, Supervised
+
+BATCH = 64
+WARM = 4
+"""Steps before the clock starts; a captured one is recorded at the first of them."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How things are timed."""
+
+    device: str
+    tiny: bool
+    seconds: float
+    """Of each measurement."""
+
+    @property
+    def data(self) -> Dataset:
+        """CIFAR-100's shape."""
+        return noise(images=640, tests=64) if self.tiny else noise()
+
+    def ceiling(self, precision: str) -> dict[str, float]:
+        """GFLOP/s and GB/s, at best."""
+        return asdict(measure_ceiling(precision, self.device, 256 if self.tiny else 8192))
+
+    def distill(self, pair: str, method: str, precision: str, how: str) -> dict[str, float]:
+        """The student's main phase."""
+        data, (teacher, student) = self.data, pair.split(":")
+        torch.manual_seed(0)
+        networks = build(student, 100), build(teacher, 100)
+        task = Distiller(*networks, objective(method), data.image, labels=data.train.labels)
+        flop = count(task)
+        prepare_step(task, precision)
+        phase = task.phases(Schedule(batch=BATCH, lr=1e-3))[-1]
+        return self._phase(phase, data, precision, how, task.copies, task.flip) | {"flop": flop}
+
+    def teacher(self, pair: str, precision: str, how: str, friendly: bool) -> dict[str, float]:
+        """A teacher, with its student's branches or without."""
+        data, (teacher, student) = self.data, pair.split(":")
+        torch.manual_seed(0)
+        network = build(teacher, 100)
+        task: nn.Module = Supervised(network)
+        if friendly:
+            task = StudentBranches(network, partial(build, student, 100), data.image)
+        prepare_step(task, precision)
+        return self._phase(Phase("train", task, (task,), Schedule(batch=BATCH, lr=1e-3)), data, precision, how)
+
+    def _phase(
+        self, phase: Phase, data: Dataset, precision: str, how: str, copies: int = 1, flip: bool = True
+    ) -> dict[str, float]:
+        fabric = make_fabric(self.device, precision)
+        loader = feed(data, batch=BATCH, flip=flip, copies=copies, device=fabric.device)
+        steps = stepwise(phase, loader, fabric, how=how, say=_refused)
+        return self._timed(partial(next, steps), fabric.device)
+
+    def _timed(self, step: Callable[[], Any], device: torch.device) -> dict[str, float]:
+        """Seconds of a step, without waiting between steps; peak memory."""
+        if device.type == "cuda":  # before a graph is recorded: what it keeps is not counted afterwards
+            torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        for _ in range(WARM):
+            step()
+        wait(device)
+        first = time.perf_counter() - began
+        began, pilot = time.perf_counter(), 1 if self.tiny else 5
+        for _ in range(pilot):
+            step()
+        wait(device)
+        steps = max(pilot, int(self.seconds * pilot / (time.perf_counter() - began)))
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        wait(device)
+        spent = (time.perf_counter() - began) / steps
+        memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
+        return {"step": spent, "images_per_second": BATCH / spent, "memory": memory, "first": first}
+
+    def naive(self, pair: str) -> dict[str, float]:
+        """A loop as public benchmarks have it: float32, NCHW, batches from the host, numbers read at every step.
+
+        The loader is left out in its favour: batches lie in the host's memory, augmented.
+        """
+        device, (teacher, student) = torch.device(self.device), pair.split(":")
+        torch.manual_seed(0)
+        ours, theirs = build(student, 100).to(device).train(), build(teacher, 100).to(device).eval()
+        sgd = torch.optim.SGD(ours.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
+        batches = [(torch.randn(BATCH, 3, 32, 32), torch.randint(100, (BATCH,))) for _ in range(8)]
+        seen: list[float] = []
+
+        def step() -> None:
+            images, labels = (part.to(device) for part in batches[len(seen) % 8])
+            logits = ours(images)
+            with torch.no_grad():
+                target = theirs(images)
+            soft = F.kl_div(F.log_softmax(logits / 4, 1), F.softmax(target / 4, 1), reduction="batchmean") * 16
+            loss = 0.1 * F.cross_entropy(logits, labels) + 0.9 * soft
+            correct = (logits.topk(5, 1).indices == labels[:, None]).any(1)
+            seen.append(loss.item() + correct.float().mean().item())
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+
+        return self._timed(step, device)
+
+    def cohort(self, pair: str, precision: str, how: str, size: int) -> dict[str, float]:
+        """Students of one teacher by KD, together over one at a time; images/s of all of them."""
+        data, (teacher, student) = self.data, pair.split(":")
+        schedule, named = Schedule(batch=BATCH, lr=1e-3), Data("noise", "0" * 16)
+        source = Run(teacher, named, 0, schedule, precision)
+        run = Run(student, named, 0, schedule, precision, teacher=source, objective=objective("kd"))
+
+        def students(sharing: Sharing | None) -> list[Iterator[tuple[int, int]]]:
+            found = []
+            for _ in range(size):
+                fabric = make_fabric(self.device, precision)
+                share = {} if sharing is None else {"share": sharing.teacher}
+                phases, _, copies, flip = plan(run, blank(student, data), data, blank(teacher, data), **share)
+
+                def make(copies: int = copies, flip: bool = flip) -> Feed:
+                    return feed(data, batch=BATCH, copies=copies, flip=flip, device=self.device)
+
+                loader = make() if sharing is None else sharing.feed(make, copies, flip, fabric)
+                found.append(stepwise(phases[-1], loader, fabric, how=how, say=_refused))
+            return found
+
+        def turn(students: Sequence[Iterator[tuple[int, int]]]) -> None:
+            for each in students:
+                next(each)
+
+        device = make_fabric(self.device, precision).device
+        alone = self._timed(partial(turn, students(None)), device)
+        together = self._timed(partial(turn, students(Sharing())), device)
+        rates = {name: size * found["images_per_second"] for name, found in (("alone", alone), ("together", together))}
+        return rates | {"ratio": rates["together"] / rates["alone"], "memory": together["memory"]}
+
+    def tables(self, names: Sequence[str], precision: str, how: str, budget: float) -> dict[str, Any]:
+        """Hours of all runs of some tables, one after the other."""
+        conditions, data = Conditions(Data("cifar100", "0" * 16), Schedule(), precision), self.data
+        runs = {
+            item.run.id: item.run for table in map(paper.table, names) for item in grid(table, conditions, table.seeds)
+        }
+
+        def epoch(run: Run, dataset: Dataset, device: str) -> float:
+            teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
+            phases, _, copies, flip = plan(run, blank(run.network, dataset), dataset, teacher)
+            quick = Bench(self.device, self.tiny, 0.1)
+            spent = [
+                quick._phase(phase, dataset, precision, how, copies, flip)["step"] * phase.schedule.epochs
+                for phase in phases
+            ]
+            return sum(spent) * (len(dataset.train) // BATCH + 1) / run.schedule.epochs
+
+        found = estimate(
+            list(runs.values()), data, Path("nowhere"), device=self.device, budget=budget, time_steps=epoch
+        )
+        assert found is not None, "there was no time"
+        return {"runs": len(runs), "hours": found.hours, "how": found.how}
+
+
+def _refused(line: str) -> None:
+    raise RuntimeError(line)
