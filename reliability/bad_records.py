@@ -11,7 +11,7 @@ from typing import Any
 
 from reliability import hostile
 from reliability.reader import Bad, Reader
-from sftn import leases, runs
+from sftn import kept, leases, runs
 from sftn.analysis import curves, measured
 from sftn.commands.runs import Console, show, table
 from sftn.errors import InputError
@@ -56,6 +56,12 @@ def _sealed(content: bytes) -> bytes:
 def _reading() -> bytes:
     numbers = {"settings": {"test_images": 9, "of": 9}, "numbers": {"0": 1.0}, "details": {"accuracy": {"fog": [1.0]}}}
     return _sealed(json.dumps(measured._about(run_of(), "0", "corruption") | numbers).encode())
+
+
+def _kept_run() -> bytes:
+    """As `sftn runs keep` writes it."""
+    about = {"run": json.loads(record_of(run_of())), "result": json.loads(_result()), "log": {"epoch": [1, 2]}}
+    return _sealed(json.dumps({"format": kept.FORMAT, **about, "measured": {"corruption": {}}}).encode())
 
 
 def _beside_run(folder: Path) -> None:
@@ -143,6 +149,7 @@ def _owner() -> bytes:
 
 
 _VALUE = hostile.damaged_json
+_KEPT = f"{run_of().folder}.json"
 RECORDS = (
     Reader("run.json", "run.json", _whole_run, _show, _records, _beside_run),
     Reader("run.json, another value", "run.json", _whole_run, _show, beside=_beside_run, damage=_VALUE),
@@ -151,6 +158,9 @@ RECORDS = (
     Reader("log.jsonl", "log.jsonl", _log, _logs, _texts, _beside_run),
     Reader("log.jsonl, another value", "log.jsonl", _one_row, _logs, beside=_beside_run, damage=_VALUE),
     Reader("analysis-….json", "analysis-corruption.json", _reading, _measured, _texts, wrap=_sealed, damage=_VALUE),
+    Reader(
+        "kept run", _KEPT, _kept_run, lambda folder: kept.files(folder / _KEPT), _texts, wrap=_sealed, damage=_VALUE
+    ),
     Reader("diverged.json", "diverged.json", _divergence, _show, _texts, _beside_unfinished),
     Reader("lease", "lease.000001", _owner, _lease, _texts, _beside_unfinished),
 )

@@ -66,7 +66,7 @@ def runs(seeds: int, methods: Sequence[str] = METHODS, epochs: int = EPOCHS) -> 
     """The list: for every seed the networks of a small table."""
     data = Data("small", fingerprint(small.images(Request()))[:16])
     one = Run("wide", data, 0, Schedule(epochs=epochs, batch=16), "float32")
-    which = Table("table0", "a small one", "", (Pair("wide", "narrow"),), "", tuple(methods))
+    which = Table("table0", "a small one", (Pair("wide", "narrow"),), section="none", methods=tuple(methods))
     return grid(which, Conditions.of(one), seeds)
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sftn.compare import ALONE, FRIENDLY, STANDARD, Arm, Comparison, arms, compare, spread, verdict, write
+from sftn.compare import ALONE, FRIENDLY, STANDARD, Arm, Comparison, arms, compare, write
+from sftn.paired import spread, verdict
 from sftn.recipes import objective
 from sftn.run import Friendly
 from tests import tiny
@@ -62,5 +63,5 @@ def test_rows_hold_mean_and_sample_deviation() -> None:
     ],
 )
 def test_the_verdict_falls_as_the_numbers_do(standard: list[float], friendly: list[float], words: list[str]) -> None:
-    text = verdict("kd", [69.0] * len(standard), standard, friendly)
+    text = verdict("kd", standard, friendly, [69.0] * len(standard))
     assert all(word in text for word in words), text

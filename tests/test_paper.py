@@ -118,14 +118,15 @@ def test_branches_1_and_2_are_all_that_the_pairs_of_table_14_have() -> None:
 
 
 def test_the_papers_conditions_deviate_in_nothing_and_others_say_how() -> None:
-    assert PAPER.deviations() == []
+    assert PAPER.deviations(table("table17")) == []
     other = Conditions(Data("cifar100", "x", limit=5000), Schedule(epochs=30, batch=32), "bf16")
-    assert other.deviations() == [
+    assert other.deviations(table("table17")) == [
         "5,000 training images of 50,000",
         "30 epochs instead of 240",
         "batch 32 instead of 64",
     ]
-    assert Conditions(Data("digits", "x"), Schedule(), "bf16").deviations() == ["digits instead of cifar100"]
+    digits = Conditions(Data("digits", "x"), Schedule(), "bf16")
+    assert digits.deviations(table("table17")) == ["digits instead of cifar100"]
 
 
 def test_the_imagenet_experiment_is_declared_without_numbers() -> None:
@@ -133,14 +134,14 @@ def test_the_imagenet_experiment_is_declared_without_numbers() -> None:
     assert accuracies(which.published) == {}
     cell = Cell(which.pairs[0], "student", FRIENDLY, "kd")
     conditions = Conditions(Data("imagenet", "x", stream=True), SCHEDULES[which.recipe], "bf16")
-    assert conditions.deviations(which.data, which.recipe) == []
+    assert conditions.deviations(which) == []
     run = conditions.run(which, cell, 0)
     assert (run.network, run.schedule.epochs, run.schedule.batch) == ("imagenet_resnet34", 100, 256)
     assert [round(run.schedule.lr_at(epoch), 9) for epoch in (29, 30, 60, 99)] == [0.1, 0.01, 0.001, 0.0001]
     assert len(grid(which, conditions, which.seeds)) == 2 + 1 + 2 * 5
     assert any("prints no numbers" in note for note in which.notes)
     small = Conditions(Data("imagenet", "x", limit=9, size=32), SCHEDULES["imagenet"], "bf16")
-    assert small.deviations("imagenet", "imagenet") == ["9 training images of 1,281,167", "images of 32×32"]
+    assert small.deviations(which) == ["9 training images of 1,281,167", "images of 32×32"]
 
 
 def test_a_part_of_a_table() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from sftn.distill import Objective
 from sftn.durable import write_atomically
 from sftn.fit import Watcher
 from sftn.options import COHORT
+from sftn.paired import spread, verdict
 from sftn.run import FORMAT, Run, write_json
 from sftn.train import train
 
@@ -133,9 +133,9 @@ class Comparison:
         return [
             verdict(
                 f"By {method}, {network}",
-                self.accuracies[Arm("student", network, ALONE)],
                 self.accuracies[Arm("student", network, STANDARD, method)],
                 self.accuracies[Arm("student", network, FRIENDLY, method)],
+                self.accuracies[Arm("student", network, ALONE)],
             )
             for network, method in self.students()
         ]
@@ -163,6 +163,8 @@ def compare(
     checkpoint_seconds: float = 60.0,
     checkpoint_epochs: int = 0,
     deterministic: bool = False,
+    ask_once: float = 0.0,
+    step: str = "eager",
     watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
     say: Callable[[str], None] = print,
 ) -> Comparison:
@@ -181,6 +183,8 @@ def compare(
         checkpoint_seconds: the time between two checkpoints of a run.
         checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
         deterministic: have a GPU compute the same bits again, too.
+        ask_once: GiB for a teacher's answers, as in `sftn.train.train`.
+        step: how steps are taken, as there.
         watch: gives the watcher of a run, from the run's title.
         say: is told a line a run.
     """
@@ -192,6 +196,8 @@ def compare(
         "checkpoint_seconds": checkpoint_seconds,
         "checkpoint_epochs": checkpoint_epochs,
         "deterministic": deterministic,
+        "ask_once": ask_once,
+        "step": step,
         "say": say,
     }
 
@@ -230,40 +236,3 @@ def write(comparison: Comparison, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "comparison.json", comparison.record())
     write_atomically(folder / "comparison.md", comparison.markdown().encode())
-
-
-def spread(values: Sequence[float], *, sign: bool = False) -> str:
-    """Mean ± sample standard deviation; no deviation is made up for a single value."""
-    mean = statistics.fmean(values)
-    text = f"{mean:+.2f}" if sign else f"{mean:.2f}"
-    return f"{text} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{text} (n = 1)"
-
-
-def verdict(who: str, alone: Sequence[float], standard: Sequence[float], friendly: Sequence[float]) -> str:
-    """One honest sentence on whether the student learned more from the student-friendly teacher.
-
-    Seeds are paired: both students of a seed start from the same weights and see the same batches. A difference is
-    called clear only if a paired t-test gives p < 0.05; with one seed nothing is.
-    """
-    gaps = [f - s for s, f in zip(standard, friendly)]
-    mean, n = statistics.fmean(gaps), len(gaps)
-    more = f"{abs(mean):.2f} points {'more' if mean > 0 else 'less'} than" if mean else "as much as"
-    how = f"{more} from the standard one"
-    if n == 1:
-        how += " (one seed: this shows little)"
-    else:
-        p = _p_value(gaps)
-        wins = sum(gap > 0 for gap in gaps)
-        clear = "a clear difference" if p < 0.05 else "no clear difference"
-        how += f", more in {wins} of {n} seeds: {clear} (paired t-test, p = {p:.2f})"
-    over = statistics.fmean(friendly) - statistics.fmean(alone)
-    return f"{who} learned {how}; it ended {abs(over):.2f} points {'above' if over > 0 else 'below'} the student alone."
-
-
-def _p_value(gaps: Sequence[float]) -> float:
-    """Two-sided p of a paired t-test; 1 where all seeds differ by nothing, 0 where they differ by the same."""
-    from scipy import stats
-
-    if statistics.stdev(gaps) == 0:
-        return float(gaps[0] == 0)
-    return float(stats.ttest_1samp(gaps, 0.0).pvalue)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import types
 from collections.abc import Mapping
@@ -50,6 +52,11 @@ def check_header(path: Path) -> None:
         size = file.read(8)
     if len(size) < 8 or int.from_bytes(size, "little") > min(LARGEST, path.stat().st_size):
         raise ValueError("its header is larger than it can be")
+
+
+def digest(record: Mapping[str, Any]) -> str:
+    """A hash of a JSON object's content, in hexadecimal digits: the order of its names makes no difference."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def made(kind: type[_Made], record: Any, depth: int = 0) -> _Made:

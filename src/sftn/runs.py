@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sftn.data.dataset import Dataset
 
 DIVERGED = "diverged.json"
+KEPT = "kept"
+"""A file that says that the weights of a finished run are elsewhere (`sftn.kept`)."""
 DONE, RUNNING, INTERRUPTED, WAITING, BROKEN = "done", "running", "interrupted", "not begun", "broken"
 
 
@@ -51,7 +53,7 @@ def look(folder: Path) -> Entry:
             accuracy, seconds = float(record["accuracy"]), float(record["seconds"])
             if not 0 <= accuracy <= 100 or seconds < 0:
                 raise InputError(f"{folder / 'result.json'} was edited: accuracy {accuracy}, seconds {seconds}")
-            if not (folder / "weights.safetensors").is_file():
+            if not (folder / "weights.safetensors").is_file() and not (folder / KEPT).is_file():
                 raise InputError(f"{folder} has a result but no weights: remove it and train it again")
             return Entry(folder, DONE, run, record)
         owner = holder(folder)

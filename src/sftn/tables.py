@@ -1,15 +1,16 @@
-"""What the commands reproduce, report and runs do: names become tables and runs, and what comes out is shown."""
+"""What the command reproduce does: a name becomes a table's runs, which are carried out and measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as Shown
 
-from sftn import choices, measure, paper, ray_executor
+from sftn import choices, measure, ray_executor, studies
 from sftn.analysis.measured import remarks
 from sftn.console import console, say, watch
 from sftn.data.dataset import Dataset
@@ -28,8 +29,8 @@ from sftn.run import Run
 from sftn.runs import DONE
 
 SMOKE_IMAGES, SMOKE_SEEDS, SMOKE_SIZE = 40, 2, 32
-PAPER = "paper"
-"""Images and recipe that a table has of its own."""
+OWN = "paper"
+"""What stands for the images and the recipe that a table or study has of its own."""
 
 
 def reproduce(
@@ -48,8 +49,8 @@ def reproduce(
     to: Sequence[str] = (),
     images: int | None = None,
 ) -> None:
-    """Show the plan of a table, then work it off and measure what it says; what is done is not done again."""
-    entry, table = paper.entry(name), paper.table(name)
+    """Show the plan of a table or study, work it off and measure what it says; what is done is not done again."""
+    table, measures = studies.parts(name)
     if executor == "ray":
         ray_executor.check()
         if options.devices * options.nodes > 1:
@@ -62,10 +63,7 @@ def reproduce(
     seeds = table.seeds if seeds is None else seeds
     if seeds < 1:
         raise InputError(f"seeds is {seeds}: give at least 1")
-    if data.data == PAPER:
-        data = replace(data, data=table.data)
-    if options.recipe == PAPER:
-        options = replace(options, recipe=table.recipe)
+    data, options = _own(table, data, options)
     table, ways = part(table, pairs, methods, teachers)
     conditions, dataset = _conditions(table, data, options)
     planned = grid(table, conditions, seeds, ways)
@@ -73,19 +71,13 @@ def reproduce(
         join(options.device, options.devices, options.nodes)
     survey = led(lambda: Survey.of(planned, options.out))
     survey.check()
-    which = entry if isinstance(entry, Measured) else None
-    if which is None and (to or images is not None):
+    if not measures and (to or images is not None):
         raise InputError(f"{name} measures nothing on top of its runs: leave --to and --images out")
-    tools = (
-        []
-        if which is None
-        else measure.instruments(
-            which, dataset, options.out, data_dir=data.data_dir, to=to, images=images, smoke=tiny, say=say
-        )
-    )
+    how: dict[str, Any] = {"data_dir": data.data_dir, "to": to, "images": images, "smoke": tiny, "say": say}
+    tools = [(which, measure.instruments(which, dataset, options.out, **how)) for which in measures]
     _show_plan(table, conditions, survey, seeds, options.out)
-    if which is not None and tools:
-        _show_measurements(which, planned, tools, options.out)
+    for which, own in tools:
+        _show_measurements(which, planned, own, options.out)
     left = survey.runs(None)
     if left:
         for run in [run for run in left if run.seed == left[0].seed and table.pairs[0].student in _names(run)]:
@@ -107,6 +99,7 @@ def reproduce(
             checkpoint_seconds=options.checkpoint_seconds,
             checkpoint_epochs=options.checkpoint_epochs,
             deterministic=options.deterministic,
+            step=options.step,
             say=say,
         )
     else:
@@ -122,17 +115,34 @@ def reproduce(
             checkpoint_seconds=options.checkpoint_seconds,
             checkpoint_epochs=options.checkpoint_epochs,
             deterministic=options.deterministic,
+            ask_once=options.ask_once,
+            step=options.step,
             watch=watch,
             say=say,
         )
     if not part_alone():
         return
-    if which is not None:
-        with sigterm():
-            measure.work(planned, which, tools, dataset, options.out, device=options.device, say=say)
-    say(
-        f"All runs of {name} are done{' and measured' * bool(tools)}. The table: sftn report {name} --out {options.out}"
-    )
+    with sigterm():
+        for which, own in tools:
+            measure.work(planned, which, own, dataset, options.out, device=options.device, say=say)
+    measured = " and measured" * any(own for _, own in tools)
+    say(f"All runs of {name} are done{measured}. The table: sftn report {name} --out {options.out}")
+
+
+def _own(table: Table, data: DataOptions, options: TrainOptions) -> tuple[DataOptions, TrainOptions]:
+    """The options with what the table has of its own where nothing was asked for.
+
+    Its number of images belongs to its images, and its epochs to its recipe: other ones bring none of them.
+    """
+    if data.data == OWN:
+        limit = table.limit if data.limit is None else data.limit
+        classes = table.classes if data.classes is None else data.classes
+        data = replace(data, data=table.data, limit=limit, classes=classes)
+    if options.recipe == OWN:
+        epochs = table.epochs if options.epochs is None else options.epochs
+        batch = table.batch if options.batch is None else options.batch
+        options = replace(options, recipe=table.recipe, epochs=epochs, batch=batch)
+    return data, options
 
 
 def _tiny(
@@ -140,7 +150,7 @@ def _tiny(
 ) -> tuple[Table, DataOptions, TrainOptions]:
     """The smoke test: one tiny pair, a few digits, an epoch; a folder in ImageNet's layout for a table of ImageNet."""
     folder = table.data == "imagenet" and data.data_dir is not None
-    if pairs or (data.data_dir is not None and not folder) or options.recipe not in (PAPER, "smoke"):
+    if pairs or (data.data_dir is not None and not folder) or options.recipe not in (OWN, "smoke"):
         raise InputError(
             "--smoke has its own pair, images (digits) and recipe: leave --pairs, --data-dir, --recipe out"
         )
@@ -170,9 +180,9 @@ def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int,
     console.print(shown)
     say(f"Pairs: {' '.join(map(str, table.pairs))}. Methods: {' '.join(table.methods)}. Seeds: {seeds}. Runs in {out}")
     say(f"Conditions: {conditions}")
-    deviations = conditions.deviations(table.data, table.recipe)
+    deviations = conditions.deviations(table)
     if deviations:
-        say(f"NOT the paper's conditions: {'; '.join(deviations)}. The report says so too.")
+        say(f"NOT the {table.source}'s conditions: {'; '.join(deviations)}. The report says so too.")
     for note in table.notes:
         say(f"Note: {note}")
 

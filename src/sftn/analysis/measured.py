@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from sftn.analysis.corruptions import CORRUPTIONS
 from sftn.analysis.transfer import Probe
 from sftn.errors import InputError
-from sftn.records import typed
+from sftn.records import digest, typed
 from sftn.run import Run, read_json, write_json
 
 FORMAT = 1
@@ -53,7 +51,7 @@ def read(folder: Path, run: Run, weights: str | None, name: str) -> Reading | No
         return None
     record = read_json(file)
     seal = record.pop("sha256", None)
-    if seal != _digest(record) or any(record.get(key) != value for key, value in _about(run, weights, name).items()):
+    if seal != digest(record) or any(record.get(key) != value for key, value in _about(run, weights, name).items()):
         raise InputError(f"{file} is of another run, or was edited: remove it to measure again")
     try:
         reading = Reading(record["settings"], typed(record["numbers"], Mapping[str, float | None]), record["details"])
@@ -78,7 +76,7 @@ def write(folder: Path, run: Run, weights: str | None, name: str, reading: Readi
         "numbers": numbers,
         "details": dict(reading.details),
     }
-    write_json(path(folder, name), record | {"sha256": _digest(record)})
+    write_json(path(folder, name), record | {"sha256": digest(record)})
 
 
 def remarks(settings: Mapping[str, Any], targets: Collection[str] = ()) -> list[str]:
@@ -113,7 +111,3 @@ def _about(run: Run, weights: str | None, name: str) -> dict[str, Any]:
         "data": run.data.fingerprint,
         "weights_sha256": weights,
     }
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -58,7 +58,7 @@ def describe(
 
 
 def list_names(what: Annotated[Literal["networks", "methods", "data", "tables"], tyro.conf.Positional]) -> None:
-    """What there is: networks, methods, data sets or the paper's tables, a line each."""
+    """What there is: networks, methods, data sets, or the paper's tables and our studies, a line each."""
     from sftn.commands import looking
 
     looking.list_names(what)

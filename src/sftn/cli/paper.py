@@ -1,4 +1,4 @@
-"""The commands around the paper's tables: reproduce, report and runs."""
+"""The commands around tables and studies: reproduce, report and runs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def reproduce(
     data: Data = DataOptions(data="paper"),  # noqa: B008 (frozen)
     train: Train = TrainOptions(),  # noqa: B008
 ) -> None:
-    """Carry out a table of the paper: its plan is shown first, and what is done is not done again.
+    """Carry out a table of the paper, or a study: its plan is shown first, and what is done is not done again.
 
     Interrupted at any moment, the same command goes on. Several processes, or machines that share the folder of runs,
     may work at the same table.
 
     Args:
-        table: table11 to table19, figure4, figure5 or imagenet.
+        table: table11 to table19, figure4, figure5, imagenet, or one of our own studies (sftn list tables).
         pairs: only these, e.g. wrn_40_2:wrn_16_2.
         methods: only these.
         teachers: only these.
-        seeds: how many; the paper's 3 if not given.
+        seeds: how many; the table's own number if not given (the paper has 3).
         smoke: try the whole path in a minute, with a tiny pair and a few digits; of imagenet with the images of
             --data-dir, in its layout, at 32×32.
         plan_only: show the plan and end.
@@ -45,8 +45,8 @@ def reproduce(
         timing_seconds: how long timing for the estimate may take; 0 for none.
         to: for table12: other data sets than stl10 and tiny-imagenet, such as folder:PATH.
         images: measure on at most so many images of a split, for trying; training takes --limit.
-        data: which images; paper for those of the table.
-        train: how to train.
+        data: which images; paper for those of the table or study.
+        train: how to train; recipe paper is that of the table or study.
     """
     from sftn import tables
 
@@ -62,11 +62,11 @@ def report(
     data_dir: Path | None = None,
     device: str = "auto",
 ) -> None:
-    """Write the page of tables, or of runs side by side, from what is there; never trains.
+    """Write the page of tables and studies, or of runs side by side, from what is there; never trains.
 
     Args:
-        what: tables (table17 …) or runs (folders or ids).
-        out: the folder of all runs; the page goes to its folder report-TABLE or report-runs-….
+        what: tables (table17 …), studies (digits …) or runs (folders or ids).
+        out: the folder of all runs, or of kept ones; the page goes to its folder report-TABLE or report-runs-….
         data_dir: where the files of the data set are; runs are evaluated on its test images, if they are found.
         device: for that: auto, cpu, cuda or mps.
     """
@@ -76,21 +76,26 @@ def report(
 
 
 def runs(
-    what: Annotated[Literal["list", "show", "rm", "verify"], tyro.conf.Positional],
+    what: Annotated[Literal["list", "show", "rm", "verify", "keep"], tyro.conf.Positional],
     run: Annotated[tuple[str, ...], tyro.conf.Positional] = (),
     out: Path = Path("runs"),
     data_dir: Path | None = None,
     device: str = "auto",
+    to: Path = Path("results"),
+    networks: tuple[str, ...] = (),
 ) -> None:
-    """What is in the folder of runs: list them, show or remove some, verify that they are what they say.
+    """What is in the folder of runs: list them, show or remove some, verify that they are what they say, keep them.
 
     Args:
-        what: list, show, rm, or verify (read, hash and evaluate again).
-        run: folders, paths or beginnings of ids; verify without any takes all that are done.
-        out: the folder of all runs.
+        what: list, show, rm, verify (read, hash and evaluate again) or keep (one small file a run, without weights).
+        run: folders, paths or beginnings of ids; verify without any takes all that are done. keep also takes studies
+            and tables.
+        out: the folder of all runs; list and show also take one of kept runs.
         data_dir: where the files of the data set are, for verify.
         device: for verify: auto, cpu, cuda or mps.
+        to: for keep: the folder of kept runs.
+        networks: for keep: runs whose weights are kept as well, in its folder networks.
     """
     from sftn.commands.runs import command
 
-    command(what, run, out, data_dir, device)
+    command(what, run, out, data_dir, device, to, networks)

@@ -26,6 +26,7 @@ from sftn.options import DataOptions
 from sftn.paper import TABLES
 from sftn.plan import load_teacher, reloaded
 from sftn.run import Run, Weights
+from sftn.studies import STUDIES
 
 
 def evaluate(
@@ -112,6 +113,10 @@ def list_names(what: str) -> None:
         table.add_column("what it shows")
         for name, entry in sorted(TABLES.items()):
             table.add_row(name, entry.title)
+        table.add_section()
+        table.add_row("studies", "of our own, at a scale for a CPU")
+        for name, study in STUDIES.items():
+            table.add_row(name, study.grid.title)
     else:
         table.add_column("data")
         table.add_column("what it is")

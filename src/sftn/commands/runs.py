@@ -1,4 +1,4 @@
-"""What `sftn runs` does: the folder of runs is listed, shown, tidied up and verified."""
+"""What `sftn runs` does: the folder of runs is listed, shown, tidied up, verified, and kept with the code."""
 
 from __future__ import annotations
 
@@ -14,39 +14,90 @@ from rich.console import Console
 from rich.table import Table
 
 from sftn.errors import InputError, printable
+from sftn.kept import keep, keep_network, opened
+from sftn.paper import TABLES
+from sftn.report.collect import sections
 from sftn.run import Data
-from sftn.runs import BROKEN, DONE, INTERRUPTED, RUNNING, WAITING, Entry, divergence, faults, find, look, remove, scan
+from sftn.runs import (
+    BROKEN,
+    DONE,
+    INTERRUPTED,
+    KEPT,
+    RUNNING,
+    WAITING,
+    Entry,
+    divergence,
+    faults,
+    find,
+    look,
+    remove,
+    scan,
+)
 from sftn.runs import verify as verified
+from sftn.studies import STUDIES, parts
 
 if TYPE_CHECKING:
     from sftn.data.dataset import Dataset
 
 
-def command(what: str, names: Sequence[str], out: Path, data_dir: Path | None, device: str) -> None:
-    """List, show, remove or verify runs, a line each; ends with exit code 1 if a verified run is not what it says.
+def command(
+    what: str,
+    names: Sequence[str],
+    out: Path,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    to: Path = Path("results"),
+    networks: Sequence[str] = (),
+) -> None:
+    """List, show, keep, remove or verify runs, a line each; ends with exit code 1 if one is not what it says.
 
     Raises:
         InputError: a run is unknown or must not be removed, or its images are not there.
     """
     console = Console(highlight=False, markup=False)
     if what == "list":
-        table(scan(out), console)
+        with opened(out) as runs:
+            table(scan(runs), console)
         return
-    if not names and what != "verify":
+    if not (names or networks) and what != "verify":
         raise InputError(f"say which runs to {what}: a folder or the beginning of an id, see sftn runs list")
+    if what == "show":
+        with opened(out) as runs:
+            for name in names:
+                show(look(find(name, runs)), console, out)
+        return
+    if what == "keep":
+        _keep(names, networks, out, to, console)
+        return
     folders = [find(name, out) for name in names]
     if what == "rm":
         remove(folders)
         console.print(f"Removed: {', '.join(folder.name for folder in folders)}", soft_wrap=True)
-    elif what == "show":
-        for folder in folders:
-            show(look(folder), console)
     else:
         folders = folders or [entry.folder for entry in scan(out) if entry.state in (DONE, BROKEN)]
         bad = sum(_verified(folder, data_dir, device, console) for folder in folders)
         console.print(f"{len(folders) - bad} of {len(folders)} runs are what they say")
         if bad:
             sys.exit(1)
+
+
+def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path, console: Console) -> None:
+    """Keep the runs of studies and tables, under their own conditions or those nearest to them, and single ones."""
+    for name in names:
+        if name in STUDIES or name in TABLES:
+            found, place = sections(parts(name)[0], out), name
+            found = [section for section in found if section.own] or found[:1]
+            entries = [entry for section in found for entry in section.distinct()]
+            for warning in [warning for section in found for warning in section.warnings()]:
+                console.print(f"{name}: {warning}", soft_wrap=True)
+        else:
+            entries, place = [look(find(name, out))], "runs"
+        kept = [keep(entry, to, place) for entry in entries]
+        new, size = sum(written for _, written in kept), sum(path.stat().st_size for path, _ in kept)
+        many = "1 run" if len(kept) == 1 else f"{len(kept)} runs"
+        console.print(f"{name}: {many} kept in {to}, {new} written now; {size / 1e3:,.0f} kB", soft_wrap=True)
+    for name in networks:
+        console.print(f"Kept with its weights: {keep_network(look(find(name, out)), to)}", soft_wrap=True)
 
 
 def table(entries: Sequence[Entry], console: Console) -> None:
@@ -57,6 +108,7 @@ def table(entries: Sequence[Entry], console: Console) -> None:
     for entry in entries:
         run, record = entry.run, entry.result or {}
         state = f"{entry.state}: {entry.owner}" if entry.owner else entry.state
+        state += " (without weights)" * (entry.folder / KEPT).exists()
         state += " (one class only)" * bool(record.get("collapsed")) + " (diverged)" * entry.diverged
         numbers = [f"{record[name]:.2f}" if name in record else "" for name in ("accuracy", "best_accuracy")]
         hours = f"{record['seconds'] / 3600:.2f}" if "seconds" in record else ""
@@ -75,9 +127,10 @@ def table(entries: Sequence[Entry], console: Console) -> None:
     console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs")
 
 
-def show(entry: Entry, console: Console) -> None:
-    """All that is known of a run."""
-    console.print(f"{entry.folder}: {entry.state} {entry.owner or entry.reason}".rstrip(), soft_wrap=True)
+def show(entry: Entry, console: Console, out: Path | None = None) -> None:
+    """All that is known of a run, which people find in `out` if not in its folder."""
+    folder = entry.folder if out is None else out / entry.folder.name
+    console.print(f"{folder}: {entry.state} {entry.owner or entry.reason}".rstrip(), soft_wrap=True)
     if entry.run is not None:
         _json(asdict(entry.run), console)
     if entry.result is not None:

@@ -13,7 +13,8 @@ from sftn.run import Data, Friendly, OnNan, Run
 
 TINY = Pair("wrn_10_1", "resnet8")
 """Stands in for every pair of a table in a smoke test."""
-_PAPER_IMAGES = {"cifar100": 50_000, "imagenet": 1_281_167}
+_IMAGES = {"cifar100": 50_000, "imagenet": 1_281_167}
+"""For training, all of them."""
 
 
 @dataclass(frozen=True)
@@ -54,30 +55,29 @@ class Conditions:
             return teacher
         return replace(own, teacher=teacher, objective=recipes.objective(cell.method))
 
-    def deviations(self, images: str = "cifar100", recipe: str = "paper") -> list[str]:
-        """In what they differ from the paper's conditions, a phrase each; empty if in nothing.
-
-        Args:
-            images: the table's data set.
-            recipe: the table's recipe.
-        """
-        found, paper, data = [], recipes.SCHEDULES[recipe], self.data
-        if data.name != images:
-            found.append(f"{data.name} instead of {images}")
-        if data.limit is not None:
-            found.append(f"{data.limit:,} training images" + (f" of {_PAPER_IMAGES[images]:,}" if not found else ""))
+    def deviations(self, table: Table) -> list[str]:
+        """In what they differ from those of a table of the paper or of a study, a phrase each; empty if in nothing."""
+        own = recipes.schedule(table.recipe, "", epochs=table.epochs, batch=table.batch)
+        found, data = [], self.data
+        if data.name != table.data:
+            found.append(f"{data.name} instead of {table.data}")
+        if data.limit != table.limit:
+            there = _IMAGES.get(table.data) if not found and data.classes is None else None
+            of = "" if there is None else f" of {there:,}"
+            of = of if table.limit is None else f" instead of {table.limit:,}"
+            found.append(f"{'all' if data.limit is None else f'{data.limit:,}'} training images{of}")
         if data.size is not None:
             found.append(f"images of {data.size}×{data.size}")
-        if data.classes is not None:
-            found.append(f"the first {data.classes} classes only")
-        if self.schedule.epochs != paper.epochs:
-            found.append(f"{_epochs(self.schedule.epochs)} instead of {paper.epochs}")
+        if data.classes != table.classes:
+            found.append("all classes" if data.classes is None else f"the first {data.classes} classes only")
+        if self.schedule.epochs != own.epochs:
+            found.append(f"{_epochs(self.schedule.epochs)} instead of {own.epochs}")
         if self.on_nan != "stop":
             found.append(f"a NaN makes it {self.on_nan}")
         if self.norm_shares > 1:
             found.append(f"batch norm over 1/{self.norm_shares} of a batch")
         for name in ("batch", "lr", "milestones", "gamma", "momentum", "weight_decay"):
-            ours, theirs = getattr(self.schedule, name), getattr(paper, name)
+            ours, theirs = getattr(self.schedule, name), getattr(own, name)
             if ours != theirs:
                 found.append(f"{name.replace('_', ' ')} {ours} instead of {theirs}")
         return found

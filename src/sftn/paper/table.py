@@ -1,4 +1,4 @@
-"""What a table of the paper is made of: pairs, methods, settings, and the printed numbers. No torch in here."""
+"""What a table is made of: pairs, methods, settings, conditions, and the printed numbers. No torch in here."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper as a grid of runs.
+    """A table of the paper, or of a study of our own, as a grid of runs.
 
     Every cell is a run of each seed; what two tables share, they share on the disk.
     """
 
     name: str
     title: str
-    section: str
-    """Where the paper says it: a section of the supplementary document."""
     pairs: tuple[Pair, ...]
-    published: str
+    section: str = ""
+    """Where the paper says it: a section of the supplementary document; empty for a study."""
+    published: str = ""
     """The CSV file of printed numbers; empty if there are none."""
     methods: tuple[str, ...] = ("kd",)
     settings: tuple[Setting, ...] = (Setting(),)
@@ -84,10 +84,21 @@ class Table:
     seeds: int = 3
     recipe: str = "paper"
     """Of `sftn.recipes.SCHEDULES`."""
+    epochs: int | None = None
+    batch: int | None = None
+    """These two in place of the recipe's, if given."""
     data: str = "cifar100"
     """Its images."""
+    limit: int | None = None
+    classes: int | None = None
+    """Of them only so many to train on, and the first so many classes; all if None."""
     notes: tuple[str, ...] = ()
     """What a reader must know before comparing: faults of the print, inferences, gaps."""
+
+    @property
+    def source(self) -> str:
+        """Whose conditions it has: the paper's or the study's."""
+        return "paper" if self.section else "study"
 
     def rows(self, pair: Pair) -> Iterator[Row]:
         """The lines of a pair, the teachers first."""

@@ -1,20 +1,16 @@
-"""Table 16: the weight of the teacher's own cross-entropy."""
+"""Table 16: the weight of the teacher's own cross-entropy; the pairs of Table 15."""
 
+from dataclasses import replace
+
+from sftn.paper import table15
 from sftn.paper.published import FAULTS
-from sftn.paper.table import Pair, Setting, Table
+from sftn.paper.table import Setting
 
-TABLE = Table(
+TABLE = replace(
+    table15.TABLE,
     name="table16",
     title="Effect of λ_T, the weight of the teacher's cross-entropy",
-    section="A.5",
-    pairs=(
-        Pair("resnet32x4", "shufflev1"),
-        Pair("resnet32x4", "shufflev2"),
-        Pair("wrn_40_2", "wrn_16_2"),
-        Pair("wrn_40_2", "wrn_40_1"),
-    ),
     settings=tuple(Setting(f"{value:g}", f"λ_T = {value:g}", {"teacher_ce": value}) for value in (1.0, 3.0, 5.0)),
-    alone=False,
     published="table16_lambda_teacher.csv",
     notes=FAULTS["table16"],
 )

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sftn import paper
+from sftn import studies
 from sftn.durable import write_atomically
 from sftn.errors import InputError
+from sftn.kept import opened
 from sftn.paper import TABLES
 from sftn.paper.measured import Measured
-from sftn.report import figures, html, markdown, measured, terminal
+from sftn.paper.table import Table
+from sftn.report import figures, html, markdown, measured, study, terminal
 from sftn.report.collect import Section, sections
 from sftn.runs import find, look
+from sftn.studies import STUDIES, Study
 
 NO_FIGURES = figures.MISSING
 
@@ -30,8 +33,8 @@ def command(
     """Write the pages of tables, and one page of all single runs among them; the folders they lie in.
 
     Args:
-        what: tables or runs.
-        out: the folder of all runs.
+        what: tables, studies or runs.
+        out: the folder of all runs, or of kept ones.
         console: None for the terminal.
         data_dir: for runs: where the files of their images are.
         device: for runs: where they are evaluated.
@@ -41,19 +44,13 @@ def command(
     """
     console = console or Console(highlight=False)
     if not what:
-        raise InputError(f"nothing to report: name tables ({', '.join(TABLES)}) or runs")
-    tables = [name for name in what if name in TABLES or name.startswith(("table", "figure"))]
-    wanted = [paper.entry(name) for name in tables]
+        raise InputError(f"nothing to report: name tables or studies ({', '.join([*TABLES, *STUDIES])}) or runs")
+    named = {**TABLES, **STUDIES}
+    tables = [name for name in what if name in named or name.startswith(("table", "figure"))]
+    wanted = [studies.entry(name) for name in tables]
     entries = [look(find(name, out)) for name in what if name not in tables]
-    folders = []
-    for table in wanted:
-        if isinstance(table, Measured):
-            folders.append(_measured(table, out, console))
-            continue
-        found = sections(table, out)
-        for section in found:
-            terminal.show(section, console)
-        folders.append(write(found, out / f"report-{table.name}"))
+    with opened(out) as runs:
+        folders = [_page(one, runs, out / f"report-{name}", console) for name, one in zip(tables, wanted)]
     if entries:
         from sftn.report import own  # it evaluates, which the tables never do
 
@@ -65,13 +62,21 @@ def command(
     return folders
 
 
-def _measured(which: Measured, out: Path, console: Console) -> Path:
-    pages = measured.pages(which, out)
-    for page in pages:
-        measured.show(page, console)
-    folder = out / f"report-{which.name}"
-    _make(folder)
-    return measured.write(pages, folder)
+def _page(entry: Table | Measured | Study, runs: Path, folder: Path, console: Console) -> Path:
+    """Show what a folder of runs says of a table or study, and write its page."""
+    if isinstance(entry, Study):
+        _make(folder)
+        return study.write(entry, runs, folder, console)
+    if isinstance(entry, Measured):
+        pages = measured.pages(entry, runs)
+        for page in pages:
+            measured.show(page, console)
+        _make(folder)
+        return measured.write(pages, folder)
+    found = sections(entry, runs)
+    for section in found:
+        terminal.show(section, console)
+    return write(found, folder)
 
 
 def write(found: Sequence[Section], folder: Path) -> Path:

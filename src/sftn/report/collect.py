@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,13 @@ class Spread:
             sign: with a plus.
             count: say the number of seeds even where the set is complete.
         """
-        if self.mean is None:
-            return "not run"
         many = f" ({len(self.values)} of {self.of} seeds)" if not self.complete else f" ({self.of})" if count else ""
+        return "not run" if self.mean is None else self.bare(sign) + many
+
+    def bare(self, sign: bool = False) -> str:
+        """`76.09 ± 0.31`, for whoever says beside it how many seeds there are; nothing of an empty set."""
         deviation = "" if self.std is None else f" ± {self.std:.{self.digits}f}"
-        return f"{self.mean:{'+' if sign else ''}.{self.digits}f}{deviation}{many}"
+        return "" if self.mean is None else f"{self.mean:{'+' if sign else ''}.{self.digits}f}{deviation}"
 
     def minus(self, other: Spread) -> Spread:
         """Differences seed by seed, of the seeds that both have."""
@@ -111,16 +113,21 @@ class Section:
         """Whether this is a smoke test."""
         return self.table.pairs == (TINY,)
 
+    @property
+    def own(self) -> bool:
+        """Whether these are the table's own pairs and conditions."""
+        return not self.tiny and not _far(self)
+
     def warnings(self) -> list[str]:
         """Why these numbers must not be compared with the printed ones as they are; empty if they may."""
         if self.conditions is None:
-            return ["Nothing of this table has been run."]
+            return [f"Nothing of this {'study' if self.table.source == 'study' else 'table'} has been run."]
         found = ["a SMOKE TEST: a tiny pair stands in for those of the paper"] if self.tiny else []
-        found += self.conditions.deviations(self.table.data, self.table.recipe)
+        found += self.conditions.deviations(self.table)
         cells = [cell for pair in self.table.pairs for cell in self.table.cells(pair)]
         missing = sum(not self.entries.get(cell) for cell in cells)
         partial = sum(0 < len(self.entries.get(cell, {})) < self.seeds for cell in cells)
-        warnings = [f"Not the paper's conditions: {'; '.join(found)}."] if found else []
+        warnings = [f"Not the {self.table.source}'s conditions: {'; '.join(found)}."] if found else []
         if missing:
             warnings.append(f"{missing} of {len(cells)} cells are not run.")
         if partial:
@@ -136,12 +143,15 @@ class Section:
         return Line(row.label, {way: self._side(cell) for way, cell in row.cells.items()})
 
     def _side(self, cell: Cell) -> Side:
-        seen = {seed: entry.result or {} for seed, entry in sorted(self.entries.get(cell, {}).items())}
-        last = Spread({seed: record["accuracy"] for seed, record in seen.items()}, self.seeds)
-        best = Spread(
-            {seed: record.get("best_accuracy", record["accuracy"]) for seed, record in seen.items()}, self.seeds
-        )
+        last = self.spread(cell, lambda entry: (entry.result or {}).get("accuracy"))
+        best = self.spread(cell, lambda entry: (entry.result or {}).get("best_accuracy"))
+        best = Spread(last.values | best.values, self.seeds)  # not every result has it
         return Side(cell, last, best, accuracies(self.table.published).get(cell))
+
+    def spread(self, cell: Cell, value: Callable[[Entry], float | None], digits: int = 2) -> Spread:
+        """A number of a cell, of every seed that has it."""
+        seen = {seed: value(entry) for seed, entry in sorted(self.entries.get(cell, {}).items())}
+        return Spread({seed: float(one) for seed, one in seen.items() if one is not None}, self.seeds, digits)
 
     def gains(self) -> tuple[list[float], list[float]]:
         """Gains over the standard teacher of the students whose seeds are complete: ours, and theirs of the same."""
@@ -157,7 +167,10 @@ class Section:
 
 
 def sections(table: Table, out: Path) -> list[Section]:
-    """What a folder of runs says about a table, the conditions nearest to the paper's first.
+    """What a folder of runs says about a table, the conditions nearest to its own first.
+
+    For a study only runs under its own conditions count, or, where there are none, those nearest to them: its pairs may
+    be other studies' too.
 
     Raises:
         InputError: the folder is not there.
@@ -166,20 +179,25 @@ def sections(table: Table, out: Path) -> list[Section]:
     runs = [entry.run for entry in done.values() if entry.run is not None]
     found = []
     for conditions in dict.fromkeys(Conditions.of(run) for run in runs):
-        most = 1 + max(run.seed for run in runs if Conditions.of(run) == conditions)
-        for variant, seeds in ((table, max(table.seeds, most)), (smoke(table), most)):
-            section = Section(variant, conditions, seeds, _entries(variant, conditions, seeds, done))
-            if any(cell.method != "-" and entries for cell, entries in section.entries.items()):
-                found.append(section)
+        seeds = sorted({run.seed for run in runs if Conditions.of(run) == conditions})
+        for variant, least in ((table, table.seeds), (smoke(table), 0)):
+            entries = _entries(variant, conditions, seeds, done)
+            if any(cell.method != "-" for cell in entries):
+                most = 1 + max(seed for some in entries.values() for seed in some)
+                found.append(Section(variant, conditions, max(least, most), entries))
     found.sort(key=lambda section: (section.tiny, _far(section), -len(section.distinct())))
+    if table.source == "study":
+        found = [section for section in found if section.own] or found[:1]
     return found or [Section(table, None, table.seeds, {})]
 
 
-def _entries(table: Table, conditions: Conditions, seeds: int, done: dict[str, Entry]) -> dict[Cell, dict[int, Entry]]:
+def _entries(
+    table: Table, conditions: Conditions, seeds: Sequence[int], done: dict[str, Entry]
+) -> dict[Cell, dict[int, Entry]]:
     found: dict[Cell, dict[int, Entry]] = {}
     for pair in table.pairs:
         for cell in table.cells(pair):
-            for seed in range(seeds):
+            for seed in seeds:
                 entry = done.get(conditions.run(table, cell, seed).id)
                 if entry is not None:
                     found.setdefault(cell, {})[seed] = entry
@@ -187,11 +205,18 @@ def _entries(table: Table, conditions: Conditions, seeds: int, done: dict[str, E
 
 
 def _far(section: Section) -> int:
-    return (
-        0
-        if section.conditions is None
-        else len(section.conditions.deviations(section.table.data, section.table.recipe))
-    )
+    return 0 if section.conditions is None else len(section.conditions.deviations(section.table))
+
+
+def rows(section: Section, pair: Pair, lines: Iterable[Line]) -> Iterator[dict[str, object]]:
+    """Every number of every seed of some lines of a pair, for CSV."""
+    for line in lines:
+        for way, side in line.sides.items():
+            about = {"conditions": str(section.conditions), "teacher": pair.teacher, "student": pair.student}
+            about |= {"quantity": line.label, "teacher_training": way}
+            printed = None if side.printed is None else side.printed.mean
+            seeds: Mapping[Any, Any] = side.last.values or {None: None}
+            yield from (about | {"seed": seed, "value": value, "printed": printed} for seed, value in seeds.items())
 
 
 def cost(entries: Sequence[Entry]) -> list[str]:
@@ -201,14 +226,15 @@ def cost(entries: Sequence[Entry]) -> list[str]:
         record = entry.result or {}
         about: dict[str, Any] = record.get("environment") or {}
         names = ("device", "threads", "system", "sftn", "commit", "torch", "python")
-        by.setdefault(tuple(str(about.get(name)) for name in names), []).append(float(record.get("seconds", 0)))
+        more = (str(about.get("cpu") or ""), ", with changes" * bool(about.get("changed")))
+        by.setdefault((*(str(about.get(name)) for name in names), *more), []).append(float(record.get("seconds", 0)))
     lines = []
-    for (device, threads, system, version, commit, torch, python), seconds in sorted(by.items()):
+    for (device, threads, system, version, commit, torch, python, cpu, changed), seconds in sorted(by.items()):
         hours = sum(seconds) / 3600
         took = f"{hours:.1f} hours" if hours >= 1 else f"{sum(seconds) / 60:.1f} minutes"
         lines.append(
-            f"{len(seconds)} run{'s' * (len(seconds) > 1)}, {took} of training on {device}, "
+            f"{len(seconds)} run{'s' * (len(seconds) > 1)}, {took} of training on {device}, {cpu and cpu + ', '}"
             f"{threads} thread{'s' * (threads != '1')}, {system}; "
-            f"sftn {version} (commit {commit[:12]}), torch {torch}, Python {python}"
+            f"sftn {version} (commit {commit[:12]}{changed}), torch {torch}, Python {python}"
         )
     return [*lines, "Energy: not read."]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sftn.analysis.figures import save as save_as
 from sftn.errors import InputError
 from sftn.paper.table import ALONE, FRIENDLY, STANDARD, Cell, Pair
 from sftn.report.collect import Section
@@ -152,16 +153,12 @@ def of_runs(entries: Sequence[Entry]) -> Any:
 
 
 def save(figure: Any, path: Path) -> Path:
-    """Write a figure as SVG and PNG.
+    """Write a figure as SVG and PNG; the same figure gives the same bytes.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    try:
-        figure.savefig(path, metadata={"Date": None})
-        figure.savefig(path.with_suffix(".png"), dpi=150)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; free space or choose another --out") from error
+    save_as(figure, path.parent, path.stem)
     return path
 
 

@@ -17,9 +17,9 @@ from sftn.durable import write_atomically
 from sftn.errors import InputError
 from sftn.paper.measured import LOG, RESULT, Measured, Quantity, transfer_quantity
 from sftn.paper.published import measured as printed_numbers
-from sftn.paper.table import ALONE, FRIENDLY, STANDARD, Cell, Pair
+from sftn.paper.table import ALONE, STANDARD, Cell, Pair, Row
 from sftn.report import figures, html, markdown, measured_figures
-from sftn.report.collect import Line, Section, Side, Spread, cost, sections
+from sftn.report.collect import Line, Section, Side, Spread, cost, rows, sections
 from sftn.report.terminal import show_lines
 from sftn.report.words import heading, where
 from sftn.runs import Entry
@@ -44,12 +44,7 @@ class Page:
 
     def values(self, cell: Cell, quantity: Quantity) -> Spread:
         """A number of a cell, of every seed that has it."""
-        found = {}
-        for seed, entry in sorted(self.section.entries.get(cell, {}).items()):
-            value = self._value(entry, quantity)
-            if value is not None:
-                found[seed] = float(value)
-        return Spread(found, self.section.seeds, quantity.digits)
+        return self.section.spread(cell, lambda entry: self._value(entry, quantity), quantity.digits)
 
     def _value(self, entry: Entry, quantity: Quantity) -> float | None:
         if quantity.source == RESULT:
@@ -61,22 +56,20 @@ class Page:
 
     def lines(self, pair: Pair) -> Iterator[Line]:
         """The rows of a pair: of the teachers, then of the student alone, then method by method."""
-        several = len(self.which.grid.methods) > 1
-        for quantity in self.quantities:
-            if quantity.role == "teacher":
-                yield self._line(quantity.label, quantity, [Cell(pair, "teacher", way) for way in (STANDARD, FRIENDLY)])
-            elif quantity.source == RESULT and self.which.grid.alone:
-                yield self._line("student alone, accuracy, %", quantity, [Cell(pair, "student", ALONE)])
-        for method in self.section.table.methods:
+        grid = self.which.grid
+        for row in self.section.table.rows(pair):
             for quantity in self.quantities:
-                if quantity.role == "student":
-                    cells = [Cell(pair, "student", way, method) for way in (STANDARD, FRIENDLY)]
-                    yield self._line(f"{method}, {quantity.label}" if several else quantity.label, quantity, cells)
+                if ALONE in row.cells:
+                    if (quantity.source, quantity.role) == (RESULT, "student"):
+                        yield self._line(f"{row.label}, accuracy, %", quantity, row)
+                elif quantity.role == row.cells[STANDARD].role:
+                    named = len(grid.settings) > 1 or (quantity.role == "student" and len(grid.methods) > 1)
+                    yield self._line(f"{row.label}, {quantity.label}" if named else quantity.label, quantity, row)
 
-    def _line(self, label: str, quantity: Quantity, cells: Sequence[Cell]) -> Line:
+    def _line(self, label: str, quantity: Quantity, row: Row) -> Line:
         printed = printed_numbers(self.which.grid.published)
         sides = {}
-        for cell in cells:
+        for cell in row.cells.values():
             theirs = printed.get((cell, quantity.name)) if cell.role == "student" else None
             sides[cell.way] = Side(cell, self.values(cell, quantity), Spread(), theirs)
         return Line(label, sides)
@@ -86,16 +79,16 @@ class Page:
         found = []
         for quantity in (one for one in self.quantities if one.role == "student"):
             ours, theirs = [], []
-            for pair in self.section.table.pairs:
-                for method in self.section.table.methods:
-                    cells = [Cell(pair, "student", way, method) for way in (STANDARD, FRIENDLY)]
-                    line = self._line("", quantity, cells)
-                    if line.gain is not None and line.gain.complete and line.gain.mean is not None:
-                        ours.append(line.gain.mean)
-                        theirs += [] if line.printed_gain is None else [line.printed_gain]
+            listed = [row for pair in self.section.table.pairs for row in self.section.table.rows(pair)]
+            for row in (row for row in listed if STANDARD in row.cells and row.cells[STANDARD].role == "student"):
+                line = self._line(row.label, quantity, row)
+                if line.gain is not None and line.gain.complete and line.gain.mean is not None:
+                    ours.append(line.gain.mean)
+                    theirs += [] if line.printed_gain is None else [line.printed_gain]
             text = f"{quantity.label}: no cell is whole yet"
             if ours:
-                text = f"{quantity.label}: ours {statistics.fmean(ours):+.{quantity.digits}f} over {len(ours)} cells"
+                many = f"{len(ours)} cell{'s' * (len(ours) > 1)}"
+                text = f"{quantity.label}: ours {statistics.fmean(ours):+.{quantity.digits}f} over {many}"
             if theirs:
                 text += f", printed {statistics.fmean(theirs):+.{quantity.digits}f} over the same {len(theirs)}"
             if quantity.label in self.which.printed_gains:
@@ -105,7 +98,11 @@ class Page:
 
     def warnings(self) -> list[str]:
         """Why these numbers must not be compared with the printed ones as they are; empty if they may."""
-        found = self.section.warnings()
+        return [*self.section.warnings(), *self.remarks()]
+
+    def remarks(self) -> list[str]:
+        """How these numbers were measured otherwise than the paper's, and what is missing of them."""
+        found: list[str] = []
         settings: dict[str, list[Mapping[str, Any]]] = {}
         for (name, _), reading in self.readings.items():
             if reading.settings not in settings.setdefault(name, []):
@@ -130,16 +127,7 @@ class Page:
 
     def rows(self) -> list[dict[str, object]]:
         """Every number of every seed, for CSV."""
-        found: list[dict[str, object]] = []
-        for pair in self.section.table.pairs:
-            for line in self.lines(pair):
-                for way, side in line.sides.items():
-                    about = {"conditions": str(self.section.conditions), "teacher": pair.teacher}
-                    about |= {"student": pair.student, "quantity": line.label, "teacher_training": way}
-                    printed = None if side.printed is None else side.printed.mean
-                    seeds: Mapping[Any, Any] = side.last.values or {None: None}
-                    found += [about | {"seed": s, "value": value, "printed": printed} for s, value in seeds.items()]
-        return found
+        return [row for pair in self.section.table.pairs for row in rows(self.section, pair, self.lines(pair))]
 
 
 def pages(which: Measured, out: Path) -> list[Page]:
@@ -148,22 +136,24 @@ def pages(which: Measured, out: Path) -> list[Page]:
     Raises:
         InputError: the folder is not there.
     """
-    found = []
-    for section in sections(which.grid, out):
-        readings: dict[tuple[str, Path], measured.Reading] = {}
-        faults = []
-        for entry in _measured(which, section):
-            for name in _names(which, entry.folder):
-                try:
-                    weights = (entry.result or {}).get("weights_sha256")
-                    reading = None if entry.run is None else measured.read(entry.folder, entry.run, weights, name)
-                except InputError as error:
-                    faults.append(str(error))
-                else:
-                    if reading is not None:
-                        readings[name, entry.folder] = reading
-        found.append(Page(which, section, _quantities(which, readings), readings, faults))
-    return found
+    return [page(which, section) for section in sections(which.grid, out)]
+
+
+def page(which: Measured, section: Section) -> Page:
+    """What was measured on the runs behind a section."""
+    readings: dict[tuple[str, Path], measured.Reading] = {}
+    faults = []
+    for entry in _measured(which, section):
+        for name in _names(which, entry.folder):
+            try:
+                weights = (entry.result or {}).get("weights_sha256")
+                reading = None if entry.run is None else measured.read(entry.folder, entry.run, weights, name)
+            except InputError as error:
+                faults.append(str(error))
+            else:
+                if reading is not None:
+                    readings[name, entry.folder] = reading
+    return Page(which, section, _quantities(which, readings), readings, faults)
 
 
 def show(page: Page, console: Console) -> None:

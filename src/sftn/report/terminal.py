@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Shown
 
 from sftn.paper.table import ALONE, FRIENDLY, STANDARD
+from sftn.report.blocks import Block, Bullets, Heading, Rows, Text
 from sftn.report.collect import Line, Section
 from sftn.report.words import gain_sentence, heading
 
@@ -44,3 +45,24 @@ def show_lines(lines: Iterable[Line], title: str, console: Console) -> None:
             "" if printed is None else f"{printed:+.2f}",
         )
     console.print(shown)
+
+
+def show_blocks(title: str, blocks: Sequence[Block], console: Console) -> None:
+    """Print what a page says in words and tables."""
+    console.print(f"[bold]{title}[/bold]", soft_wrap=True)
+    for block in blocks:
+        match block:
+            case Heading(words):
+                console.print(f"[bold]{words}[/bold]", soft_wrap=True)
+            case Text(words, kind):
+                console.print(words, soft_wrap=True, style="bold" if kind == "warning" else None)
+            case Bullets(lines):
+                for line in lines:
+                    console.print(f"- {line}", soft_wrap=True, markup=False)
+            case Rows((head, *rows)):
+                shown = Shown(*head[:1], box=SIMPLE_HEAD, pad_edge=False)
+                for column in head[1:]:
+                    shown.add_column(column, justify="right")
+                for row in rows:
+                    shown.add_row(*row)
+                console.print(shown)

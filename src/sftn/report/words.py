@@ -25,7 +25,9 @@ def called(table: Table) -> str:
 
 
 def where(table: Table) -> str:
-    """Where the printed numbers are from."""
+    """Where the printed numbers are from; nothing for a study."""
+    if table.source == "study":
+        return ""
     if not table.published:
         return (
             f"{called(table)} is described in section {table.section} of the supplementary document, without numbers."
