@@ -7,10 +7,11 @@ from torch import nn
 from sftn.device import HALVES
 from sftn.distill import Distiller
 from sftn.networks.depthwise import quicken
+from sftn.networks.gradients import keep_layout
 
 
 def prepare_step(task: nn.Module, precision: str) -> tuple[str, ...]:
-    """Fold a frozen teacher and quicken depthwise convolutions, where the precision is bf16 or float16.
+    """Fold a frozen teacher, quicken depthwise convolutions, keep gradients channels-last: in bf16 and float16 only.
 
     In float32 nothing is done, so that results there stay what they were, bit for bit; `Distiller.fold_teacher` folds
     there too. To be called before the task's phases are made, for first stages use the teacher as well.
@@ -30,4 +31,6 @@ def prepare_step(task: nn.Module, precision: str) -> tuple[str, ...]:
         done.append("teacher folded" if task.foldable else "teacher's weights kept in " + precision)
     if quicken(task):
         done.append("strided depthwise gradients in float32")
+    if keep_layout(task):
+        done.append("gradients as their maps in memory")
     return tuple(done)
