@@ -26,7 +26,8 @@ from tests.report import made
 # As the demo's runs are recorded, on a machine with bf16.
 DEMO = Conditions(Data("digits", "5b7633f7772af8bd", 200), Schedule(epochs=80, batch=32), "bf16")
 CIFAR = Conditions(Data("cifar100", "0123456789abcdef", classes=20), Schedule(epochs=20), "bf16")
-OWN = {name: CIFAR if study.grid.data == "cifar100" else DEMO for name, study in STUDIES.items()}
+LONGER = Conditions(Data("cifar100", "0123456789abcdef", 2500, 20), Schedule(epochs=80), "bf16")
+OWN = {name: CIFAR if study.grid.data == "cifar100" else DEMO for name, study in STUDIES.items()} | {"longer": LONGER}
 
 
 def called(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -61,8 +62,10 @@ def test_runs_of_the_digits_are_those_of_the_demo_and_of_each_other() -> None:
     assert demo <= ids["digits"]
     assert len(ids["branches"]) == 5 * (2 + 2 * 3)
     assert len(ids["branches"] & ids["digits"]) == 5 * 4  # both branches
-    assert len(ids["weights"]) == 5 * (3 + 2 * 5)
+    assert len(ids["weights"]) == 5 * (3 + 2 * 8)
     assert len(ids["weights"] & ids["digits"]) == 5 * 5  # λ_R^KL = 3, and the student alone
+    assert len(ids["gap"]) == 5 * (1 + 3 * (2 + 4) - 1)  # a second resnet20 alone is the standard teacher
+    assert len(ids["gap"] & ids["weights"]) == 5 * 7
 
 
 def test_other_conditions_than_a_studys_own_are_said() -> None:
@@ -123,7 +126,7 @@ def test_the_page_of_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     made.table(tmp_path, STUDIES["digits"].grid, CIFAR, seeds=1)  # of the same pair
     (folder,) = command(["weights"], tmp_path)
     text = (folder / "report.md").read_text()
-    assert text.startswith("# weights: Effect of λ_R^KL")
+    assert text.startswith("# weights: Effect of the branches' weights")
     assert "the paper" not in text
     assert "cifar100" not in text, "runs under other conditions are other studies'"
     assert "| kd, λ_R^KL = 0.3 | 70.20 ± 0.16 | 70.92 ± 0.53 | +0.72 ± 0.63 | 5 | 4 of 5 | 0.062 |" in text
@@ -137,7 +140,7 @@ def test_the_page_of_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert sentence in text
     assert sentence in " ".join(capsys.readouterr().out.split())
     assert sentence in (folder / "report.html").read_text()
-    assert "65 runs" in text
+    assert "95 runs" in text
     with open(folder / "report.csv") as file:
         rows = list(csv.DictReader(file))
     assert [row["value"] for row in rows if row["quantity"] == "student alone"][:2] == ["70.0", "70.1"]
