@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,19 @@ def test_a_kept_page_comes_from_the_kept_files(page: Path, tmp_path: Path, monke
     assert words(folder / "report.md") == words(page)
     for numbers in page.parent.glob("report.csv"):
         assert (folder / "report.csv").read_bytes() == numbers.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_what_is_told_of_the_runs_stands_on_a_kept_page(name: str) -> None:
+    told = (ROOT / name).read_text()
+    if name == "README.md":
+        told = told.split("## What was measured\n")[1].split("\n## ")[0]
+    pages = "\n".join(page.read_text() for page in PAGES)
+    spreads = set(re.findall(r"[+-]?\d+\.\d+ ± \d+\.\d+", told))
+    assert len(spreads) > 5
+    assert {spread for spread in spreads if not re.search(rf"(?<![\d.+-]){re.escape(spread)}(?!\d)", pages)} == set()
+    rows = {line for line in told.splitlines() if line.startswith("| ") and re.search(r"\| \d of \d \|", line)}
+    assert rows <= set(pages.splitlines())
 
 
 def words(page: Path) -> list[str]:
