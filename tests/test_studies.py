@@ -27,7 +27,9 @@ from tests.report import made
 DEMO = Conditions(Data("digits", "5b7633f7772af8bd", 200), Schedule(epochs=80, batch=32), "bf16")
 CIFAR = Conditions(Data("cifar100", "0123456789abcdef", classes=20), Schedule(epochs=20), "bf16")
 LONGER = Conditions(Data("cifar100", "0123456789abcdef", 2500, 20), Schedule(epochs=80), "bf16")
-OWN = {name: CIFAR if study.grid.data == "cifar100" else DEMO for name, study in STUDIES.items()} | {"longer": LONGER}
+PATIENT = replace(DEMO, schedule=Schedule(epochs=400, batch=32))
+OWN = {name: CIFAR if study.grid.data == "cifar100" else DEMO for name, study in STUDIES.items()}
+OWN |= {"longer": LONGER, "patient": PATIENT}
 
 
 def called(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:

@@ -9,10 +9,19 @@ from sftn import paper
 from sftn.errors import unknown
 from sftn.paper.measured import Measured
 from sftn.paper.table import Table
-from sftn.studies import branches, cifar20, digits, gap, lighter, longer, weights
+from sftn.studies import branches, cifar20, digits, gap, lighter, longer, patient, weights
 from sftn.studies.study import Study
 
-_ALL = (digits.STUDY, branches.STUDY, weights.STUDY, gap.STUDY, cifar20.STUDY, lighter.STUDY, longer.STUDY)
+_ALL = (
+    digits.STUDY,
+    branches.STUDY,
+    weights.STUDY,
+    gap.STUDY,
+    patient.STUDY,
+    cifar20.STUDY,
+    lighter.STUDY,
+    longer.STUDY,
+)
 STUDIES: dict[str, Study] = {study.grid.name: study for study in _ALL}
 """Every study by its name."""
 

@@ -1,0 +1,20 @@
+"""The setting of the demo with five times the epochs: does the friendly teacher catch up when it has time?"""
+
+from dataclasses import replace
+
+from sftn.paper.table import Setting
+from sftn.studies.digits import DEMO
+from sftn.studies.study import Study
+
+STUDY = Study(
+    replace(
+        DEMO,
+        name="patient",
+        title="200 digits, 400 epochs",
+        epochs=400,
+        seeds=3,
+        methods=("kd",),
+        settings=(Setting("paper", "as in the paper"), Setting("0.3", "λ_R^KL = 0.3", {"branch_kl": 0.3})),
+        notes=("The setting of the study digits with five times its epochs.",),
+    )
+)
