@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import pickle
-import struct
 import subprocess
 import sys
 import tarfile
@@ -19,67 +18,11 @@ import pytest
 import torch
 
 from sftn.data import cifar, load
-from sftn.data.unpickle import unpickle
 from sftn.errors import InputError
+from tests.data.cifar_files import contents, dump, pack, write
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 C100 = cifar.CIFAR100
-
-
-def python2(value: Any) -> bytes:
-    """The opcodes by which Python 2's cPickle and an old NumPy wrote a value, protocol 2."""
-    match value:
-        case bytes():
-            return (b"U" + bytes([len(value)]) if len(value) < 256 else b"T" + struct.pack("<i", len(value))) + value
-        case int():
-            return b"J" + struct.pack("<i", value)
-        case list():
-            return b"(" + b"".join(map(python2, value)) + b"l"
-        case tuple():
-            return b"(" + b"".join(map(python2, value)) + b"t"
-        case dict():
-            return b"(" + b"".join(python2(key) + python2(item) for key, item in value.items()) + b"d"
-        case np.ndarray():
-            dtype = b"cnumpy\ndtype\n" + python2((b"u1", 0, 1)) + b"R(K\x03U\x01|NNN" + python2(-1) * 2 + b"K\x00tb"
-            empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + python2((0,)) + b"U\x01btR"
-            return empty + b"(K\x01" + python2(value.shape) + dtype + b"\x89" + python2(value.tobytes()) + b"tb"
-    raise TypeError(value)
-
-
-def dump(value: Any) -> bytes:
-    return b"\x80\x02" + python2(value) + b"."
-
-
-def contents(layout: cifar.Layout, each: int = 12) -> dict[str, dict[bytes, Any]]:
-    generator, labels = np.random.default_rng(3), layout.labels.encode()
-    files: dict[str, dict[bytes, Any]] = {
-        name: {
-            b"data": generator.integers(0, 256, (each, 3072), dtype=np.uint8),
-            labels: generator.integers(0, layout.classes, each).tolist(),
-            b"filenames": [f"{i}.png".encode() for i in range(each)],
-        }
-        for name in (*layout.train, layout.test)
-    }
-    files[layout.meta] = {layout.names.encode(): [f"class {i}".encode() for i in range(layout.classes)]}
-    return files
-
-
-def write(root: Path, layout: cifar.Layout, **changed: bytes) -> Path:
-    folder = root / layout.folder
-    folder.mkdir(parents=True)
-    for name, value in contents(layout).items():
-        (folder / name).write_bytes(changed.get(name, dump(value)))
-    return folder
-
-
-def pack(root: Path, layout: cifar.Layout) -> Path:
-    """Turn the folder into the archive."""
-    with tarfile.open(root / layout.archive, "w:gz") as tar:
-        tar.add(root / layout.folder, layout.folder)
-    for path in (root / layout.folder).iterdir():
-        path.unlink()
-    (root / layout.folder).rmdir()
-    return root / layout.archive
 
 
 @pytest.fixture(autouse=True)
@@ -169,51 +112,6 @@ def test_a_hostile_pickle_runs_nothing(protocol, tmp_path):
     assert not target.exists()
     pickle.loads(pickle.dumps(Evil(target), protocol))
     assert target.exists()  # so the pickle was armed
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        b"cbuiltins\neval\n(U\x011tR.",
-        b"cnumpy\nload\n(U\x01xtR.",
-        b"cnumpy.core.multiarray\nscalar\n.",
-        b"ccopyreg\n_reconstructor\n.",
-        b"\x80\x04\x8c\x05numpy\x8c\x0fndarray.__new__\x93.",
-        b"P1\n.",
-        b"cnumpy\ndtype\n(U\x01OK\x00K\x01tR.",
-        b"cnumpy\ndtype\n(U\x08V1000000tR.",
-        b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x04\x00\x00\x00zlibtR.",
-        b"",
-        b"no pickle",
-        b"(l",
-    ],
-)
-def test_nothing_but_plain_data_is_built(raw):
-    with pytest.raises(pickle.UnpicklingError) as error:
-        unpickle(raw)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_many_bytes_are_read_once_and_belong_to_the_array(protocol, tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 3072), np.uint8)
-    path = tmp_path / "x"
-    path.write_bytes(dump(pixels) if protocol == 2 else pickle.dumps(pixels, protocol))
-    with path.open("rb") as file:
-        found = unpickle(file).value
-    assert np.array_equal(found, pixels)
-    assert found.flags.writeable
-    raw = path.read_bytes()
-    with pytest.raises(pickle.UnpicklingError, match="truncated"):
-        unpickle(raw[: len(raw) // 2])
-
-
-def test_an_array_may_not_claim_more_than_its_bytes():
-    raw = dump(np.zeros((2, 3072), np.uint8))
-    assert unpickle(raw).value.shape == (2, 3072)
-    for forged in ((200, 3072), (-1, 3072)):
-        with pytest.raises(pickle.UnpicklingError):
-            unpickle(raw.replace(python2((2, 3072)), python2(forged)))
 
 
 def changed(layout: cifar.Layout, name: str, **items: Any) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -108,6 +109,11 @@ def changed(given: Activations, kind: str) -> Activations:
     )
 
 
+def both(method: Method, size: int) -> tuple[Activations, Activations]:
+    """The random activations of the student and of the teacher."""
+    return activations(method.pair.student, size), activations(method.pair.teacher, size)
+
+
 def batch(size: int, views: int = 1) -> Batch:
     """A batch whose labels fit `pair`'s."""
     index = torch.arange(size) * 3 % 200
@@ -120,6 +126,34 @@ def leaves(given: Activations) -> Iterator[Tensor]:
     yield given.embedding
     yield from given.features
     yield from given.preacts
+
+
+def assert_loss_and_gradient(
+    method: Method, values: dict[str, Tensor], dtype: torch.dtype, stage: int | None = None
+) -> None:
+    """The loss and the student's gradient are the golden ones, given the golden features of a stage or, without one,
+    the golden embeddings; what else the activations hold is random and must not matter.
+    """
+    what = "embedding" if stage is None else "feature"
+    ours, theirs = leaf(values[f"student_{what}"]), values[f"teacher_{what}"]
+
+    def given(random: Activations, value: Tensor) -> Activations:
+        if stage is None:
+            return random._replace(embedding=value)
+        return random._replace(features=tuple(value if k == stage else one for k, one in enumerate(random.features)))
+
+    student, teacher = both(method, 1)
+    loss = method(given(student, ours), given(teacher, theirs), batch(1))
+    loss.backward()
+    assert_golden(loss, values["loss"], dtype)
+    assert_golden(ours.grad, values["grad_student"], dtype)
+
+
+def hostile(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test with each `kind` of hostile activations, in each half precision `dtype`, for each `size` of batch."""
+    for name, values in {"kind": HOSTILE, "dtype": (torch.float16, torch.bfloat16), "size": (1, 2, 64)}.items():
+        test = pytest.mark.parametrize(name, values)(test)
+    return test
 
 
 def assert_survives(method: Method, kind: str, dtype: torch.dtype, size: int) -> None:
@@ -147,6 +181,18 @@ def assert_round_trip(method: Method, fresh: Method) -> None:
             parameter.add_(0.1)
     fresh.load_state_dict(method.state_dict())
     assert torch.equal(method(student, teacher, batch(4)), fresh(student, teacher, batch(4)))
+
+
+def losses(task: Callable[[], Tensor], optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
+    """What `task` loses in each of so many steps of training."""
+    found = []
+    for _ in range(steps):
+        loss = task()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return found
 
 
 class Stage(nn.Module):

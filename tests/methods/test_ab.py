@@ -6,19 +6,7 @@ from sftn.fit import Schedule
 from sftn.methods.ab import AB, boundary_loss, stage_loss
 from sftn.pair import Pair
 
-from .golden import (
-    CASES,
-    DTYPES,
-    HOSTILE,
-    activations,
-    assert_golden,
-    batch,
-    changed,
-    leaf,
-    load,
-    network,
-    pair,
-)
+from . import golden
 
 
 def slow(student, teacher, margin):
@@ -32,21 +20,21 @@ def slow(student, teacher, margin):
     return total / len(student)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", golden.DTYPES)
+@pytest.mark.parametrize("case", golden.CASES)
 def test_golden(case, dtype):
-    golden = load(case, "ab", dtype)
-    connected = [leaf(golden[f"connected_preact{k}"]) for k in range(3)]
-    teacher = [golden[f"teacher_preact{k}"] for k in range(3)]
-    margin = float(golden["margin"])
-    assert AB(pair(case)).margin == margin
+    values = golden.load(case, "ab", dtype)
+    connected = [golden.leaf(values[f"connected_preact{k}"]) for k in range(3)]
+    teacher = [values[f"teacher_preact{k}"] for k in range(3)]
+    margin = float(values["margin"])
+    assert AB(golden.pair(case)).margin == margin
     loss = boundary_loss(connected, teacher, margin)
     loss.backward()
-    assert_golden(loss, golden["loss"], dtype)
+    golden.assert_golden(loss, values["loss"], dtype)
     for k, preact in enumerate(connected):
-        assert_golden(preact.grad, golden[f"grad_student{k}"], dtype)
+        golden.assert_golden(preact.grad, values[f"grad_student{k}"], dtype)
         alone = stage_loss(preact, teacher[k], margin) * 2.0 ** (k - 2) * 3 / 1000
-        assert_golden(alone, golden["per_stage"][k], dtype)
+        golden.assert_golden(alone, values["per_stage"][k], dtype)
 
 
 @pytest.mark.parametrize("margin", [0.5, 1.0])
@@ -70,19 +58,19 @@ def test_only_the_side_matters_and_beyond_the_margin_nothing_is_left():
     ("case", "kind"), [("equal", nn.Conv2d), ("halved", nn.ConvTranspose2d), ("doubled", nn.Conv2d)]
 )
 def test_connectors(case, kind):
-    method = AB(pair(case))
-    student = activations(method.pair.student, 2)
+    method = AB(golden.pair(case))
+    student = golden.activations(method.pair.student, 2)
     for layers, preact, shape in zip(method.connectors, student.preacts, method.pair.teacher.features):
         assert [type(layer) for layer in layers] == [kind, nn.BatchNorm2d]
         assert layers(preact).shape == (2, *shape)
-    same = AB(Pair.of(network(4, 8), network(4, 6), (3, 8, 8), torch.arange(10)))
+    same = AB(Pair.of(golden.network(4, 8), golden.network(4, 6), (3, 8, 8), torch.arange(10)))
     assert [len(layers) for layers in same.connectors] == [0, 2]
 
 
 def test_the_main_phase_costs_and_trains_nothing():
-    method = AB(pair("halved"))
-    student, teacher = activations(method.pair.student, 2), activations(method.pair.teacher, 2)
-    loss = method(student, teacher, batch(2))
+    method = AB(golden.pair("halved"))
+    student, teacher = golden.both(method, 2)
+    loss = method(student, teacher, golden.batch(2))
     assert loss == 0
     assert not loss.requires_grad
     assert method.trains() == []
@@ -91,7 +79,7 @@ def test_the_main_phase_costs_and_trains_nothing():
 @pytest.mark.parametrize("widths", [(4, 8), (3, 4, 6)])
 def test_warmup(widths):
     torch.manual_seed(0)
-    teacher, student = network(4, 6, 8).eval(), network(*widths)
+    teacher, student = golden.network(4, 6, 8).eval(), golden.network(*widths)
     method = AB(Pair.of(teacher, student, (3, 8, 8), torch.arange(10)))
     phase = method.warmup(student, teacher, Schedule(epochs=24, lr=0.2))
     assert (phase.schedule.epochs, phase.schedule.milestones, phase.schedule.lr_at(2)) == (3, (), 0.2)
@@ -100,13 +88,7 @@ def test_warmup(widths):
     images, labels, index = torch.randn(6, 3, 8, 8), torch.arange(6), torch.arange(6)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     optimizer = torch.optim.SGD([p for module in phase.trains for p in module.parameters()], lr=0.5)
-    losses = []
-    for _ in range(15):
-        loss = phase.task(images, labels, index)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = golden.losses(lambda: phase.task(images, labels, index)["loss"], optimizer, 15)
     assert losses[-1] < 0.8 * losses[0]
     assert all(p.grad is not None for module in phase.trains for p in module.parameters())
     assert all(p.grad is None for p in teacher.parameters())
@@ -114,19 +96,17 @@ def test_warmup(widths):
 
 
 def test_warmup_leaves_student_stages_beyond_the_last_aligned_alone():
-    teacher, student = network(4, 6, 8), network(4, 6, 8)
+    teacher, student = golden.network(4, 6, 8), golden.network(4, 6, 8)
     method = AB(Pair.of(teacher, student, (3, 8, 8), torch.arange(10), alignment=((0, 0), (1, 2))))
     assert method.warmup(student, teacher, Schedule()).trains == (student.stem, *student.stages[:2], method.connectors)
 
 
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", HOSTILE)
+@golden.hostile
 def test_hostile_activations(kind, dtype, size):
-    shapes = pair("halved").teacher
-    connected = changed(activations(shapes, size, dtype, seed=1), kind).preacts
+    shapes = golden.pair("halved").teacher
+    connected = golden.changed(golden.activations(shapes, size, dtype, seed=1), kind).preacts
     for theirs in ("random", kind):
-        teacher = changed(activations(shapes, size, dtype, seed=2), theirs).preacts
+        teacher = golden.changed(golden.activations(shapes, size, dtype, seed=2), theirs).preacts
         loss = boundary_loss(connected, teacher)
         loss.backward()
         assert loss.dtype == torch.float32
@@ -137,7 +117,7 @@ def test_hostile_activations(kind, dtype, size):
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_warmup_of_one_image_and_under_autocast(dtype):
-    teacher, student = network(4, 6), network(3, 4)
+    teacher, student = golden.network(4, 6), golden.network(3, 4)
     method = AB(Pair.of(teacher, student, (3, 8, 8), torch.arange(10)))
     task = method.warmup(student, teacher, Schedule()).task
     with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None):
@@ -149,8 +129,8 @@ def test_warmup_of_one_image_and_under_autocast(dtype):
 
 
 def test_state_round_trip():
-    method, fresh = AB(pair("doubled")), AB(pair("doubled"))
-    student = activations(method.pair.student, 2)
+    method, fresh = AB(golden.pair("doubled")), AB(golden.pair("doubled"))
+    student = golden.activations(method.pair.student, 2)
     fresh.load_state_dict(method.state_dict())
     for ours, theirs, preact in zip(method.connectors, fresh.connectors, student.preacts):
         assert torch.equal(ours(preact), theirs(preact))

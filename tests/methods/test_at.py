@@ -5,19 +5,7 @@ import torch
 
 from sftn.methods.at import AT, attention_loss
 
-from .golden import (
-    CASES,
-    DTYPES,
-    HOSTILE,
-    activations,
-    assert_golden,
-    assert_round_trip,
-    assert_survives,
-    batch,
-    leaf,
-    load,
-    pair,
-)
+from . import golden
 
 
 def slow(student, teacher, p):
@@ -51,22 +39,22 @@ def pooled(feature):
     ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", golden.DTYPES)
+@pytest.mark.parametrize("case", golden.CASES)
 def test_golden(case, dtype):
-    golden = load(case, "at", dtype)
-    features = tuple(leaf(golden[f"student_feature{k}"]) for k in range(3))
-    theirs = tuple(golden[f"teacher_feature{k}"] for k in range(3))
+    values = golden.load(case, "at", dtype)
+    features = tuple(golden.leaf(values[f"student_feature{k}"]) for k in range(3))
+    theirs = tuple(values[f"teacher_feature{k}"] for k in range(3))
     per_stage = torch.stack([attention_loss(s, t) for s, t in zip(features, theirs)])
-    assert_golden(per_stage, golden["per_stage"], dtype)
+    golden.assert_golden(per_stage, values["per_stage"], dtype)
 
-    method = AT(pair(case))
-    student, teacher = activations(method.pair.student, 1), activations(method.pair.teacher, 1)
-    loss = method(student._replace(features=features), teacher._replace(features=theirs), batch(1))
+    method = AT(golden.pair(case))
+    student, teacher = golden.both(method, 1)
+    loss = method(student._replace(features=features), teacher._replace(features=theirs), golden.batch(1))
     loss.backward()
-    assert_golden(loss, golden["loss"], dtype)
+    golden.assert_golden(loss, values["loss"], dtype)
     for k, feature in enumerate(features):
-        assert_golden(feature.grad, golden[f"grad_student{k}"], dtype)
+        golden.assert_golden(feature.grad, values[f"grad_student{k}"], dtype)
 
 
 @pytest.mark.parametrize("p", [1, 2, 3])
@@ -88,15 +76,3 @@ def test_only_where_an_image_looks_matters_not_how_hard():
     torch.testing.assert_close(attention_loss(student * scale, teacher), attention_loss(student, teacher))
     assert attention_loss(teacher * scale, teacher).item() == pytest.approx(0, abs=1e-15)
     assert attention_loss(teacher.roll(1, 1), teacher).item() == pytest.approx(0, abs=1e-15)
-
-
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_activations(kind, dtype, size):
-    assert_survives(AT(pair("halved")), kind, dtype, size)
-
-
-def test_state_round_trip():
-    assert not AT(pair("doubled")).state_dict()
-    assert_round_trip(AT(pair("doubled")), AT(pair("doubled")))

@@ -147,7 +147,7 @@ def test_banks_stay_on_the_unit_sphere_and_a_repeated_index_counts_once() -> Non
 
 def test_the_first_step_sets_Z_for_good_and_evaluation_changes_nothing() -> None:
     method = built("equal")
-    student, teacher = golden.activations(method.pair.student, 4), golden.activations(method.pair.teacher, 4)
+    student, teacher = golden.both(method, 4)
     fresh = {key: value.clone() for key, value in method.state_dict().items()}
     method.eval()(student, teacher, golden.batch(4))
     assert all(torch.equal(value, fresh[key]) for key, value in method.state_dict().items())
@@ -163,7 +163,7 @@ def test_the_first_step_sets_Z_for_good_and_evaluation_changes_nothing() -> None
 
 def test_the_gradient_trains_both_projections_and_never_the_teacher() -> None:
     method = built("halved")
-    student, teacher = golden.activations(method.pair.student, 4), golden.activations(method.pair.teacher, 4)
+    student, teacher = golden.both(method, 4)
     method(student, teacher, golden.batch(4)).backward()
     assert student.embedding.grad is not None
     assert student.embedding.grad.any()
@@ -171,9 +171,7 @@ def test_the_gradient_trains_both_projections_and_never_the_teacher() -> None:
     assert all(value.grad is None for value in golden.leaves(teacher))
 
 
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", golden.HOSTILE)
+@golden.hostile
 def test_hostile_activations_leave_everything_finite(kind: str, dtype: torch.dtype, size: int) -> None:
     method = built("equal")
     golden.assert_survives(method, kind, dtype, size)
@@ -187,7 +185,7 @@ def test_a_step_never_asks_the_device_for_a_value(replacement: bool) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         for name, buffer in method.named_buffers():
             setattr(method, name, fake.from_tensor(buffer))
-        student, teacher = golden.activations(method.pair.student, 4), golden.activations(method.pair.teacher, 4)
+        student, teacher = golden.both(method, 4)
         loss = method(student, teacher, golden.batch(4))
         loss.backward()
     assert loss.shape == ()
@@ -195,7 +193,7 @@ def test_a_step_never_asks_the_device_for_a_value(replacement: bool) -> None:
 
 def test_autocast_leaves_the_loss_in_float32() -> None:
     method, twin = built("equal"), built("equal")
-    student, teacher = golden.activations(method.pair.student, 4), golden.activations(method.pair.teacher, 4)
+    student, teacher = golden.both(method, 4)
     torch.manual_seed(5)
     expected = method(student, teacher, golden.batch(4))
     torch.manual_seed(5)
@@ -205,7 +203,7 @@ def test_autocast_leaves_the_loss_in_float32() -> None:
 
 def test_the_state_with_its_banks_goes_round() -> None:
     method = built("equal")
-    student, teacher = golden.activations(method.pair.student, 4), golden.activations(method.pair.teacher, 4)
+    student, teacher = golden.both(method, 4)
     method(student, teacher, golden.batch(4)).backward()
     assert {"memory_student", "memory_teacher", "Z_student", "Z_teacher"} <= method.state_dict().keys()
     fresh = CRD(method.pair, **SMALL)  # type: ignore[arg-type]

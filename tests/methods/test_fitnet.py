@@ -5,40 +5,19 @@ from torch import nn
 from sftn.errors import InputError
 from sftn.methods.fitnet import FitNet, hint_loss
 
-from .golden import (
-    CASES,
-    DTYPES,
-    HOSTILE,
-    activations,
-    assert_golden,
-    assert_round_trip,
-    assert_survives,
-    batch,
-    leaf,
-    load,
-    pair,
-)
+from . import golden
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", golden.DTYPES)
+@pytest.mark.parametrize("case", golden.CASES)
 def test_golden(case, dtype):
-    golden = load(case, "fitnet", dtype)
-    method = FitNet(pair(case)).to(dtype)
+    values = golden.load(case, "fitnet", dtype)
+    method = FitNet(golden.pair(case)).to(dtype)
     convolution, norm, _ = method.connector
-    convolution.load_state_dict({"weight": golden["conv_weight"], "bias": golden["conv_bias"]})
-    norm.load_state_dict({"weight": golden["bn_weight"], "bias": golden["bn_bias"]}, strict=False)
-    feature = leaf(golden["student_feature"])
-    assert_golden(method.connector(feature), golden["connected"], dtype)
-
-    student = activations(method.pair.student, 1)
-    teacher = activations(method.pair.teacher, 1)
-    student = student._replace(features=(student.features[0], feature, student.features[2]))
-    teacher = teacher._replace(features=(teacher.features[0], golden["teacher_feature"], teacher.features[2]))
-    loss = method(student, teacher, batch(1))
-    loss.backward()
-    assert_golden(loss, golden["loss"], dtype)
-    assert_golden(feature.grad, golden["grad_student"], dtype)
+    convolution.load_state_dict({"weight": values["conv_weight"], "bias": values["conv_bias"]})
+    norm.load_state_dict({"weight": values["bn_weight"], "bias": values["bn_bias"]}, strict=False)
+    golden.assert_golden(method.connector(values["student_feature"]), values["connected"], dtype)
+    golden.assert_loss_and_gradient(method, values, dtype, stage=1)
 
 
 def test_slow_reference():
@@ -48,11 +27,11 @@ def test_slow_reference():
 
 
 def test_zero_where_the_connected_student_is_the_teacher():
-    method = FitNet(pair("halved"))
-    student = activations(method.pair.student, 4)
+    method = FitNet(golden.pair("halved"))
+    student = golden.activations(method.pair.student, 4)
     connected = method.connector(student.features[1])
-    teacher = activations(method.pair.teacher, 4)._replace(features=(connected, connected, connected))
-    assert method(student, teacher, batch(4)).item() == 0
+    teacher = golden.activations(method.pair.teacher, 4)._replace(features=(connected, connected, connected))
+    assert method(student, teacher, golden.batch(4)).item() == 0
 
 
 @pytest.mark.parametrize(
@@ -64,29 +43,12 @@ def test_zero_where_the_connected_student_is_the_teacher():
     ],
 )
 def test_the_connector_of_each_ratio(case, kind, kernel, stride):
-    layers = FitNet(pair(case)).connector
+    layers = FitNet(golden.pair(case)).connector
     assert [type(layer) for layer in layers] == [kind, nn.BatchNorm2d, nn.ReLU]
     assert (layers[0].kernel_size, layers[0].stride) == ((kernel, kernel), (stride, stride))
 
 
 def test_stages_count_from_one_and_end_with_the_last():
-    assert [FitNet(pair("equal"), stage=stage).stage for stage in (1, 2, 3, 4)] == [0, 1, 2, 2]
+    assert [FitNet(golden.pair("equal"), stage=stage).stage for stage in (1, 2, 3, 4)] == [0, 1, 2, 2]
     with pytest.raises(InputError, match="count from 1"):
-        FitNet(pair("equal"), stage=0)
-
-
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_activations(kind, dtype, size):
-    assert_survives(FitNet(pair("halved")), kind, dtype, size)
-
-
-@pytest.mark.parametrize("case", ["equal", "doubled"])
-def test_state_round_trip(case):
-    assert_round_trip(FitNet(pair(case)), FitNet(pair(case)))
-
-
-def test_under_autocast():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert_survives(FitNet(pair("doubled")), "random", torch.bfloat16, 2)
+        FitNet(golden.pair("equal"), stage=0)

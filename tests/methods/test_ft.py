@@ -8,20 +8,7 @@ from sftn.fit import Schedule
 from sftn.methods.ft import FT, bounded, factor_loss, reconstruction_loss
 from sftn.pair import Pair
 
-from .golden import (
-    CASES,
-    DTYPES,
-    HOSTILE,
-    activations,
-    assert_golden,
-    assert_round_trip,
-    assert_survives,
-    batch,
-    leaf,
-    load,
-    network,
-    pair,
-)
+from . import golden
 
 
 def slow(student, teacher, p1, p2):
@@ -36,27 +23,21 @@ def slow(student, teacher, p1, p2):
     return sum(abs(a - b) ** p2 for a, b in pairs) / len(pairs)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", golden.DTYPES)
+@pytest.mark.parametrize("case", golden.CASES)
 def test_golden(case, dtype):
-    golden = load(case, "ft", dtype)
-    method = FT(pair(case)).to(dtype)
-    state = {name: golden[name] for name in method.state_dict()}
-    assert len(state) == sum("." in name for name in golden)
+    values = golden.load(case, "ft", dtype)
+    method = FT(golden.pair(case)).to(dtype)
+    state = {name: values[name] for name in method.state_dict()}
+    assert len(state) == sum("." in name for name in values)
     method.load_state_dict(state)
-    feature, theirs = leaf(golden["student_feature"]), golden["teacher_feature"]
-    assert_golden(method.translator(feature), golden["student_factor"], dtype)
-    assert_golden(method.paraphraser.encoder(theirs), golden["teacher_factor"], dtype)
+    theirs = values["teacher_feature"]
+    golden.assert_golden(method.translator(values["student_feature"]), values["student_factor"], dtype)
+    golden.assert_golden(method.paraphraser.encoder(theirs), values["teacher_factor"], dtype)
     reconstruction = method.paraphraser(theirs)
-    assert_golden(reconstruction, golden["reconstruction"], dtype)
-    assert_golden(reconstruction_loss(reconstruction, theirs), golden["reconstruction_loss"], dtype)
-
-    student, teacher = activations(method.pair.student, 1), activations(method.pair.teacher, 1)
-    student = student._replace(features=(*student.features[:2], feature))
-    loss = method(student, teacher._replace(features=(*teacher.features[:2], theirs)), batch(1))
-    loss.backward()
-    assert_golden(loss, golden["loss"], dtype)
-    assert_golden(feature.grad, golden["grad_student"], dtype)
+    golden.assert_golden(reconstruction, values["reconstruction"], dtype)
+    golden.assert_golden(reconstruction_loss(reconstruction, theirs), values["reconstruction_loss"], dtype)
+    golden.assert_loss_and_gradient(method, values, dtype, stage=2)
 
 
 @pytest.mark.parametrize(("p1", "p2"), [(2, 1), (1, 2), (3, 1)])
@@ -80,9 +61,9 @@ def test_zero_where_factors_differ_by_a_scale_or_in_the_order_of_channels():
 
 
 def test_the_main_phase_trains_the_translator_alone():
-    method = FT(pair("equal"))
-    student, teacher = activations(method.pair.student, 3), activations(method.pair.teacher, 3)
-    method(student, teacher, batch(3)).backward()
+    method = FT(golden.pair("equal"))
+    student, teacher = golden.both(method, 3)
+    method(student, teacher, golden.batch(3)).backward()
     assert method.trains() == [method.translator]
     assert all(parameter.grad is not None for parameter in method.translator.parameters())
     assert all(parameter.grad is None for parameter in method.paraphraser.parameters())
@@ -90,7 +71,7 @@ def test_the_main_phase_trains_the_translator_alone():
 
 def test_warmup():
     torch.manual_seed(0)
-    teacher, student = network(4, 6, 8), network(4, 8)
+    teacher, student = golden.network(4, 6, 8), golden.network(4, 8)
     method = FT(Pair.of(teacher, student, (3, 8, 8), torch.arange(10)))
     phase = method.warmup(student, teacher.eval(), Schedule(epochs=24, lr=0.2))
     assert (phase.schedule.epochs, phase.schedule.milestones, phase.schedule.lr) == (3, (), 0.01)
@@ -101,13 +82,7 @@ def test_warmup():
     with torch.no_grad():
         feature = teacher.activations(images).features[-1]
     optimizer = torch.optim.SGD(method.paraphraser.parameters(), lr=0.1, momentum=0.9)
-    losses = []
-    for _ in range(60):
-        loss = phase.task(images, labels, index)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = golden.losses(lambda: phase.task(images, labels, index)["loss"], optimizer, 60)
     assert losses[-1] < 0.8 * losses[0]
     assert losses[-1] == pytest.approx((method.paraphraser(feature) - feature).square().mean().item(), rel=0.05)
     assert all(p.grad is None for module in (teacher, student, method.translator) for p in module.parameters())
@@ -115,7 +90,7 @@ def test_warmup():
 
 
 def test_the_warmup_reads_the_aligned_stage():
-    teacher, student = network(4, 6, 8), network(4, 8)
+    teacher, student = golden.network(4, 6, 8), golden.network(4, 8)
     pair = Pair.of(teacher, student, (3, 8, 8), torch.arange(10), alignment=((0, 0), (1, 1)))
     method = FT(pair)
     assert method.paraphraser.encoder[0].in_channels == 6
@@ -125,46 +100,29 @@ def test_the_warmup_reads_the_aligned_stage():
 
 @pytest.mark.parametrize(("k", "factors"), [(0.5, 32), (2, 128), (0.001, 1)])
 def test_paraphrase_rate(k, factors):
-    method = FT(pair("equal"), k=k)
+    method = FT(golden.pair("equal"), k=k)
     assert method.paraphraser.encoder[6].out_channels == method.translator.encoder[6].out_channels == factors
 
 
 def test_bad_paraphrase_rate():
     with pytest.raises(InputError, match="above 0"):
-        FT(pair("equal"), k=0)
+        FT(golden.pair("equal"), k=0)
 
 
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", HOSTILE)
+@golden.hostile
 def test_hostile_activations(kind, dtype, size):
-    method = FT(pair("halved"))
-    assert_survives(method, kind, dtype, size)
-    feature = activations(method.pair.teacher, size, dtype).features[-1]
+    method = FT(golden.pair("halved"))
+    golden.assert_survives(method, kind, dtype, size)
+    feature = golden.activations(method.pair.teacher, size, dtype).features[-1]
     assert reconstruction_loss(method.paraphraser(feature.float()), feature).isfinite()
-
-
-@pytest.mark.parametrize("case", ["equal", "doubled"])
-def test_state_round_trip(case):
-    assert_round_trip(FT(pair(case)), FT(pair(case)))
-
-
-def test_under_autocast():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert_survives(FT(pair("doubled")), "random", torch.bfloat16, 2)
 
 
 def test_the_warmup_of_a_teacher_with_large_features_converges():
     """Without a bound the squared error of features of size 30 diverges at this rate within a few steps."""
-    method, feature = FT(pair("equal")), 30 * torch.randn(8, *pair("equal").teacher.features[-1]).relu()
+    method, feature = FT(golden.pair("equal")), 30 * torch.randn(8, *golden.pair("equal").teacher.features[-1]).relu()
     sgd = torch.optim.SGD(method.paraphraser.parameters(), lr=0.01, momentum=0.9)
-    losses = []
-    for _ in range(60):
-        loss = reconstruction_loss(method.paraphraser(bounded(feature)), bounded(feature))
-        sgd.zero_grad()
-        loss.backward()
-        sgd.step()
-        losses.append(loss.item())
+    target = bounded(feature)
+    losses = golden.losses(lambda: reconstruction_loss(method.paraphraser(target), target), sgd, 60)
     assert losses[-1] < 0.9 * losses[0]
     assert bounded(feature).square().mean().sqrt().item() == pytest.approx(1.5, rel=1e-5)
     assert torch.equal(bounded(feature / 30), feature / 30)

@@ -5,19 +5,7 @@ import torch
 
 from sftn.methods.pkt import PKT, transfer_loss
 
-from .golden import (
-    CASES,
-    DTYPES,
-    HOSTILE,
-    activations,
-    assert_golden,
-    assert_round_trip,
-    assert_survives,
-    batch,
-    leaf,
-    load,
-    pair,
-)
+from . import golden
 
 
 def slow(student, teacher, eps):
@@ -32,18 +20,11 @@ def slow(student, teacher, eps):
     return sum(p * math.log((p + eps) / (q + eps)) for p, q in pairs) / len(pairs)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", golden.DTYPES)
+@pytest.mark.parametrize("case", golden.CASES)
 def test_golden(case, dtype):
-    golden = load(case, "pkt", dtype)
-    method = PKT(pair(case))
-    student, teacher = activations(method.pair.student, 1), activations(method.pair.teacher, 1)
-    embedding = leaf(golden["student_embedding"])
-    student, teacher = student._replace(embedding=embedding), teacher._replace(embedding=golden["teacher_embedding"])
-    loss = method(student, teacher, batch(1))
-    loss.backward()
-    assert_golden(loss, golden["loss"], dtype)
-    assert_golden(embedding.grad, golden["grad_student"], dtype)
+    values = golden.load(case, "pkt", dtype)
+    golden.assert_loss_and_gradient(PKT(golden.pair(case)), values, dtype)
 
 
 @pytest.mark.parametrize("eps", [1e-7, 1e-2])
@@ -71,21 +52,9 @@ def test_a_row_that_is_all_zero_is_as_far_from_all_and_gets_no_gradient():
     student, teacher = torch.randn(2, 4, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     student[0] = 0
     expected = slow(student.tolist(), teacher.tolist(), 1e-7)
-    student = leaf(student)
+    student = golden.leaf(student)
     loss = transfer_loss(student, teacher)
     loss.backward()
     assert loss.item() == pytest.approx(expected, rel=1e-12)
     assert not student.grad[0].any()
     assert 0 < student.grad.abs().max() < 1
-
-
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_activations(kind, dtype, size):
-    assert_survives(PKT(pair("halved")), kind, dtype, size)
-
-
-def test_state_round_trip():
-    assert not PKT(pair("doubled")).state_dict()
-    assert_round_trip(PKT(pair("doubled")), PKT(pair("doubled")))

@@ -6,19 +6,7 @@ import torch
 from sftn.methods import rkd
 from sftn.methods.rkd import RKD, relational_loss
 
-from .golden import (
-    CASES,
-    DTYPES,
-    HOSTILE,
-    activations,
-    assert_golden,
-    assert_round_trip,
-    assert_survives,
-    batch,
-    leaf,
-    load,
-    pair,
-)
+from . import golden
 
 
 def huber(difference):
@@ -53,19 +41,13 @@ def embeddings(count, seed=0):
     return [torch.randn(count, size, dtype=torch.float64, generator=draw) for size in sizes]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", golden.DTYPES)
+@pytest.mark.parametrize("case", golden.CASES)
 def test_golden(case, dtype):
-    golden = load(case, "rkd", dtype)
-    method = RKD(pair(case))
-    assert (method.distance, method.angle) == (golden["distance_weight"], golden["angle_weight"])
-    student, teacher = activations(method.pair.student, 1), activations(method.pair.teacher, 1)
-    embedding = leaf(golden["student_embedding"])
-    student, teacher = student._replace(embedding=embedding), teacher._replace(embedding=golden["teacher_embedding"])
-    loss = method(student, teacher, batch(1))
-    loss.backward()
-    assert_golden(loss, golden["loss"], dtype)
-    assert_golden(embedding.grad, golden["grad_student"], dtype)
+    values = golden.load(case, "rkd", dtype)
+    method = RKD(golden.pair(case))
+    assert (method.distance, method.angle) == (values["distance_weight"], values["angle_weight"])
+    golden.assert_loss_and_gradient(method, values, dtype)
 
 
 @pytest.mark.parametrize(("distance", "angle"), [(25, 50), (1, 0), (0, 1)])
@@ -79,7 +61,7 @@ def test_slow_reference(distance, angle):
 @pytest.mark.parametrize("memory", [1, 200, 500])
 def test_chunks_change_nothing(memory, monkeypatch):
     student, teacher = embeddings(9)
-    whole, chunked = leaf(student), leaf(student)
+    whole, chunked = golden.leaf(student), golden.leaf(student)
     expected = relational_loss(whole, teacher)
     expected.backward()
     monkeypatch.setattr(rkd, "MEMORY", memory)
@@ -102,7 +84,7 @@ def test_motions_and_scale_change_nothing():
 def test_equal_rows_count_as_near_and_disturb_no_gradient():
     student, teacher = embeddings(6, seed=3)
     student[1] = student[0]
-    student = leaf(student)
+    student = golden.leaf(student)
     relational_loss(student, teacher).backward()
     assert 0 < student.grad.abs().max() < 100
 
@@ -113,20 +95,8 @@ def test_equal_rows_count_as_near_and_disturb_no_gradient():
 
 
 def test_one_image_has_no_relations():
-    student, teacher = (leaf(rows) for rows in embeddings(1))
+    student, teacher = (golden.leaf(rows) for rows in embeddings(1))
     loss = relational_loss(student, teacher)
     loss.backward()
     assert loss.item() == 0
     assert not student.grad.any()
-
-
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_activations(kind, dtype, size):
-    assert_survives(RKD(pair("halved")), kind, dtype, size)
-
-
-def test_state_round_trip():
-    assert not RKD(pair("doubled")).state_dict()
-    assert_round_trip(RKD(pair("doubled")), RKD(pair("doubled")))

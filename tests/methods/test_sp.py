@@ -5,19 +5,7 @@ import torch
 
 from sftn.methods.sp import SP, similarity_loss
 
-from .golden import (
-    CASES,
-    DTYPES,
-    HOSTILE,
-    activations,
-    assert_golden,
-    assert_round_trip,
-    assert_survives,
-    batch,
-    leaf,
-    load,
-    pair,
-)
+from . import golden
 
 
 def slow(student, teacher):
@@ -31,19 +19,11 @@ def slow(student, teacher):
     return sum((ours[i][j] - theirs[i][j]) ** 2 for i in range(count) for j in range(count)) / count**2
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", golden.DTYPES)
+@pytest.mark.parametrize("case", golden.CASES)
 def test_golden(case, dtype):
-    golden = load(case, "sp", dtype)
-    method = SP(pair(case))
-    student, teacher = activations(method.pair.student, 1), activations(method.pair.teacher, 1)
-    feature = leaf(golden["student_feature"])
-    student = student._replace(features=(*student.features[:2], feature))
-    teacher = teacher._replace(features=(*teacher.features[:2], golden["teacher_feature"]))
-    loss = method(student, teacher, batch(1))
-    loss.backward()
-    assert_golden(loss, golden["loss"], dtype)
-    assert_golden(feature.grad, golden["grad_student"], dtype)
+    values = golden.load(case, "sp", dtype)
+    golden.assert_loss_and_gradient(SP(golden.pair(case)), values, dtype, stage=2)
 
 
 def test_slow_reference():
@@ -65,18 +45,6 @@ def test_rotations_and_a_common_scale_change_nothing():
 def test_an_image_that_is_all_zero_disturbs_no_other_gradient():
     student, teacher = torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     student[0] = 0
-    student = leaf(student)
+    student = golden.leaf(student)
     similarity_loss(student, teacher).backward()
     assert 0 < student.grad.abs().max() < 1
-
-
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_activations(kind, dtype, size):
-    assert_survives(SP(pair("halved")), kind, dtype, size)
-
-
-def test_state_round_trip():
-    assert not SP(pair("doubled")).state_dict()
-    assert_round_trip(SP(pair("doubled")), SP(pair("doubled")))

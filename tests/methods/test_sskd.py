@@ -192,13 +192,7 @@ def test_the_first_stage_trains_the_teachers_head_alone_without_labels() -> None
     method.teacher_head.requires_grad_(True)
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
     optimizer = torch.optim.SGD(method.teacher_head.parameters(), lr=0.5)
-    losses = []
-    for _ in range(15):
-        loss = phase.task(images, torch.empty(0), torch.empty(0))["loss"]
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
+    losses = golden.losses(lambda: phase.task(images, torch.empty(0), torch.empty(0))["loss"], optimizer, 15)
     assert losses[-1] < losses[0]
     assert all(torch.equal(value, before[key]) for key, value in teacher.state_dict().items())
     embedding = teacher.eval().activations(method.views(images)).embedding
@@ -206,9 +200,7 @@ def test_the_first_stage_trains_the_teachers_head_alone_without_labels() -> None
     assert phase.task(images, torch.empty(0), torch.empty(0))["loss"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", golden.HOSTILE)
+@golden.hostile
 def test_hostile_activations_leave_everything_finite(kind: str, dtype: torch.dtype, size: int) -> None:
     torch.manual_seed(5)
     method = SSKD(golden.pair("equal"))

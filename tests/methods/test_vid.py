@@ -7,51 +7,39 @@ from torch.nn import functional as F
 from sftn.errors import InputError
 from sftn.methods.vid import VID, information_loss
 
-from .golden import (
-    CASES,
-    DTYPES,
-    HOSTILE,
-    activations,
-    assert_golden,
-    assert_round_trip,
-    assert_survives,
-    batch,
-    leaf,
-    load,
-    pair,
-)
+from . import golden
 
 
 def golden_method(case, dtype):
     """The method with the golden parameters, and the golden values of its three stages."""
-    method = VID(pair(case)).to(dtype)
-    stages = [load(case, f"vid_stage{k}", dtype) for k in range(3)]
-    for predictor, golden in zip(method.stages, stages):
+    method = VID(golden.pair(case)).to(dtype)
+    stages = [golden.load(case, f"vid_stage{k}", dtype) for k in range(3)]
+    for predictor, values in zip(method.stages, stages):
         names = {"regressor.0.weight": "conv0", "regressor.2.weight": "conv1", "regressor.4.weight": "conv2"}
-        state = {name: golden[conv] for name, conv in names.items()}
-        predictor.load_state_dict({**state, "log_scale": golden["log_scale"]})
+        state = {name: values[conv] for name, conv in names.items()}
+        predictor.load_state_dict({**state, "log_scale": values["log_scale"]})
     return method, stages
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", golden.DTYPES)
+@pytest.mark.parametrize("case", golden.CASES)
 def test_golden(case, dtype):
     method, stages = golden_method(case, dtype)
-    features = tuple(leaf(golden["student_feature"]) for golden in stages)
-    for predictor, feature, golden in zip(method.stages, features, stages):
-        assert predictor.eps == float(load(case, "vid_stage0")["eps"])
-        loss = predictor(feature, golden["teacher_feature"])
-        assert_golden(loss, golden["loss"], dtype)
+    features = tuple(golden.leaf(values["student_feature"]) for values in stages)
+    for predictor, feature, values in zip(method.stages, features, stages):
+        assert predictor.eps == float(golden.load(case, "vid_stage0")["eps"])
+        loss = predictor(feature, values["teacher_feature"])
+        golden.assert_golden(loss, values["loss"], dtype)
 
-    student, teacher = activations(method.pair.student, 1), activations(method.pair.teacher, 1)
+    student, teacher = golden.both(method, 1)
     student = student._replace(features=features)
-    teacher = teacher._replace(features=tuple(golden["teacher_feature"] for golden in stages))
-    loss = method(student, teacher, batch(1))
+    teacher = teacher._replace(features=tuple(values["teacher_feature"] for values in stages))
+    loss = method(student, teacher, golden.batch(1))
     loss.backward()
-    assert_golden(loss, torch.stack([golden["loss"] for golden in stages]).sum(), dtype)
-    for predictor, feature, golden in zip(method.stages, features, stages):
-        assert_golden(feature.grad, golden["grad_student"], dtype)
-        assert_golden(predictor.log_scale.grad, golden["grad_log_scale"], dtype)
+    golden.assert_golden(loss, torch.stack([values["loss"] for values in stages]).sum(), dtype)
+    for predictor, feature, values in zip(method.stages, features, stages):
+        golden.assert_golden(feature.grad, values["grad_student"], dtype)
+        golden.assert_golden(predictor.log_scale.grad, values["grad_log_scale"], dtype)
 
 
 def test_slow_reference():
@@ -69,7 +57,7 @@ def test_slow_reference():
 
 @pytest.mark.parametrize("variance", [0.3, 5.0])
 def test_the_variance_starts_where_it_is_told(variance):
-    predictor = VID(pair("equal"), variance=variance).double().stages[1]
+    predictor = VID(golden.pair("equal"), variance=variance).double().stages[1]
     first = F.softplus(predictor.log_scale) + predictor.eps
     torch.testing.assert_close(first, torch.full((32,), variance, dtype=torch.float64), rtol=1e-6, atol=0)
 
@@ -77,7 +65,7 @@ def test_the_variance_starts_where_it_is_told(variance):
 def test_the_best_variance_is_the_mean_squared_error():
     mean, teacher = torch.randn(2, 8, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     best = (mean - teacher).square().mean((0, 2, 3)) - 1e-5
-    log_scale = leaf(torch.log(torch.expm1(best)))
+    log_scale = golden.leaf(torch.log(torch.expm1(best)))
     loss = information_loss(mean, teacher, log_scale)
     loss.backward()
     assert log_scale.grad.abs().max() < 1e-12
@@ -88,21 +76,4 @@ def test_the_best_variance_is_the_mean_squared_error():
 @pytest.mark.parametrize(("variance", "eps"), [(1e-6, 1e-5), (5.0, 0.0), (-1.0, 1e-5)])
 def test_bad_variances(variance, eps):
     with pytest.raises(InputError, match="eps"):
-        VID(pair("equal"), variance=variance, eps=eps)
-
-
-@pytest.mark.parametrize("size", [1, 2, 64])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_activations(kind, dtype, size):
-    assert_survives(VID(pair("halved")), kind, dtype, size)
-
-
-@pytest.mark.parametrize("case", ["halved", "doubled"])
-def test_state_round_trip(case):
-    assert_round_trip(VID(pair(case)), VID(pair(case)))
-
-
-def test_under_autocast():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert_survives(VID(pair("doubled")), "random", torch.bfloat16, 2)
+        VID(golden.pair("equal"), variance=variance, eps=eps)
