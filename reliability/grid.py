@@ -35,6 +35,7 @@ from typing import Any
 from reliability import small
 from reliability.children import PATIENCE, Child
 from sftn import leases
+from sftn.conduct import Conduct
 from sftn.data.dataset import Request, fingerprint
 from sftn.fit import Schedule
 from sftn.paper.grid import Conditions, Planned, grid
@@ -185,7 +186,7 @@ def _worker(planned: Sequence[Planned], out: Path, number: int, minute: float) -
     os.replace = noted  # type: ignore[assignment]
     dataset = small.images(Request())
     # One student at a time: eight together need longer to begin than passes here between two kills.
-    work(planned, dataset, out, device="cpu", checkpoint_seconds=minute, wait=minute / 12, cohort=1)
+    work(planned, dataset, out, Conduct(device="cpu", cohort=1, checkpoint_seconds=minute), wait=minute / 12)
 
 
 def _append(path: Path, line: str) -> None:

@@ -17,6 +17,7 @@ from sftn.answers import FIELDS, LEAST, Answers, wanted
 from sftn.asked import FLOOR, Asked, hit_rate
 from sftn.cohort import train_together
 from sftn.compare import Arm
+from sftn.conduct import Conduct
 from sftn.data.dataset import Dataset
 from sftn.data.loader import Loader
 from sftn.distill import Distiller, Objective, Term
@@ -82,12 +83,15 @@ def looked_up(run: Run, kept: int = IMAGES) -> int:
 @pytest.mark.parametrize(
     ("method", "precision"), [("kd", "float32"), ("kd", "bf16"), ("crd+kd", "float32"), ("rkd", "bf16")]
 )
-def test_a_run_ends_with_the_bits_that_it_has_without(method: str, precision: str, tmp_path: Path) -> None:
+def test_a_run_ends_with_the_bits_that_it_has_without(
+    method: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sftn.answers, "TELL", 0.0)
     (run,) = students(tmp_path / "plain", method, precision=precision)
     students(tmp_path / "once", method)
     train(run, images(), tmp_path / "plain", say=quiet)
     said: list[str] = []
-    train(run, images(), tmp_path / "once", ask_once=0.1, say=said.append)
+    train(run, images(), tmp_path / "once", Conduct(ask_once=0.1), say=said.append)
     none, expected = compared(tmp_path / "plain", run)
     record, found = compared(tmp_path / "once", run)
     assert found == expected
@@ -97,47 +101,47 @@ def test_a_run_ends_with_the_bits_that_it_has_without(method: str, precision: st
     assert record["looked_up"] > 0.1 * full
     (line,) = told(said)
     rate = 100 * hit_rate(EPOCHS, VIEWS)
-    assert line.startswith("teacher asked once: 9 views an image, answers for all 100 images in at most 0.00 GiB; ")
-    assert line.endswith(f"{rate:.0f} % of those of 5 epochs are looked up")
+    what = "9 views of all 100 images in at most 0.0 GiB"
+    assert line == f"teacher wide asked once: {what}, {rate:.0f} % looked up in 5 epochs"
 
 
 def test_an_interrupted_run_ends_with_the_bits_that_it_has_without(tmp_path: Path) -> None:
     (run,) = students(tmp_path / "plain", "crd+kd", epochs=6)
     students(tmp_path / "once", "kd")
     train(run, images(), tmp_path / "plain", say=quiet)
-    how: dict[str, Any] = {"ask_once": 0.1, "say": quiet}
+    conduct = Conduct(checkpoint_seconds=0.0, ask_once=0.1)
     for at, act, error in ((6, crash, ConnectionError), (7, terminate, Stopped), (3, interrupt, Stopped)):
         with pytest.raises(error):
-            train(run, images(), tmp_path / "once", watcher=Bomb(at, act), checkpoint_seconds=0.0, **how)
-    train(run, images(), tmp_path / "once", **how)
+            train(run, images(), tmp_path / "once", conduct, watcher=Bomb(at, act), say=quiet)
+    train(run, images(), tmp_path / "once", conduct, say=quiet)
     assert compared(tmp_path / "once", run)[1] == compared(tmp_path / "plain", run)[1]
 
 
 @pytest.mark.parametrize(("methods", "precision"), [("kd oh ab", "float32"), ("kd crd", "bf16")])
 def test_a_cohort_shares_the_answers_and_ends_with_the_bits_that_each_has_alone(
-    methods: str, precision: str, tmp_path: Path
+    methods: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sftn.answers, "TELL", 0.0)
     """OH has a teacher of its own, and AB's first stage asks it itself."""
     runs = students(tmp_path / "alone", *methods.split(), precision=precision)
     runs.append(replace(runs[0], schedule=replace(runs[0].schedule, epochs=6)))
     for run in runs:
         train(run, images(), tmp_path / "alone", say=quiet)
     students(tmp_path / "together", "kd")
+    before: list[str] = []
     said: list[str] = []
-    how: dict[str, Any] = {"ask_once": 0.1, "say": said.append}
+    conduct, bomb = Conduct(checkpoint_seconds=0.0, ask_once=0.1), Bomb(25, terminate)
     with pytest.raises(Stopped):
-        train_together(
-            runs, images(), tmp_path / "together", watcher=Bomb(25, terminate), checkpoint_seconds=0.0, **how
-        )
-    train_together(runs, images(), tmp_path / "together", **how)
+        train_together(runs, images(), tmp_path / "together", conduct, watcher=bomb, say=before.append)
+    train_together(runs, images(), tmp_path / "together", conduct, say=said.append)
     for run in runs:
         assert compared(tmp_path / "together", run)[1] == compared(tmp_path / "alone", run)[1], run.name
-    assert len(told(said)) == 2, "once, and once again after the stop"
+    assert len(told(before)) == len(told(said)) == 1, "before the stop, and after it"
 
 
 def test_in_a_cohort_a_batch_is_one_question(tmp_path: Path) -> None:
     runs = students(tmp_path, "kd", "crd")
-    train_together(runs, images(), tmp_path, ask_once=0.1, say=quiet)
+    train_together(runs, images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
     record, _ = compared(tmp_path, runs[1])
     full = IMAGES // BATCH * BATCH * EPOCHS
     assert record == {"views": VIEWS, "kept": IMAGES, "questions": full, "looked_up": looked_up(runs[1])}
@@ -146,7 +150,7 @@ def test_in_a_cohort_a_batch_is_one_question(tmp_path: Path) -> None:
 def test_where_one_of_a_cohort_needs_the_maps_all_have_the_whole_answer(tmp_path: Path) -> None:
     runs = students(tmp_path, "kd", "at")
     said: list[str] = []
-    train_together(runs, images(), tmp_path, ask_once=0.1, say=said.append)
+    train_together(runs, images(), tmp_path, Conduct(ask_once=0.1), say=said.append)
     assert told(said) == []
     assert all(compared(tmp_path, run)[0] is None for run in runs)
 
@@ -164,25 +168,26 @@ def test_memory_is_given_back_as_soon_as_a_run_is_over(tmp_path: Path, monkeypat
     run, other = students(tmp_path, "kd", "pkt")
     gc.disable()
     try:
-        train(run, images(), tmp_path, ask_once=0.1, say=quiet)
-        train_together([other, run], images(), tmp_path, ask_once=0.1, say=quiet)
+        train(run, images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
+        train_together([other, run], images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
     finally:
         gc.enable()
     assert [table() for table in tables] == [None, None]
 
 
-def test_what_does_not_fit_is_asked_again(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sftn.answers, "TELL", 0.0)
     (run,) = students(tmp_path / "plain", "kd")
     students(tmp_path / "once", "kd")
     train(run, images(), tmp_path / "plain", say=quiet)
     said: list[str] = []
     row = VIEWS * tiny.CLASSES * 4
-    train(run, images(), tmp_path / "once", ask_once=70.5 * row / 2**30, say=said.append)
+    train(run, images(), tmp_path / "once", Conduct(ask_once=70.5 * row / 2**30), say=said.append)
     record, found = compared(tmp_path / "once", run)
     assert found == compared(tmp_path / "plain", run)[1]
     assert record is not None
     assert (record["kept"], record["looked_up"]) == (70, looked_up(run, kept=70))
-    assert "answers for 70 of 100 images" in told(said)[0]
+    assert "9 views of 70 of 100 images" in told(said)[0]
 
 
 def test_a_teacher_whose_answers_depend_on_their_company_is_asked_every_time(
@@ -191,10 +196,10 @@ def test_a_teacher_whose_answers_depend_on_their_company_is_asked_every_time(
     monkeypatch.setattr(sftn.answers, "same_in_parts", lambda answer, images: False)
     (run,) = students(tmp_path, "kd")
     said: list[str] = []
-    train(run, images(), tmp_path, ask_once=0.1, say=said.append)
+    train(run, images(), tmp_path, Conduct(ask_once=0.1), say=said.append)
     assert compared(tmp_path, run)[0] is None
     (line,) = told(said)
-    assert line == "the teacher is asked every time: its answers to parts of a batch would be rounded otherwise here"
+    assert line == "teacher wide asked every time: its answers to parts of a batch would be rounded otherwise"
 
 
 def test_where_answers_are_kept(tmp_path: Path) -> None:
@@ -250,6 +255,14 @@ def test_a_method_takes_no_more_of_the_teacher_than_it_says(name: str) -> None:
     assert torch.equal(task(pictures, labels[:16], index)["loss"], expected["loss"])
 
 
+def test_a_person_is_told_of_much_memory_only(tmp_path: Path) -> None:
+    (run,) = students(tmp_path, "kd")
+    said: list[str] = []
+    train(run, images(), tmp_path, Conduct(ask_once=0.1), say=said.append)
+    assert compared(tmp_path, run)[0] is not None
+    assert told(said) == []
+
+
 @pytest.mark.parametrize("command", ["compare", "reproduce"])
 def test_commands_keep_answers(command: str, tmp_path: Path) -> None:
     assert TrainOptions().ask_once == 2.0
@@ -258,9 +271,9 @@ def test_commands_keep_answers(command: str, tmp_path: Path) -> None:
         teacher = run.teacher
         assert isinstance(teacher, Run)
         listed = [(Arm("teacher", "wide", "standard"), teacher), (Arm("student", "tiny", "standard", "kd"), run)]
-        sftn.compare.compare("tiny", [listed], images(), tmp_path, ask_once=0.1, say=quiet)
+        sftn.compare.compare("tiny", [listed], images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
     else:
         planned = [Planned(Cell(Pair("wide", "tiny"), "student", "standard"), run)]
-        sftn.reproduce.work(planned, images(), tmp_path, ask_once=0.1, say=quiet)
+        sftn.reproduce.work(planned, images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
     record = json.loads((tmp_path / run.folder / "result.json").read_text())
     assert record["asked_once"]["looked_up"] > 0

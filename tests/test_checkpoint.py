@@ -12,6 +12,7 @@ import torch
 
 import sftn.evaluate
 from sftn.checkpoint import Checkpoints
+from sftn.conduct import Conduct
 from sftn.durable import load_tensors, save_tensors, write_atomically
 from sftn.errors import InputError, Stopped
 from sftn.fit import Position
@@ -83,7 +84,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path) -
         (1, crash, ConnectionError),
     ):
         with pytest.raises(error):
-            train(run, data, broken, watcher=Bomb(at, act), checkpoint_seconds=0.0, say=lambda _: None)
+            train(run, data, broken, Conduct(checkpoint_seconds=0.0), watcher=Bomb(at, act), say=lambda _: None)
     found = train(run, data, broken, say=lambda _: None)
     assert tiny.weights(broken, run) == tiny.weights(whole, run)
     for key in ("accuracy", "best_accuracy", "test", "train"):
@@ -108,7 +109,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, watcher=Bomb(5, crash), checkpoint_seconds=0.0)
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(5, crash))
     newest = tmp_path / run.folder / "checkpoint.safetensors"
     previous = newest.with_name("checkpoint.previous.safetensors").read_bytes()
     content = newest.read_bytes()
@@ -120,7 +121,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):  # at the second step the first one's checkpoint is there
-        train(run, data, tmp_path, watcher=Bomb(2, look), checkpoint_seconds=0.0, say=said.append)
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(2, look), say=said.append)
     assert any("not a whole checkpoint" in line for line in said)
     assert first == [previous], "a torn checkpoint took the place of the good one"
     train(run, data, tmp_path)
@@ -133,7 +134,7 @@ def test_a_kill_between_the_two_renames_leaves_the_one_before(tmp_path: Path) ->
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, watcher=Bomb(5, crash), checkpoint_seconds=0.0)
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(5, crash))
     newest = tmp_path / run.folder / "checkpoint.safetensors"
     os.replace(newest, newest.with_name("checkpoint.previous.safetensors"))
     newest.with_name(".checkpoint.safetensors.abc.tmp").write_bytes(b"half")
@@ -153,7 +154,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoints(
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, watcher=Bomb(5, crash), checkpoint_seconds=0.0)
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(5, crash))
     kept = {path: path.read_bytes() for path in (tmp_path / run.folder).glob("checkpoint*")}
     assert len(kept) == 2
 
@@ -165,7 +166,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoints(
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
             with pytest.raises(InputError, match=r"cannot write .*checkpoint.safetensors: No space left.*; free"):
-                train(run, data, tmp_path, checkpoint_seconds=0.0)
+                train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0))
         assert {path: path.read_bytes() for path in (tmp_path / run.folder).glob("*checkpoint*")} == kept
     train(run, data, tmp_path)
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+import sftn.cohort
 import sftn.compare
 import sftn.reproduce
 from sftn.cohort import company, joins, size, train_together
 from sftn.compare import arms
+from sftn.conduct import Conduct
 from sftn.data.loader import Loader
 from sftn.errors import Diverged, InputError, Stopped
 from sftn.leases import Held, Lease
@@ -116,7 +118,7 @@ def test_a_cohort_that_was_stopped_goes_on_to_the_same_bits(where: str, alone: A
     runs = students(taught(tmp_path), "kd", "ab", "crd", epochs=3)
     if where == "apart":  # one has a start
         with pytest.raises(Stopped):
-            train(runs[0], data, tmp_path, watcher=Bomb(4, terminate), checkpoint_seconds=0.0, say=quiet)
+            train(runs[0], data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(4, terminate), say=quiet)
     for at, act, error in (
         (2, interrupt, Stopped),
         (6, terminate, Stopped),
@@ -124,7 +126,7 @@ def test_a_cohort_that_was_stopped_goes_on_to_the_same_bits(where: str, alone: A
         (5, crash, ConnectionError),
     ):
         with pytest.raises(error):
-            train_together(runs, data, tmp_path, watcher=Bomb(at, act), checkpoint_seconds=0.0, say=quiet, log=())
+            train_together(runs, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(at, act), say=quiet)
         assert not all((tmp_path / run.folder / "result.json").exists() for run in runs)
     train_together(runs, data, tmp_path, say=quiet)
     for run in runs:
@@ -194,13 +196,13 @@ def test_who_can_go_together() -> None:
 def test_several_processes_train_no_cohort() -> None:
     runs = students(tiny.run(tiny.dataset(), "wide"), "kd", "at")
     said: list[str] = []
-    assert size(8, 1, runs, said.append) == 8
-    assert size(8, 2, runs[:1], said.append) == 1
+    assert size(Conduct(cohort=8), runs, said.append) == 8
+    assert size(Conduct(cohort=8, devices=2), runs[:1], said.append) == 1
     assert said == []
-    assert size(8, 2, runs, said.append) == 1
+    assert size(Conduct(cohort=8, nodes=2), runs, said.append) == 1
     assert said == ["2 processes train one student after the other: cohorts are for one process"]
     with pytest.raises(InputError, match="cohort is 0"):
-        size(0, 1, runs, said.append)
+        size(Conduct(cohort=0), runs, said.append)
 
 
 @pytest.mark.parametrize("command", ["compare", "reproduce"])
@@ -214,19 +216,18 @@ def test_commands_train_students_of_one_teacher_together(
     listed = arms(teacher, friendly, [student], [objective(method) for method in ("kd", "at", "vid")])
     groups: list[list[str]] = []
     ways = ("standard", "friendly")
-    module = {"compare": sftn.compare, "reproduce": sftn.reproduce}[command]
 
     def noted(runs: list[Run], *args: Any, **kwargs: Any) -> Any:
         groups.append([run.name for run in runs])
         return train_together(runs, *args, **kwargs)
 
-    monkeypatch.setattr(module, "train_together", noted)
+    monkeypatch.setattr(sftn.cohort, "train_together", noted)
     if command == "compare":
-        sftn.compare.compare("tiny", [listed], data, tmp_path, cohort=2, say=quiet)
+        sftn.compare.compare("tiny", [listed], data, tmp_path, Conduct(cohort=2), say=quiet)
     else:
         cell = Cell(Pair("wide", "tiny"), "student", "standard")
         planned = [Planned(cell, run) for _, run in listed]
-        sftn.reproduce.work(planned, data, tmp_path, cohort=2, say=quiet)
+        sftn.reproduce.work(planned, data, tmp_path, Conduct(cohort=2), say=quiet)
     names = {way: [run.name for arm, run in listed if (arm.role, arm.way) == ("student", way)] for way in ways}
     assert groups == [names[way][:2] for way in ways], "the third one is left over"
     for arm, run in listed:

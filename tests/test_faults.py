@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sftn import environment
+from sftn.conduct import Conduct
 from sftn.device import repeatable
 from sftn.errors import InputError, Stopped
 from sftn.evaluate import collapsed
@@ -59,7 +60,7 @@ def test_memory_that_is_not_there(error: Exception, tmp_path: Path) -> None:
         raise error
 
     with pytest.raises(InputError, match=r"out of memory on cpu, train, epoch 2, after step 1: .*--batch") as caught:
-        train(run, data, tmp_path, watcher=Bomb(4, act), checkpoint_seconds=0.0)
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(4, act))
     assert ("were wanted" in str(caught.value)) == ("allocate" in str(error))
     assert "bf16" in str(caught.value)
     train(run, data, tmp_path)
@@ -89,7 +90,7 @@ def test_a_log_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as patch:
         patch.setattr("sftn.journal.open", partial(swapped, "/dev/full"), raising=False)
         with pytest.raises(InputError, match=r"cannot write .*log.jsonl: No space left on device; free space"):
-            train(run, data, tmp_path, checkpoint_seconds=0.0)
+            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0))
     train(run, data, tmp_path)
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)
     lines = (tmp_path / run.folder / "log.jsonl").read_text().splitlines()
@@ -139,7 +140,7 @@ def test_the_same_seed_and_threads_give_the_same_bits(threads: int, tmp_path: Pa
 def test_deterministic_is_recorded_and_lasts_for_the_run_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     data = tiny.dataset()
-    found = train(tiny.run(data, epochs=1), data, tmp_path, deterministic=True)["environment"]
+    found = train(tiny.run(data, epochs=1), data, tmp_path, Conduct(deterministic=True))["environment"]
     assert found["deterministic"] is True
     assert found["data_fingerprint"] == tiny.run(data).data.fingerprint
     assert {"numpy", "safetensors", "fabric", "cpu", "cpu_capability", "precision", "changed"} <= found.keys()

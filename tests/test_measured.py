@@ -11,7 +11,6 @@ import pytest
 
 from sftn import measure
 from sftn.analysis import measured as records
-from sftn.cli import main
 from sftn.device import make_fabric
 from sftn.errors import InputError
 from sftn.networks import NETWORKS
@@ -23,19 +22,11 @@ from sftn.recipes import OBJECTIVES
 from sftn.report import command
 from sftn.report import measured as reports
 from tests import tiny
+from tests.command import called, refusal
 from tests.report import made
 
 ALL = [entry for entry in TABLES.values() if isinstance(entry, Measured)]
 SMALL = ["--smoke", "--seeds", "1", "--timing-seconds", "0", "--precision", "float32", "--device", "cpu"]
-
-
-def called(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    try:
-        main(arguments)
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return code, *capsys.readouterr()
 
 
 @pytest.mark.parametrize("which", ALL, ids=lambda which: which.name)
@@ -90,9 +81,7 @@ def test_similarity_is_measured_once_and_shown(capsys: pytest.CaptureFixture[str
 
     record["numbers"]["kl"] = 0.0
     files[-1].write_text(json.dumps(record))
-    code, _, err = called(*run, capsys=capsys)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "remove it to measure again" in err
+    assert "remove it to measure again" in refusal(*run, capsys=capsys)
     code, said, _ = called("report", "table19", "--out", str(tmp_path), capsys=capsys)
     assert code == 0
     assert "was edited" in said
@@ -177,9 +166,7 @@ def test_what_is_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_contradictions_are_one_line_before_anything_is_trained(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    code, _, err = called("reproduce", *arguments, "--out", str(tmp_path), capsys=capsys)
-    assert (code, err.count("\n")) == (2, 1), err
-    assert words in err
+    assert words in refusal("reproduce", *arguments, "--out", str(tmp_path), capsys=capsys)
     assert not list(tmp_path.iterdir())
 
 

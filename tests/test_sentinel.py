@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sftn.conduct import Conduct
 from sftn.data.loader import Batch, Loader
 from sftn.device import make_fabric
 from sftn.durable import load_tensors
@@ -104,7 +105,7 @@ def test_the_step_is_found_and_never_kept(
         else:
             patch.setattr("sftn.plan.Supervised", BadGradient)
         with pytest.raises(Diverged, match=r"^train, epoch 2, step 2, learning rate 0.05: loss ") as caught:
-            train(run, data, tmp_path, checkpoint_seconds=seconds)
+            train(run, data, tmp_path, Conduct(checkpoint_seconds=seconds))
         assert "--on-nan skip" in str(caught.value)
         assert "\n" not in str(caught.value)
     folder = tmp_path / run.folder
@@ -169,7 +170,7 @@ def test_skipping_survives_kills_and_is_recorded(kind: str, tmp_path: Path, monk
     assert expected["skipped_steps"] == 1
     for at in (BAD, 1):
         with pytest.raises(ConnectionError):
-            train(run, data, tmp_path, watcher=Bomb(at, crash), checkpoint_seconds=0.0)
+            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(at, crash))
         assert finite(tmp_path / run.folder)
     found = train(run, data, tmp_path)
     assert found["skipped_steps"] == 1
@@ -189,9 +190,9 @@ def test_an_epoch_without_a_good_step_ends_the_run(tmp_path: Path, monkeypatch: 
     with pytest.raises(Diverged, match=r"step 1, .*not one step of this epoch"):
         train(run, data, tmp_path)
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, watcher=Bomb(3, crash), checkpoint_seconds=0.0)
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(3, crash))
     with pytest.raises(Diverged):
-        train(run, data, tmp_path, checkpoint_seconds=0.0)
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0))
 
 
 def test_a_run_begins_again_with_half_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,7 +217,7 @@ def test_a_run_begins_again_with_half_the_rate(tmp_path: Path, monkeypatch: pyte
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     for at in (1, 1, 3, 3, 2):
         with pytest.raises(ConnectionError):
-            train(run, data, tmp_path, watcher=Bomb(at, crash), checkpoint_seconds=0.0, say=lambda _: None)
+            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(at, crash), say=lambda _: None)
     found = train(run, data, tmp_path, say=lambda _: None)
     assert found["restarts"] == expected["restarts"]
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)

@@ -18,6 +18,7 @@ from torch import Tensor
 import sftn.steps
 from sftn.answers import Answers
 from sftn.cohort import train_together
+from sftn.conduct import Conduct
 from sftn.data.loader import Loader
 from sftn.device import make_fabric
 from sftn.distill import Distiller
@@ -98,8 +99,15 @@ def test_captured_steps_leave_the_bits_of_eager_ones(kind: str, teachers: Any, t
     assert len({row["lr"] for row in rows(eager, run)}) > 1
     for at in (2, 3):
         with pytest.raises(ConnectionError):
-            train(run, data, captured, watcher=Bomb(at, crash), checkpoint_seconds=0.0, step="captured", say=quiet)
-    found = train(run, data, captured, step="captured", say=quiet)
+            train(
+                run,
+                data,
+                captured,
+                Conduct(checkpoint_seconds=0.0, step="captured"),
+                watcher=Bomb(at, crash),
+                say=quiet,
+            )
+    found = train(run, data, captured, Conduct(step="captured"), say=quiet)
     assert Checked.replays >= 4
     assert tiny.weights(captured, run) == tiny.weights(eager, run)
     assert rows(captured, run) == rows(eager, run)
@@ -112,8 +120,8 @@ def test_a_run_may_change_how_its_steps_are_taken(teachers: Any, tmp_path: Path)
     train(run, data, eager, say=quiet)
     for step in ("captured", "eager"):
         with pytest.raises(ConnectionError):
-            train(run, data, mixed, watcher=Bomb(2, crash), checkpoint_seconds=0.0, step=step, say=quiet)
-    train(run, data, mixed, step="captured", say=quiet)
+            train(run, data, mixed, Conduct(checkpoint_seconds=0.0, step=step), watcher=Bomb(2, crash), say=quiet)
+    train(run, data, mixed, Conduct(step="captured"), say=quiet)
     assert tiny.weights(mixed, run) == tiny.weights(eager, run)
 
 
@@ -170,7 +178,7 @@ def test_a_cohort_of_captured_steps_ends_with_the_same_bits(
 
     monkeypatch.setattr(Rerun, "replay", alone_with_its_tensors)
     monkeypatch.setattr(StagedNet, "activations", activations)
-    train_together(runs, data, together, ask_once=asked, step="captured", say=quiet)
+    train_together(runs, data, together, Conduct(ask_once=asked, step="captured"), say=quiet)
     assert bool(kept and kept[0]) is bool(asked)
     assert Checked.replays >= 4 * len(runs)
     for run in runs:
@@ -242,9 +250,9 @@ def test_the_way_is_settled_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(GRAPHS, "cpu")
     data = tiny.dataset()
     with pytest.raises(InputError, match=r"^step captured needs a CUDA GPU, not cpu: use --step eager or compiled$"):
-        train(tiny.run(data), data, tmp_path, device="cpu", step="captured", say=quiet)
+        train(tiny.run(data), data, tmp_path, Conduct(device="cpu", step="captured"), say=quiet)
     with pytest.raises(InputError, match="one by one: give --cohort 1"):
-        train_together([tiny.run(data)], data, tmp_path, device="cpu", step="compiled")
+        train_together([tiny.run(data)], data, tmp_path, Conduct(device="cpu", step="compiled"))
 
 
 def losses(how: str, epochs: int = 20) -> list[float]:
@@ -280,7 +288,7 @@ def test_every_task_can_be_traced(
     ends = []
     for step in ("eager", "compiled"):
         out = teachers(tmp_path / step)
-        found = train(run, data, out, ask_once=asked, step=step, say=quiet)
+        found = train(run, data, out, Conduct(ask_once=asked, step=step), say=quiet)
         assert ("asked_once" in found) is bool(asked)
         ends.append(tiny.weights(out, run))
     assert ends[0] == ends[1]

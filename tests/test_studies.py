@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from sftn.analysis import measured as records
-from sftn.cli import main
 from sftn.errors import InputError
 from sftn.fit import Schedule
 from sftn.networks import NETWORKS
@@ -21,6 +20,7 @@ from sftn.report import command, figures
 from sftn.report.collect import sections
 from sftn.run import Data, result
 from sftn.studies import STUDIES, entry, parts
+from tests.command import called
 from tests.report import made
 
 # As the demo's runs are recorded, on a machine with bf16.
@@ -30,15 +30,6 @@ LONGER = Conditions(Data("cifar100", "0123456789abcdef", 2500, 20), Schedule(epo
 PATIENT = replace(DEMO, schedule=Schedule(epochs=400, batch=32))
 OWN = {name: CIFAR if study.grid.data == "cifar100" else DEMO for name, study in STUDIES.items()}
 OWN |= {"longer": LONGER, "patient": PATIENT}
-
-
-def called(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    try:
-        main(arguments)
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return code, *capsys.readouterr()
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from sftn.bench import noise
+from sftn.conduct import Conduct
 from sftn.data.dataset import Dataset, fingerprint
 from sftn.fit import Schedule
 from sftn.networks.checkpoints import read_state
@@ -65,11 +66,11 @@ class Place:
         teacher = Run(TEACHER, named, 0, Schedule(epochs=1, lr=1 / 16, batch=32), "float32")
         return Run(STUDENT, named, 0, schedule, precision, teacher=teacher, objective=objective(kind))
 
-    def train(self, run: Run, out: Path, **how: Any) -> dict[str, Tensor]:
+    def train(self, run: Run, out: Path, conduct: Conduct = Conduct(), **told: Any) -> dict[str, Tensor]:
         """The weights that it ends with; its teacher is trained first."""
         if isinstance(run.teacher, Run):
-            train(run.teacher, self.data, out, device=self.device, say=quiet)
-        train(run, self.data, out, device=self.device, **({"say": quiet} | how))
+            train(run.teacher, self.data, out, Conduct(device=self.device), say=quiet)
+        train(run, self.data, out, replace(conduct, device=self.device), **({"say": quiet} | told))
         return read_state(out / run.folder / "weights.safetensors")
 
 

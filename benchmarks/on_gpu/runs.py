@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from on_gpu.place import STUDENT, Broken, Place, Skipped, Steps, apart, compared, complaint, quiet
 from sftn.cohort import train_together
+from sftn.conduct import Conduct
 from sftn.data.batch import Batch
 from sftn.data.loader import Loader
 from sftn.device import make_fabric
@@ -34,7 +36,9 @@ def captured(place: Place) -> str:
     with tempfile.TemporaryDirectory() as folder:
         for kind in place.kinds:
             run = place.run(kind)
-            eager, graphed = (place.train(run, Path(folder) / step, step=step) for step in ("eager", "captured"))
+            eager, graphed = (
+                place.train(run, Path(folder) / step, Conduct(step=step)) for step in ("eager", "captured")
+            )
             found[kind] = apart(graphed, eager)
     return compared(found)
 
@@ -43,7 +47,7 @@ def captured_in_bf16(place: Place) -> str:
     """The same in bf16, where the teacher is folded."""
     with tempfile.TemporaryDirectory() as folder:
         run = place.run("kd", "bf16")
-        eager, graphed = (place.train(run, Path(folder) / step, step=step) for step in ("eager", "captured"))
+        eager, graphed = (place.train(run, Path(folder) / step, Conduct(step=step)) for step in ("eager", "captured"))
         return compared({"kd": apart(graphed, eager)}, 0.02)
 
 
@@ -55,7 +59,7 @@ def deterministic(place: Place) -> str:
             run, ends = place.run(kind), []
             try:
                 for number, step in enumerate(("eager", "eager", "captured")):
-                    ends.append(place.train(run, Path(folder) / str(number), step=step, deterministic=True))
+                    ends.append(place.train(run, Path(folder) / str(number), Conduct(deterministic=True, step=step)))
             except InputError as error:
                 if "leave --deterministic out" not in str(error):
                     raise
@@ -72,13 +76,13 @@ def deterministic(place: Place) -> str:
 def resumed(place: Place) -> str:
     """A captured run by CRD, whose negatives are random, is broken off twice and goes on to the same end."""
     with tempfile.TemporaryDirectory() as folder:
-        run, how = place.run("crd"), {"step": "captured", "deterministic": True}
+        run, conduct = place.run("crd"), Conduct(deterministic=True, step="captured")
         whole, broken = Path(folder) / "whole", Path(folder) / "broken"
-        end = place.train(run, whole, **how)
+        end = place.train(run, whole, conduct)
         for step in (2, 3):
             with contextlib.suppress(Broken):
-                place.train(run, broken, watcher=Steps(step), checkpoint_seconds=0.0, **how)
-        return compared({"crd": apart(place.train(run, broken, **how), end)}, 0.0)
+                place.train(run, broken, replace(conduct, checkpoint_seconds=0.0), watcher=Steps(step))
+        return compared({"crd": apart(place.train(run, broken, conduct), end)}, 0.0)
 
 
 class _Bad(Loader):
@@ -132,7 +136,7 @@ def float16(place: Place) -> str:
         raise Skipped("float16 needs a GPU")
     said: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        end = place.train(place.run("kd", "float16", epochs=4), Path(folder), step="captured", say=said.append)
+        end = place.train(place.run("kd", "float16", epochs=4), Path(folder), Conduct(step="captured"), say=said.append)
     assert all(bool(value.isfinite().all()) for value in end.values()), "weights that are no numbers"
     assert any("float16's scaler" in line for line in said), "nothing was said of eager steps"
     return "four epochs; " + said[0]
@@ -143,10 +147,12 @@ def cohort(place: Place) -> str:
     names = ("kd", "at", "crd")
     with tempfile.TemporaryDirectory() as folder:
         runs, together = [place.run(name) for name in names], Path(folder) / "together"
-        alone = [place.train(run, Path(folder) / "alone", step="captured") for run in runs]
+        alone = [place.train(run, Path(folder) / "alone", Conduct(step="captured")) for run in runs]
         teacher = runs[0].teacher
         place.train(teacher, together)  # type: ignore[arg-type]
-        found: Any = train_together(runs, place.data, together, device=place.device, step="captured", say=quiet)
+        found: Any = train_together(
+            runs, place.data, together, Conduct(device=place.device, step="captured"), say=quiet
+        )
         assert all(isinstance(outcome, dict) for outcome in found), f"not all have ended well: {found}"
         ends = [read_state(together / run.folder / "weights.safetensors") for run in runs]
         return compared({name: apart(*pair) for name, *pair in zip(names, ends, alone)})
@@ -164,6 +170,6 @@ def waiting(place: Place) -> str:
         raise Skipped("nothing waits for a CPU")
     said: list[str] = []
     with tempfile.TemporaryDirectory() as folder, mock.patch("sftn.plan.Supervised", _Asking):
-        place.train(place.run("plain"), Path(folder), step="captured", say=said.append)
+        place.train(place.run("plain"), Path(folder), Conduct(step="captured"), say=said.append)
     assert any("waits for the GPU" in line for line in said), "nothing was said"
     return said[0]

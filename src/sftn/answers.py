@@ -24,6 +24,9 @@ FIELDS = ("logits", "embedding")
 LEAST = 0.1
 """The share of answers that must be expected to be looked up; for less, the memory is not worth it."""
 
+TELL = 0.1
+"""GiB of answers from which on a person is told of them; less is nobody's concern."""
+
 
 def wanted(run: Run) -> set[str] | None:
     """What a run's main phase takes of its teacher's answers to the images of a batch.
@@ -48,15 +51,19 @@ class Answers:
     to the teacher itself. The answer to the last batch stands there for others who are given the same tensor.
 
     Args:
+        teacher: its name.
         fields: which of `FIELDS` are wanted.
         epochs: of the longest run.
         batch: images a step.
         room: bytes that may be taken.
-        say: is told, in one line, if answers are kept, or why they are not where that would have paid.
+        say: is told, in one line, if many answers are kept, or why they are not where that would have paid.
     """
 
-    def __init__(self, fields: Sequence[str], epochs: int, batch: int, room: float, say: Callable[[str], None]) -> None:
-        self.fields, self.epochs, self.batch, self.room, self.say = fields, epochs, batch, room, say
+    def __init__(
+        self, teacher: str, fields: Sequence[str], epochs: int, batch: int, room: float, say: Callable[[str], None]
+    ) -> None:
+        self.teacher, self.fields, self.epochs, self.batch, self.room = teacher, fields, epochs, batch, room
+        self.say = say
         self._asked: Asked | None = None
         self._decided = False
         self._images: Tensor | None = None
@@ -83,7 +90,10 @@ class Answers:
         batch = runs[0].schedule.batch
         if not gib or not fields or any(found - set(FIELDS) for found in asks) or batch <= FLOOR:
             return None
-        return Answers(fields, max(run.schedule.epochs for run in runs), batch, gib * 2**30, say)
+        teacher = runs[0].teacher
+        assert teacher is not None, "somebody asks it"
+        name = teacher.name if isinstance(teacher, Run) else teacher.network
+        return Answers(name, fields, max(run.schedule.epochs for run in runs), batch, gib * 2**30, say)
 
     def serve(self, run: Run, task: nn.Module, loader: Feed) -> Feed:
         """Let a run's main phase ask here.
@@ -142,14 +152,18 @@ class Answers:
         if rate < LEAST:
             return
         if not same_in_parts(answer, images):
-            self.say("the teacher is asked every time: its answers to parts of a batch would be rounded otherwise here")
+            self.say(
+                f"teacher {self.teacher} asked every time: its answers to parts of a batch would be rounded otherwise"
+            )
             return
         self._asked = Asked(answer, count, views, room=int(self.room), device=images.device)
         which = f"all {count:,}" if kept == count else f"{kept:,} of {count:,}"
-        self.say(
-            f"teacher asked once: {views} views an image, answers for {which} images in at most "
-            f"{kept * row / 2**30:.2f} GiB; {100 * rate:.0f} % of those of {self.epochs} epochs are looked up"
-        )
+        gib = kept * row / 2**30
+        if gib >= TELL:
+            self.say(
+                f"teacher {self.teacher} asked once: {views} views of {which} images in at most {gib:.1f} GiB, "
+                f"{100 * rate:.0f} % looked up in {self.epochs} epochs"
+            )
 
 
 def _side_by_side(teacher: StagedNet, fields: Sequence[str], images: Tensor) -> Tensor:

@@ -10,34 +10,27 @@ momentum and what their methods keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sftn.answers import Answers
-from sftn.data.batch import Batch
+from sftn.conduct import Conduct
 from sftn.data.dataset import Dataset
-from sftn.data.loader import Feed
 from sftn.device import join, repeatable
-from sftn.distill import Distiller
 from sftn.distributed import world
 from sftn.errors import Diverged, InputError, Stopped
 from sftn.fit import Watcher
 from sftn.leases import Held, Lost
 from sftn.methods import METHODS
 from sftn.methods.base import Method
-from sftn.networks.staged import Activations, StagedNet
 from sftn.run import Run
-from sftn.signals import Stop
-from sftn.train import Conduct, Steps, carried_out
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from sftn.sharing import Sharing
+from sftn.train import Context, Steps, carried_out, train
 
 Outcome = dict[str, Any] | Held | Lost | FloatingPointError
 """What became of a run: the content of its `result.json`, or why it has none."""
@@ -63,12 +56,13 @@ def company(runs: Sequence[Run], size: int) -> list[Run]:
     return [first, *found[: max(0, size - 1)]]
 
 
-def size(cohort: int, processes: int, runs: Sequence[Run], say: Callable[[str], None]) -> int:
+def size(conduct: Conduct, runs: Sequence[Run], say: Callable[[str], None]) -> int:
     """How many may be trained at once: `cohort`, or 1 by several processes, which is said if there are some to be.
 
     Raises:
         InputError: the number is below 1.
     """
+    cohort, processes = conduct.cohort, conduct.devices * conduct.nodes
     if cohort < 1:
         raise InputError(f"cohort is {cohort}: give at least 1")
     if processes == 1 or cohort == 1:
@@ -82,19 +76,31 @@ def _stream(run: Run) -> tuple[Any, ...]:
     return run.data, run.seed, run.schedule.batch, run.precision
 
 
+def carry_out(
+    runs: Sequence[Run],
+    dataset: Dataset,
+    out: Path,
+    conduct: Conduct = Conduct(),
+    *,
+    watcher: Watcher | None = None,
+    say: Callable[[str], None] = print,
+) -> list[Outcome]:
+    """A run by `sftn.train.train`, several by `train_together`; a run's own error is its outcome either way."""
+    if len(runs) > 1:
+        return train_together(runs, dataset, out, conduct, watcher=watcher, say=say)
+    try:
+        return [train(runs[0], dataset, out, conduct, watcher=watcher, say=say)]
+    except (Held, Lost, FloatingPointError) as error:
+        return [error]
+
+
 def train_together(
     runs: Sequence[Run],
     dataset: Dataset,
     out: Path,
+    conduct: Conduct = Conduct(),
     *,
-    device: str = "auto",
     watcher: Watcher | None = None,
-    log: Sequence[str] = (),
-    checkpoint_seconds: float = 60.0,
-    checkpoint_epochs: int = 0,
-    deterministic: bool = False,
-    ask_once: float = 0.0,
-    step: str = "eager",
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """Carry out several students' runs, or what is left of them, as `sftn.train.train` does each.
@@ -104,17 +110,12 @@ def train_together(
     has the teacher's and the loader's among them, so that the sum over the cohort is what it took.
 
     Args:
-        runs: students of one teacher, with the same data, seed, precision and batch.
+        runs: students of one teacher, with the same data, seed, precision and batch; all of them, whatever
+            `conduct.cohort` is.
         dataset: the images.
         out: the folder of all runs.
-        device: auto, cpu, cuda or mps.
+        conduct: how.
         watcher: is told of the steps of whoever makes one.
-        log: also write for these: tensorboard, wandb.
-        checkpoint_seconds: the time between two checkpoints of a run.
-        checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
-        deterministic: have a GPU compute the same bits again, too.
-        ask_once: GiB for the teacher's answers, as in `sftn.train.train`; one table for all.
-        step: eager or captured, as there.
         say: is told, in a line each, what a person should know.
 
     Returns:
@@ -124,30 +125,21 @@ def train_together(
         InputError: runs that cannot share, several processes, or something given from outside is wrong for all.
         Stopped: a signal asked for the end; all states are saved and the same call goes on from there.
     """
-    if world() > 1:
+    if world() > 1 or conduct.devices * conduct.nodes > 1:
         raise InputError("a cohort is trained by one process: leave --devices and --nodes out, or give --cohort 1")
-    if step not in ("eager", "captured"):
-        raise InputError(f"step {step} is for runs one by one: give --cohort 1, or --step captured")
+    if conduct.step not in ("eager", "captured"):
+        raise InputError(f"step {conduct.step} is for runs one by one: give --cohort 1, or --step captured")
     for run in runs[1:]:
         if not alike(runs[0], run):
             raise InputError(f"{run.name} and {runs[0].name} differ in teacher, data, seed, precision or batch")
-    join(device, 1, 1)
-    sharing, shown = Sharing(Answers.of(runs, ask_once, say)), None if watcher is None else _Shown(watcher)
-    conduct = Conduct(
-        out,
-        device,
-        log=log,
-        checkpoint_seconds=checkpoint_seconds,
-        checkpoint_epochs=checkpoint_epochs,
-        say=say,
-        step=step,
-        sharing=sharing,
-    )
-    members = [
-        _Member(carried_out(run, dataset, replace(conduct, watcher=None if shown is None else _Watched(shown))))
-        for run in runs
-    ]
-    with repeatable(deterministic), ExitStack() as ends:
+    join(conduct.device, 1, 1)
+    sharing = Sharing(Answers.of(runs, conduct.ask_once, say))
+    shown = None if watcher is None else _Shown(watcher)
+    members = []
+    for run in runs:
+        seen = None if shown is None else _Watched(shown)
+        members.append(_Member(carried_out(run, dataset, Context(out, conduct, seen, say, sharing))))
+    with repeatable(conduct.deterministic), ExitStack() as ends:
         for member in members:
             ends.callback(member.steps.close)
         while left := [member for member in members if member.outcome is None]:
@@ -204,94 +196,6 @@ def _set_random(states: dict[str, Tensor]) -> None:
         torch.cuda.set_rng_state(states["cuda"])
     if "mps" in states:
         torch.mps.set_rng_state(states["mps"])
-
-
-class Sharing:
-    """What the runs of a cohort have in common.
-
-    Args:
-        answers: of the teacher, if they are kept for longer than a batch.
-    """
-
-    def __init__(self, answers: Answers | None = None) -> None:
-        self.answers = answers
-        self.stop = Stop()
-        self._teacher: StagedNet | None = None
-        self._images: Tensor | None = None
-        self._feeds: dict[tuple[int, bool], _Stream] = {}
-
-    def feed(self, make: Callable[[], Feed], copies: int, flip: bool, fabric: Fabric) -> Feed:
-        """One loader for all that want the same of it; its images are cast once to what Fabric would cast them to.
-
-        It would for each run anew, and who asks the teacher is known by the images being the same tensor.
-        """
-        if (copies, flip) not in self._feeds:
-            self._feeds[copies, flip] = _Stream(make(), fabric._precision.convert_input)
-        return self._feeds[copies, flip]
-
-    def teacher(self, task: Distiller) -> None:
-        """Let one teacher, and one answer for each batch, serve all.
-
-        Not OH's, whose teacher is another network; SSKD's views are its own, and so are the answers to them.
-        """
-        if not task.foldable:
-            return
-        if self._teacher is None:
-            self._teacher = task.teacher
-        task.to(next(self._teacher.parameters()).device)
-        task.teacher = self._teacher
-        if task.viewer is None:
-            task.answers = self._answer
-
-    def _answer(self, images: Tensor, index: Tensor) -> Activations:
-        """(B, C, H, W) and (B,) -> the teacher's activations, computed anew only for another tensor of images."""
-        assert self._teacher is not None, "a teacher was shared before"
-        if images is not self._images:
-            self._activations, self._images = self._teacher.activations(images), images
-        return self._activations
-
-
-class _Stream:
-    """A loader for several, each of which asks for an epoch's batches; those at the same step get the same tensors.
-
-    The last batch is kept, so whoever stands elsewhere costs a new start of the epoch and nothing else.
-    """
-
-    def __init__(self, loader: Feed, cast: Callable[[Tensor], Tensor]) -> None:
-        self.loader, self.cast = loader, cast
-        self._at = (-1, 0)
-        self._rest: Iterator[Batch] = iter(())
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def images(self, step: int) -> int:
-        """Images of a step, counted from 1."""
-        return self.loader.images(step)
-
-    @property
-    def views(self) -> int | None:
-        """As `Loader` has it; None where the loader does not number the views of an image."""
-        return getattr(self.loader, "views", None)
-
-    def outcomes(self, epoch: int) -> Tensor:
-        """As `Loader` has it."""
-        return self.loader.outcomes(epoch)  # type: ignore[attr-defined]
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a step on, both counted from 0."""
-        for step in range(start, len(self.loader)):
-            yield self._take(epoch, step)
-
-    def _take(self, epoch: int, step: int) -> Batch:
-        if self._at != (epoch, step):
-            if self._at != (epoch, step - 1):
-                with suppress(AttributeError):  # an iterator need not have workers to end
-                    self._rest.close()  # type: ignore[attr-defined]
-                self._rest = self.loader.epoch(epoch, start=step)
-            batch = next(self._rest)
-            self._batch, self._at = batch._replace(images=self.cast(batch.images)), (epoch, step)
-        return self._batch
 
 
 class _Shown:

@@ -10,15 +10,14 @@ from typing import Any
 
 from rich.table import Table
 
-from sftn.cohort import Outcome, company, size, train_together
+from sftn.cohort import carry_out, company, size
+from sftn.conduct import Conduct
 from sftn.data.dataset import Dataset
 from sftn.distill import Objective
 from sftn.durable import write_atomically
 from sftn.fit import Watcher
-from sftn.options import COHORT
 from sftn.paired import spread, verdict
 from sftn.run import FORMAT, Run, write_json
-from sftn.train import train
 
 ALONE, STANDARD, FRIENDLY = "alone", "standard", "friendly"
 """The three ways to a student: without a teacher, from a standard one, from a student-friendly one."""
@@ -154,17 +153,8 @@ def compare(
     seeds: Sequence[list[tuple[Arm, Run]]],
     dataset: Dataset,
     out: Path,
+    conduct: Conduct = Conduct(),
     *,
-    device: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    cohort: int = COHORT,
-    log: Sequence[str] = (),
-    checkpoint_seconds: float = 60.0,
-    checkpoint_epochs: int = 0,
-    deterministic: bool = False,
-    ask_once: float = 0.0,
-    step: str = "eager",
     watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
     say: Callable[[str], None] = print,
 ) -> Comparison:
@@ -175,36 +165,17 @@ def compare(
         seeds: for each seed its arms, as `arms` gives them.
         dataset: the images.
         out: the folder of all runs.
-        device: auto, cpu, cuda or mps.
-        devices: processes on each machine that share every batch.
-        nodes: machines.
-        cohort: at most so many students of one teacher are trained at once, which changes nothing but speed.
-        log: also write for these: tensorboard, wandb.
-        checkpoint_seconds: the time between two checkpoints of a run.
-        checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
-        deterministic: have a GPU compute the same bits again, too.
-        ask_once: GiB for a teacher's answers, as in `sftn.train.train`.
-        step: how steps are taken, as there.
+        conduct: how.
         watch: gives the watcher of a run, from the run's title.
         say: is told a line a run.
     """
     accuracies: dict[Arm, list[float]] = {}
     best: dict[Arm, list[float]] = {}
-    how: dict[str, Any] = {
-        "device": device,
-        "log": log,
-        "checkpoint_seconds": checkpoint_seconds,
-        "checkpoint_epochs": checkpoint_epochs,
-        "deterministic": deterministic,
-        "ask_once": ask_once,
-        "step": step,
-        "say": say,
-    }
 
     def title_of(runs: Sequence[Run]) -> str:
         return f"{runs[0].name}{f' and {len(runs) - 1} more' * (len(runs) > 1)} (seed {runs[0].seed})"
 
-    most = size(cohort, devices * nodes, [run for _, run in seeds[0]] if seeds else [], say)
+    most = size(conduct, [run for _, run in seeds[0]] if seeds else [], say)
     for listed in seeds:
         records: dict[str, dict[str, Any]] = {}
         there = {run.id for _, run in listed if (out / run.folder / "result.json").exists()}
@@ -213,12 +184,8 @@ def compare(
                 continue
             left = [other for _, other in listed if other.id not in records.keys() | there]
             group = [run] if run.id in there else company(left, most)
-            found: Sequence[Outcome]
             with nullcontext() if watch is None else watch(title_of(group)) as watcher:
-                if len(group) == 1:
-                    found = [train(run, dataset, out, devices=devices, nodes=nodes, watcher=watcher, **how)]
-                else:
-                    found = train_together(group, dataset, out, watcher=watcher, **how)
+                found = carry_out(group, dataset, out, conduct, watcher=watcher, say=say)
             for each, record in zip(group, found):
                 if isinstance(record, Exception):
                     raise record

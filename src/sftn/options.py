@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-COHORT = 8
-"""Students of one teacher that are trained at once: more gain little, and come to their ends later."""
+from sftn.conduct import COHORT, Conduct
 
 
 @dataclass(frozen=True)
@@ -90,6 +89,22 @@ class TrainOptions:
     def loggers(self) -> tuple[str, ...]:
         """Those asked for, by either option."""
         return tuple(dict.fromkeys((*self.log, *["tensorboard"] * self.tensorboard)))
+
+    @property
+    def conduct(self) -> Conduct:
+        """How runs are to be carried out."""
+        return Conduct(
+            device=self.device,
+            devices=self.devices,
+            nodes=self.nodes,
+            cohort=self.cohort,
+            log=self.loggers,
+            checkpoint_seconds=self.checkpoint_seconds,
+            checkpoint_epochs=self.checkpoint_epochs,
+            deterministic=self.deterministic,
+            ask_once=self.ask_once,
+            step=self.step,
+        )
 
 
 @dataclass(frozen=True)

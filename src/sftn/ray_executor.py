@@ -6,11 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sftn.conduct import Conduct
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError, Stopped
 from sftn.leases import Held, Lost
@@ -35,13 +37,9 @@ def work(
     planned: Sequence[Planned],
     dataset: Dataset,
     out: Path,
+    conduct: Conduct = Conduct(),
     *,
-    device: str = "auto",
     gpus_per_run: float = 1.0,
-    checkpoint_seconds: float = 60.0,
-    checkpoint_epochs: int = 0,
-    deterministic: bool = False,
-    step: str = "eager",
     say: Callable[[str], None] = print,
 ) -> None:
     """Hand all runs to Ray: to the cluster that RAY_ADDRESS names, or to one that is started on this machine.
@@ -50,12 +48,9 @@ def work(
         planned: the runs, teachers before their students.
         dataset: the images; they are sent to each machine once.
         out: the folder of all runs, which every machine must see under this path.
-        device: auto, cpu, cuda or mps.
+        conduct: how; each run has a process of its own and is alone in it, so what it says of processes, cohorts and
+            `ask_once` does not count, and neither does `log`.
         gpus_per_run: what a run asks of the cluster where it has GPUs; 0.5 puts two runs on one.
-        checkpoint_seconds: the time between two checkpoints of a run.
-        checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
-        deterministic: have a GPU compute the same bits again, too.
-        step: how steps are taken, as in `sftn.train.train`.
         say: is told a line a run.
 
     Raises:
@@ -68,18 +63,17 @@ def work(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     started = not ray.is_initialized()
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
-    gpus = gpus_per_run if ray.cluster_resources().get("GPU", 0) and device in ("auto", "cuda") else 0
+    gpus = gpus_per_run if ray.cluster_resources().get("GPU", 0) and conduct.device in ("auto", "cuda") else 0
     if gpus > ray.cluster_resources().get("GPU", 0):
         raise InputError(f"gpus_per_run is {gpus_per_run}: the cluster has fewer")
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(_carry_out)
     images = ray.put(dataset)
-    how = {"device": device, "checkpoint_seconds": checkpoint_seconds, "checkpoint_epochs": checkpoint_epochs}
-    how |= {"deterministic": deterministic, "step": step}
+    alone = replace(conduct, devices=1, nodes=1, log=(), ask_once=0.0)
     refs: dict[str, Any] = {}
     for item in planned:
         run = item.run
         teacher = refs.get(run.teacher.id) if isinstance(run.teacher, Run) else None
-        refs[run.id] = task.remote(run, images, item.title, str(out.resolve()), how, teacher)
+        refs[run.id] = task.remote(run, images, item.title, str(out.resolve()), alone, teacher)
     left, failed, count = list(refs.values()), [], 0
     try:
         while left:
@@ -107,18 +101,18 @@ def _carry_out(
     dataset: Dataset,
     title: str,
     out: str,
-    how: dict[str, Any],
+    conduct: Conduct,
     teacher: dict[str, str] | None,
 ) -> dict[str, str]:
     """A run on a worker; what went wrong comes back as a value, so that Ray does not try it again."""
     who = f"seed {run.seed}  {title}"
     if teacher is not None and teacher["kind"] != "done":
         return {"kind": "diverged", "line": f"{who}: its teacher is not there"}
-    device = how["device"]
+    device = conduct.device
     torch.set_num_threads(1 if device in ("auto", "cpu") and not torch.cuda.is_available() else torch.get_num_threads())
     while True:
         try:
-            record: dict[str, Any] = train(run, dataset, Path(out), **how, say=lambda line: None)
+            record: dict[str, Any] = train(run, dataset, Path(out), conduct, say=lambda line: None)
         except (Held, Lost):
             time.sleep(5)
         except InputError as error:

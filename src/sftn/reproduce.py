@@ -10,18 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sftn.cohort import Outcome, company, size, train_together
+from sftn.cohort import carry_out, company, size
+from sftn.conduct import Conduct
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.fit import Watcher
 from sftn.leases import Held, Lost
-from sftn.options import COHORT
 from sftn.paper.grid import Planned
 from sftn.processes import led
 from sftn.run import Run
 from sftn.runs import BROKEN, DONE, RUNNING, Entry, look
 from sftn.signals import sigterm
-from sftn.train import train
 
 
 @dataclass(frozen=True)
@@ -71,17 +70,8 @@ def work(
     planned: Sequence[Planned],
     dataset: Dataset,
     out: Path,
+    conduct: Conduct = Conduct(),
     *,
-    device: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
-    cohort: int = COHORT,
-    log: Sequence[str] = (),
-    checkpoint_seconds: float = 60.0,
-    checkpoint_epochs: int = 0,
-    deterministic: bool = False,
-    ask_once: float = 0.0,
-    step: str = "eager",
     watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
     say: Callable[[str], None] = print,
     wait: float = 5.0,
@@ -94,16 +84,7 @@ def work(
         planned: the runs, teachers before their students.
         dataset: the images.
         out: the folder of all runs.
-        device: auto, cpu, cuda or mps.
-        devices: processes on each machine that share every batch; they decide together what is next.
-        nodes: machines.
-        cohort: at most so many students of one teacher are trained at once, which changes nothing but speed.
-        log: also write for these: tensorboard, wandb.
-        checkpoint_seconds: the time between two checkpoints of a run.
-        checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
-        deterministic: have a GPU compute the same bits again, too.
-        ask_once: GiB for a teacher's answers, as in `sftn.train.train`.
-        step: how steps are taken, as there.
+        conduct: how.
         watch: gives the watcher of a run, from the run's title.
         say: is told a line a run.
         wait: at most so many seconds between two looks at what others are doing, when nothing else is left.
@@ -113,27 +94,8 @@ def work(
         Stopped: SIGTERM asked for the end.
         FloatingPointError: some runs diverged; all others are done.
     """
-    how: dict[str, Any] = {
-        "device": device,
-        "log": log,
-        "checkpoint_seconds": checkpoint_seconds,
-        "checkpoint_epochs": checkpoint_epochs,
-        "deterministic": deterministic,
-        "ask_once": ask_once,
-        "step": step,
-        "say": say,
-    }
-
-    def carry_out(group: list[Run], watcher: Watcher) -> list[Outcome]:
-        if len(group) > 1:
-            return train_together(group, dataset, out, watcher=watcher, **how)
-        try:
-            return [train(group[0], dataset, out, devices=devices, nodes=nodes, watcher=watcher, **how)]
-        except (Held, Lost, FloatingPointError) as error:
-            return [error]
-
     left = list(planned)
-    most = size(cohort, devices * nodes, [item.run for item in left], say)
+    most = size(conduct, [item.run for item in left], say)
     total, count = len(left), 0
     failed: dict[str, str] = {}
     pause = 0.0
@@ -156,7 +118,8 @@ def work(
                 title += f" and {len(group) - 1} more" * (len(group) > 1)
                 noted = _Noted()
                 with nullcontext() if watch is None or was_there else watch(title) as seen:
-                    found = carry_out([each.run for each in group], noted.beside(seen))
+                    runs = [each.run for each in group]
+                    found = carry_out(runs, dataset, out, conduct, watcher=noted.beside(seen), say=say)
                 for each, outcome in zip(group, found):
                     seed = each.run.seed
                     if isinstance(outcome, FloatingPointError):

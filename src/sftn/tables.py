@@ -90,36 +90,9 @@ def reproduce(
     if plan_only:
         return
     if executor == "ray":
-        ray_executor.work(
-            planned,
-            dataset,
-            options.out,
-            device=options.device,
-            gpus_per_run=gpus_per_run,
-            checkpoint_seconds=options.checkpoint_seconds,
-            checkpoint_epochs=options.checkpoint_epochs,
-            deterministic=options.deterministic,
-            step=options.step,
-            say=say,
-        )
+        ray_executor.work(planned, dataset, options.out, options.conduct, gpus_per_run=gpus_per_run, say=say)
     else:
-        work(
-            planned,
-            dataset,
-            options.out,
-            device=options.device,
-            devices=options.devices,
-            nodes=options.nodes,
-            cohort=options.cohort,
-            log=options.loggers,
-            checkpoint_seconds=options.checkpoint_seconds,
-            checkpoint_epochs=options.checkpoint_epochs,
-            deterministic=options.deterministic,
-            ask_once=options.ask_once,
-            step=options.step,
-            watch=watch,
-            say=say,
-        )
+        work(planned, dataset, options.out, options.conduct, watch=watch, say=say)
     if not part_alone():
         return
     with sigterm():

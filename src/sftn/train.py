@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from sftn import faults
 from sftn.answers import Answers
 from sftn.checkpoint import Checkpoints, sweep, tidy
+from sftn.conduct import Conduct
 from sftn.data.dataset import Dataset
 from sftn.data.loader import feed
 from sftn.device import HALVES, join, make_fabric, repeatable
@@ -29,10 +30,8 @@ from sftn.outcome import finish
 from sftn.plan import blank, evaluation_interval, plan, taught
 from sftn.processes import leads, led, shared, together
 from sftn.run import Run, result, write_json
+from sftn.sharing import Sharing
 from sftn.steps import settle_step
-
-if TYPE_CHECKING:
-    from sftn.cohort import Sharing
 
 RESTARTS = 3
 """How often a run with `on_nan` "restart" begins again, each time with half the learning rate."""
@@ -44,20 +43,13 @@ main phase; at its end the content of `result.json`."""
 
 
 @dataclass(frozen=True)
-class Conduct:
-    """How a run is carried out, which changes nothing of what comes out: `train` has the meanings."""
+class Context:
+    """What surrounds a run while it is carried out."""
 
     out: Path
-    device: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    watcher: Watcher | None = None
-    log: Sequence[str] = ()
-    checkpoint_seconds: float = 60.0
-    checkpoint_epochs: int = 0
-    ask_once: float = 0.0
-    say: Callable[[str], None] = print
-    step: str = "eager"
+    conduct: Conduct
+    watcher: Watcher | None
+    say: Callable[[str], None]
     sharing: Sharing | None = None
     """What other runs, that are carried out at once in this process, share."""
     guard: Callable[[], None] = lambda: None
@@ -68,17 +60,9 @@ def train(
     run: Run,
     dataset: Dataset,
     out: Path,
+    conduct: Conduct = Conduct(),
     *,
-    device: str = "auto",
-    devices: int = 1,
-    nodes: int = 1,
     watcher: Watcher | None = None,
-    log: Sequence[str] = (),
-    checkpoint_seconds: float = 60.0,
-    checkpoint_epochs: int = 0,
-    deterministic: bool = False,
-    ask_once: float = 0.0,
-    step: str = "eager",
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Carry out a run, or what is left of it; a run that is done is only read.
@@ -92,17 +76,8 @@ def train(
         run: what to train. If it has a teacher that is a Run, that one must have been carried out in `out`.
         dataset: the images that `run.data` names.
         out: the folder of all runs.
-        device: auto, cpu, cuda or mps.
-        devices: processes on each machine; started here if nothing has started them (see `sftn.device.join`).
-        nodes: machines.
+        conduct: how.
         watcher: is told of steps and epochs.
-        log: also write for these: tensorboard, wandb.
-        checkpoint_seconds: the time between two checkpoints; at every step if 0.
-        checkpoint_epochs: epochs between two checkpoints; if 0 they go by time.
-        deterministic: have a GPU compute the same bits again, too; changes them, so it is recorded with the result.
-        ask_once: GiB of memory in which a teacher's answers to crops and flips of the images are kept, and looked up
-            where that changes no bit and pays (see `sftn.answers`); 0 asks it every time. On a CPU, by one process.
-        step: how steps are taken: eager, compiled, captured (as a CUDA graph) or both (see `sftn.steps`).
         say: is told, in a line each, what a person should know.
 
     Returns:
@@ -114,15 +89,13 @@ def train(
         Stopped: a signal asked for the end; the state is saved and the same call goes on from there.
         Diverged: a number is not finite (a `FloatingPointError`).
     """
-    join(device, devices, nodes)
+    join(conduct.device, conduct.devices, conduct.nodes)
     if run.norm_shares not in (1, world()):
         raise InputError(f"{run.name} normalises by {run.norm_shares} shares of a batch: give that many --devices")
     if not leads():
-        watcher, log, say = None, (), _silent
-    every = checkpoint_seconds, checkpoint_epochs
-    conduct = Conduct(out, device, devices, nodes, watcher, log, *every, ask_once, say, step)
-    steps = carried_out(run, dataset, conduct)
-    with repeatable(deterministic):
+        conduct, watcher, say = replace(conduct, log=()), None, _silent
+    steps = carried_out(run, dataset, Context(out, conduct, watcher, say))
+    with repeatable(conduct.deterministic):
         while True:
             try:
                 next(steps)
@@ -130,9 +103,9 @@ def train(
                 return end.value
 
 
-def carried_out(run: Run, dataset: Dataset, conduct: Conduct) -> Steps:
+def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
     """`train` a step at a time, so that others can be trained in between; they must put torch's generator back."""
-    folder = conduct.out / run.folder
+    folder = context.out / run.folder
     with together(), ExitStack() as stack:
         done = led(lambda: _begun(run, folder))
         if done is not None:
@@ -149,13 +122,13 @@ def carried_out(run: Run, dataset: Dataset, conduct: Conduct) -> Steps:
         done = led(take)
         if done is not None:
             return done
-        conduct = replace(conduct, guard=guard)
+        context = replace(context, guard=guard)
         restarts = None
         while True:
             try:
-                return (yield from _carry_out(run, dataset, conduct, restarts))
+                return (yield from _carry_out(run, dataset, context, restarts))
             except Diverged as error:
-                restarts = _again(run, error, conduct)
+                restarts = _again(run, error, context)
 
 
 def _begun(run: Run, folder: Path) -> dict[str, Any] | None:
@@ -183,12 +156,12 @@ def _done(folder: Path, run: Run) -> dict[str, Any] | None:
     return record
 
 
-def _again(run: Run, error: Diverged, conduct: Conduct) -> list[dict[str, Any]]:
+def _again(run: Run, error: Diverged, context: Context) -> list[dict[str, Any]]:
     """Leave diverged.json; what ended the run so far, if it may begin again."""
-    path = conduct.out / run.folder / "diverged.json"
+    path = context.out / run.folder / "diverged.json"
 
     def leave() -> None:
-        conduct.guard()
+        context.guard()
         write_json(path, error.record | {"precision": run.precision})
 
     led(leave)
@@ -201,18 +174,18 @@ def _again(run: Run, error: Diverged, conduct: Conduct) -> list[dict[str, Any]]:
         }
         raise shared(Diverged(f"{error}; {advice[run.on_nan]}; see {path}", error.record)) from error
     restarts.append({key: error.record[key] for key in ("phase", "epoch", "step", "lr", "terms")})
-    conduct.say(
+    context.say(
         f"{run.name}: {error}; beginning again with 1/{2 ** len(restarts)} of the learning rate "
         f"(restart {len(restarts)} of at most {RESTARTS})"
     )
     return restarts
 
 
-def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict[str, Any]] | None) -> Steps:
-    folder, sharing = conduct.out / run.folder, conduct.sharing
+def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict[str, Any]] | None) -> Steps:
+    folder, conduct, sharing = context.out / run.folder, context.conduct, context.sharing
     fabric = make_fabric(conduct.device, run.precision, conduct.devices, conduct.nodes)
     journal: Journal | None = None
-    how = settle_step(conduct.step, fabric.device.type, run.precision, world(), conduct.say)
+    how = settle_step(conduct.step, fabric.device.type, run.precision, world(), context.say)
 
     def where() -> str:
         return "before training" if journal is None else journal.at
@@ -222,7 +195,7 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
     with faults.memory(str(fabric.device), where, advice):
         torch.manual_seed(run.seed)
         network = blank(run.network, dataset)
-        teacher = None if run.teacher is None else taught(run.teacher, dataset, conduct.out)
+        teacher = None if run.teacher is None else taught(run.teacher, dataset, context.out)
         shared_teacher = {} if sharing is None else {"share": sharing.teacher}
         phases, state, copies, flip = plan(run, network, dataset, teacher, **shared_teacher)
         checkpoints = Checkpoints(
@@ -231,8 +204,8 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
             seconds=conduct.checkpoint_seconds,
             epochs=conduct.checkpoint_epochs,
             restarts=restarts,
-            say=conduct.say,
-            guard=conduct.guard,
+            say=context.say,
+            guard=context.guard,
             stop=None if sharing is None else sharing.stop,
         )
         make = partial(
@@ -247,7 +220,7 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
             least=1 if run.norm_shares == 1 else 2,
         )
         loader = make() if sharing is None else sharing.feed(make, copies, flip, fabric)
-        answers = Answers.of([run], conduct.ask_once, conduct.say) if sharing is None else sharing.answers
+        answers = Answers.of([run], conduct.ask_once, context.say) if sharing is None else sharing.answers
         if answers is not None and world() == 1 and fabric.device.type == "cpu":
             loader = answers.serve(run, phases[-1].task, loader)
         test = dataset.test.to(fabric.device)
@@ -259,7 +232,7 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
         def begin() -> None:
             nonlocal journal
             loggers = opened(conduct.log, folder, run, checkpoints.history)
-            journal = Journal(folder, checkpoints.history, conduct.watcher, loggers=loggers)
+            journal = Journal(folder, checkpoints.history, context.watcher, loggers=loggers)
 
         with checkpoints.signals():
             led(begin)
@@ -281,7 +254,7 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
                             skip=run.on_nan == "skip",
                             whole_norms=run.norm_shares == 1,
                             how=how,
-                            say=conduct.say,
+                            say=context.say,
                         ):
                             yield (1, *at) if phase is phases[-1] else (0, 0, 0)
                     except Diverged as error:
@@ -291,4 +264,4 @@ def _carry_out(run: Run, dataset: Dataset, conduct: Conduct, restarts: list[dict
             if journal is not None:
                 journal.at = "evaluating on the training images"
             looked_up = None if answers is None else answers.record()
-            return finish(run, dataset, network, fabric, checkpoints, looked_up, conduct.say, how)
+            return finish(run, dataset, network, fabric, checkpoints, looked_up, context.say, how)

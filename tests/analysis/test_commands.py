@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from sftn.cli import main
 from tests.analysis.images import images
+from tests.command import called, refusal
 
 pytest.importorskip("matplotlib", reason="figures need the extra report")
 ANALYSES = ("corruption", "transfer", "similarity", "entropy", "curves")
@@ -46,13 +47,7 @@ def student(runs: Path) -> Path:
 
 
 def analyse(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    try:
-        main(["analyse", *map(str, arguments)])
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    said, complaint = capsys.readouterr()
-    return code, said, complaint
+    return called("analyse", *arguments, capsys=capsys)
 
 
 def kept(out: Path, what: str, figure: str) -> tuple[dict[str, object], list[dict[str, str]]]:
@@ -171,9 +166,7 @@ def test_wrong_input_is_one_line(
     (teacher,) = runs.glob("wrn_10_1-folder*")
     places = {"RUN": student(runs), "TEACHER": teacher, "FILE": student(runs) / "weights.safetensors"}
     named = [str(places.get(argument, argument)) for argument in arguments]
-    code, _, complaint = analyse(*named, "--out", tmp_path, capsys=capsys)
-    assert (code, complaint.count("\n")) == (2, 1), complaint
-    assert word in complaint
+    assert word in refusal("analyse", *named, "--out", tmp_path, capsys=capsys)
 
 
 def test_every_analysis_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

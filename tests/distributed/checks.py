@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sftn.conduct import Conduct
 from sftn.data.batch import Batch
 from sftn.data.loader import Loader
 from sftn.device import join, make_fabric
@@ -152,9 +153,9 @@ def run(epochs: int = 3) -> Run:
 
 def carried_out(out: Path, stop_after: int = 0, epochs: int = 3) -> dict[str, Any] | str:
     """The result of `run`, or that it was stopped."""
-    how: dict[str, Any] = {"device": "cpu", "devices": world(), "watcher": Rows(stop_after)}
+    conduct = Conduct(device="cpu", devices=world())
     try:
-        return train(run(epochs), tiny.dataset(), out, **how, say=lambda line: None)
+        return train(run(epochs), tiny.dataset(), out, conduct, watcher=Rows(stop_after), say=lambda line: None)
     except Stopped:
         return "stopped"
 

@@ -33,6 +33,7 @@ from sftn.networks import torch_files
 from sftn.networks.checkpoints import read_state
 from sftn.records import LARGEST, read_text, typed
 from sftn.run import Run
+from tests.command import refusal
 
 AGAIN = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
 SMALL = 50_000
@@ -254,16 +255,11 @@ def test_a_version_of_npy_that_forged_shapes_crash_is_refused(tmp_path: Path) ->
 
 
 def test_the_command_line_says_one_line_and_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from sftn.cli import main
-
     (tmp_path / "w.pth").write_bytes(b"")
     (tmp_path / "run.json").write_bytes(b"[" * 10**5)
     for arguments in (
         ["evaluate", str(tmp_path / "w.pth"), "--network", "resnet8", "--data", "digits"],
         ["evaluate", str(tmp_path)],
     ):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        said = capsys.readouterr().err
-        assert (stop.value.code, said.count("\n")) == (2, 1), said
+        assert refusal(*arguments, capsys=capsys)
     assert not (tmp_path / "canary").exists()

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from sftn import choices, recipes
+from sftn.conduct import Conduct
 from sftn.options import DataOptions, TrainOptions
 from sftn.train import train
 
@@ -44,5 +45,5 @@ def student(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         choices.plain_run("resnet8", images, data, how, 0), teacher=teacher, objective=recipes.objective("kd")
     )
     for each in (teacher, run):
-        train(each, images, out, device="cpu")
+        train(each, images, out, Conduct(device="cpu"))
     return out / run.folder

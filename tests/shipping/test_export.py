@@ -18,6 +18,7 @@ from sftn.shipping.classifier import Classifier
 from sftn.shipping.export import export
 from sftn.shipping.images import Images
 from sftn.shipping.source import of_run
+from tests.command import refusal
 from tests.shipping.conftest import CLASSES
 
 
@@ -136,11 +137,7 @@ def test_readme_of_something_else_is_kept(copied: Path, tmp_path: Path) -> None:
 def test_wrong_options_are_one_line(
     student: Path, options: list[str], word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["export", str(student), *options])
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert word in err
+    assert word in refusal("export", student, *options, capsys=capsys)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from sftn.shipping.classifier import Classifier
 from sftn.shipping.images import LUMA, Images
 from sftn.shipping.predict import Model, of_classifier, opened, predict
 from sftn.shipping.source import of_run
+from tests.command import refusal
 from tests.shipping.conftest import CLASSES, paint
 
 
@@ -91,11 +92,7 @@ def test_wrong_input_is_one_line(
     names = {"RUN": student, "IMAGE": photos / "red" / "0.png", "EMPTY": tmp_path}
     for name, path in names.items():
         arguments = [argument.replace(name, str(path)) for argument in arguments]
-    with pytest.raises(SystemExit, match="2"):
-        main(["predict", *arguments])
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert word in err
+    assert word in refusal("predict", *arguments, capsys=capsys)
 
 
 def test_grey_networks_get_grey_pixels(tmp_path: Path) -> None:

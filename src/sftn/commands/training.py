@@ -94,24 +94,7 @@ def compare(
     title = f"{teacher} → {names}, {dataset.name}, {len(dataset.train):,} training images, {schedule.epochs} epochs"
     join(options.device, options.devices, options.nodes)
     say(f"{title}, {plan[0][0][1].precision}, runs in {options.out}")
-    found = compare_runs(
-        title,
-        plan,
-        dataset,
-        options.out,
-        device=options.device,
-        devices=options.devices,
-        nodes=options.nodes,
-        cohort=options.cohort,
-        log=options.loggers,
-        checkpoint_seconds=options.checkpoint_seconds,
-        checkpoint_epochs=options.checkpoint_epochs,
-        deterministic=options.deterministic,
-        ask_once=options.ask_once,
-        step=options.step,
-        watch=watch,
-        say=say,
-    )
+    found = compare_runs(title, plan, dataset, options.out, options.conduct, watch=watch, say=say)
     ids = "".join(run.id for listed in plan for _, run in listed)
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"compare-{teacher}-{'+'.join(students)}")
     folder = options.out / f"{name}-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
@@ -174,21 +157,6 @@ def _carry_out(run: Run, dataset: Dataset, options: TrainOptions) -> None:
     check(run, dataset)
     join(options.device, options.devices, options.nodes)
     with watch(run.name) as display:
-        record = train(
-            run,
-            dataset,
-            options.out,
-            device=options.device,
-            devices=options.devices,
-            nodes=options.nodes,
-            watcher=display,
-            log=options.loggers,
-            checkpoint_seconds=options.checkpoint_seconds,
-            checkpoint_epochs=options.checkpoint_epochs,
-            deterministic=options.deterministic,
-            ask_once=options.ask_once,
-            step=options.step,
-            say=say,
-        )
+        record = train(run, dataset, options.out, options.conduct, watcher=display, say=say)
     console.print(f"{run.name}: {record['accuracy']:.2f} % (best epoch {record['best_accuracy']:.2f} %)")
     say(f"Written: {options.out / run.folder}")
