@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from sftn.analysis import measured as records
+from sftn.commands import training
+from sftn.compare import Arm
 from sftn.errors import InputError
 from sftn.fit import Schedule
 from sftn.networks import NETWORKS
+from sftn.options import TrainOptions
 from sftn.paper import TABLES
 from sftn.paper.grid import Conditions, grid
 from sftn.paper.table import FRIENDLY, STANDARD
 from sftn.recipes import OBJECTIVES
 from sftn.report import command, figures
 from sftn.report.collect import sections
-from sftn.run import Data, result
+from sftn.run import Data, Run, result
 from sftn.studies import STUDIES, entry, parts
 from tests.command import called
 from tests.report import made
@@ -48,17 +51,29 @@ def test_a_study_names_what_there_is_and_deviates_from_nothing_of_its_own(name: 
     assert len({item.run.id for item in planned}) == len(planned)
 
 
-def test_runs_of_the_digits_are_those_of_the_demo_and_of_each_other() -> None:
+def test_studies_of_the_digits_share_their_runs() -> None:
     ids = {name: {item.run.id for item in grid(STUDIES[name].grid, DEMO, 5)} for name in STUDIES if OWN[name] is DEMO}
     assert len(ids["digits"]) == 5 * (2 + 1 + 2 * 12)
-    demo = {"f1635463dfe1", "6e5f9fcd2ef4", "c3384ace053f", "ef40eef56cb7", "8717484226b2"}  # of its three seeds
-    assert demo <= ids["digits"]
     assert len(ids["branches"]) == 5 * (2 + 2 * 3)
     assert len(ids["branches"] & ids["digits"]) == 5 * 4  # both branches
     assert len(ids["weights"]) == 5 * (3 + 2 * 8)
     assert len(ids["weights"] & ids["digits"]) == 5 * 5  # λ_R^KL = 3, and the student alone
     assert len(ids["gap"]) == 5 * (1 + 3 * (2 + 4) - 1)  # a second resnet20 alone is the standard teacher
     assert len(ids["gap"] & ids["weights"]) == 5 * 7
+
+
+def test_the_demo_shows_runs_of_the_study_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    planned: list[str] = []
+
+    def note(title: str, seeds: list[list[tuple[Arm, Run]]], *rest: object, **more: object) -> None:
+        planned.extend(run.id for listed in seeds for _, run in listed)
+        raise InputError("seen")
+
+    monkeypatch.setattr(training, "compare_runs", note)
+    with pytest.raises(InputError, match="seen"):
+        training.demo(3, TrainOptions(precision="bf16", out=tmp_path))
+    assert len(planned) == 3 * 5
+    assert set(planned) <= {item.run.id for item in grid(STUDIES["weights"].grid, DEMO, 5)}
 
 
 def test_other_conditions_than_a_studys_own_are_said() -> None:
