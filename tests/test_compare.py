@@ -59,7 +59,8 @@ def test_rows_hold_mean_and_sample_deviation() -> None:
         ([72.0, 73.1, 74.2], [70.0, 71.0, 72.0], ["less than", "0 of 3", "a clear difference"]),
         ([70.0, 71.0, 72.0], [72.0, 70.0, 72.5], ["no clear difference", "2 of 3"]),
         ([70.0], [75.0], ["one seed"]),
-        ([70.0, 70.0], [70.0, 70.0], ["no clear difference"]),
+        ([70.0, 70.0], [70.0, 70.0], ["as much as", "no clear difference", "1.00 points above the student alone"]),
+        ([70.0, 71.0], [68.996, 69.0], ["less than", "it ended level with the student alone"]),
     ],
 )
 def test_the_verdict_falls_as_the_numbers_do(standard: list[float], friendly: list[float], words: list[str]) -> None:

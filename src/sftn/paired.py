@@ -46,7 +46,7 @@ def verdict(who: str, standard: Sequence[float], friendly: Sequence[float], alon
         alone: of the student without a teacher, if it is known.
     """
     gaps = [f - s for s, f in zip(standard, friendly, strict=True)]
-    mean, n, p = statistics.fmean(gaps), len(gaps), p_value(gaps)
+    mean, n, p = round(statistics.fmean(gaps), 2), len(gaps), p_value(gaps)
     more = f"{abs(mean):.2f} points {'more' if mean > 0 else 'less'} than" if mean else "as much as"
     how = f"{more} from the standard one"
     if p is None:
@@ -58,5 +58,6 @@ def verdict(who: str, standard: Sequence[float], friendly: Sequence[float], alon
     text = f"{who} learned {how}"
     if not alone:
         return f"{text}."
-    over = statistics.fmean(friendly) - statistics.fmean(alone)
-    return f"{text}; it ended {abs(over):.2f} points {'above' if over > 0 else 'below'} the student alone."
+    over = round(statistics.fmean(friendly) - statistics.fmean(alone), 2)
+    where = f"{abs(over):.2f} points {'above' if over > 0 else 'below'}" if over else "level with"
+    return f"{text}; it ended {where} the student alone."
