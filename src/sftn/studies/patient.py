@@ -12,7 +12,6 @@ STUDY = Study(
         name="patient",
         title="200 digits, 400 epochs",
         epochs=400,
-        seeds=3,
         methods=("kd",),
         settings=(Setting("paper", "as in the paper"), Setting("0.3", "λ_R^KL = 0.3", {"branch_kl": 0.3})),
         notes=("The setting of the study digits with five times its epochs.",),
