@@ -58,7 +58,7 @@ def test_studies_of_the_digits_share_their_runs() -> None:
     assert len(ids["branches"] & ids["digits"]) == 5 * 4  # both branches
     assert len(ids["weights"]) == 5 * (3 + 2 * 8)
     assert len(ids["weights"] & ids["digits"]) == 5 * 5  # λ_R^KL = 3, and the student alone
-    assert len(ids["gap"]) == 5 * (1 + 3 * (2 + 4) - 1)  # a second resnet20 alone is the standard teacher
+    assert len(ids["gap"]) == 5 * (1 + 2 * (2 + 4) - 1)  # a second resnet20 alone is the standard teacher
     assert len(ids["gap"] & ids["weights"]) == 5 * 7
 
 
