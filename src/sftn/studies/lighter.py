@@ -1,7 +1,7 @@
 """A teacher that is never worse? Branches whose divergence pulls less on it, on 20 classes of CIFAR-100.
 
-Two ways that lost least of eleven that were tried on 200 digits, with other seeds than any study's (docs/log.md); the
-study `weights` has the same two there.
+The two ways that lost least of twelve that were tried on 200 digits, with other seeds than any study has (docs/log.md);
+the study `weights` has the same two there.
 """
 
 from dataclasses import replace
