@@ -18,14 +18,14 @@ import time
 import torch
 from torch import Tensor
 
-from sftn.answers import FIELDS
-from sftn.asked import Asked, same_in_parts
-from sftn.bench import Loop, noise
-from sftn.ceiling import machine, wait
-from sftn.device import settle_precision
 from sftn.methods import METHODS
 from sftn.networks.staged import Activations
-from sftn.recipes import objective
+from sftn.profiling.roofline import machine, wait
+from sftn.profiling.throughput import Loop, noise
+from sftn.runs.teacher_cache import FIELDS
+from sftn.runtime.device import settle_precision
+from sftn.tasks.recipes import objective
+from sftn.training.output_cache import Asked, same_in_parts
 
 IMAGES, VIEWS, EPOCHS, BATCH = 50_000, 162, 240, 64
 SHARES = (0.0, 0.25, 0.48, 0.75, 1.0)

@@ -19,18 +19,19 @@ from collections.abc import Iterator
 
 import torch
 
-from sftn.bench import noise
-from sftn.ceiling import machine
-from sftn.cohort import Sharing, joins
 from sftn.data.dataset import Dataset, fingerprint
 from sftn.data.loader import Feed, feed
-from sftn.device import make_fabric, settle_precision
-from sftn.distill import Distiller
-from sftn.fit import Schedule, stepwise
 from sftn.networks.staged import StagedNet
-from sftn.plan import blank, plan
-from sftn.recipes import OBJECTIVES, objective
-from sftn.run import Data, Run
+from sftn.profiling.roofline import machine
+from sftn.profiling.throughput import noise
+from sftn.runs.build import blank, plan
+from sftn.runs.cohort import Sharing, joins
+from sftn.runtime.device import make_fabric, settle_precision
+from sftn.spec.run import Data, Run
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import OBJECTIVES, objective
+from sftn.training.loop import stepwise
 
 BATCH = 64
 

@@ -25,9 +25,9 @@ from PIL import Image
 from sftn.data import Dataset, Feed, Files, feed, load
 from sftn.data.batch import Batch
 from sftn.data.decoding import centre, crop
-from sftn.device import make_fabric
 from sftn.networks import build
-from sftn.teacher import Supervised
+from sftn.runtime.device import make_fabric
+from sftn.tasks.supervised import Supervised
 
 
 def enlarged(path: Path) -> bytes:

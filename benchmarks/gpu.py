@@ -95,7 +95,7 @@ def child(options: argparse.Namespace) -> None:
     import torch
     from on_gpu.place import Skipped
 
-    from sftn.graphs import GRAPHS, Rerun
+    from sftn.training.cuda_graph import GRAPHS, Rerun
 
     if options.device == "cpu":
         GRAPHS["cpu"] = Rerun
@@ -218,7 +218,7 @@ def main() -> None:
     import torch
     from on_gpu.report import markdown
 
-    from sftn.ceiling import machine
+    from sftn.profiling.roofline import machine
 
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA GPU here: --device cpu --tiny shows that the script works")

@@ -20,12 +20,12 @@ import torch
 
 from sftn.data.dataset import Split
 from sftn.data.loader import Loader
-from sftn.device import make_fabric
-from sftn.distill import Distiller
-from sftn.fit import Schedule
 from sftn.networks import build
-from sftn.prepare import prepare_step
-from sftn.recipes import OBJECTIVES
+from sftn.runtime.device import make_fabric
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import OBJECTIVES
+from sftn.tasks.speedups import prepare_step
 
 FLOORS = {"vid": 1.3, "oh": 1.3, "crd": 1.25, "sskd": 4.3}
 IMAGES = 50_000

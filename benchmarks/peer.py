@@ -72,11 +72,11 @@ def compare(options: argparse.Namespace) -> None:
     """Run all of it in turn, and print."""
     import torch
 
-    from sftn.bench import count
-    from sftn.ceiling import machine, measure_ceiling
-    from sftn.distill import Distiller
     from sftn.networks import build
-    from sftn.recipes import objective
+    from sftn.profiling.roofline import machine, measure_ceiling
+    from sftn.profiling.throughput import count
+    from sftn.tasks.distillation import Distiller
+    from sftn.tasks.recipes import objective
 
     ceilings = {precision: measure_ceiling(precision).arithmetic for precision in options.precisions}
     print(f"batch {options.batch}, {options.seconds:g} s each, {options.rounds} rounds; {machine()}")
@@ -173,7 +173,7 @@ class Limited:
 
 def theirs(options: argparse.Namespace, teacher: str, student: str, method: str) -> float:
     """RepDistiller's own training loop, in the current folder."""
-    from sftn.networks.torchvision_import import imported
+    from sftn.networks.foreign.torchvision_import import imported
 
     sys.path.insert(0, str(options.peer))
     datasets = imported("torchvision.datasets")
@@ -255,12 +255,13 @@ class Stopwatch:
 def ours(options: argparse.Namespace, teacher: str, student: str, method: str) -> float:
     """A run as `sftn distill` carries it out, checkpoints and log included, in the current folder."""
     from sftn.data import fingerprint, load
-    from sftn.fit import Schedule
     from sftn.networks import build
-    from sftn.networks.checkpoints import save_weights
-    from sftn.recipes import objective
-    from sftn.run import Data, Run, Weights, sha256
-    from sftn.train import train
+    from sftn.networks.weights import save_weights
+    from sftn.runs.runner import train
+    from sftn.spec.run import Data, Run, Weights
+    from sftn.spec.schedule import Schedule
+    from sftn.storage.json_files import sha256
+    from sftn.tasks.recipes import objective
 
     dataset = load("cifar100", data_dir=options.data_dir)
     weights = Path(f"{teacher}.safetensors").resolve()

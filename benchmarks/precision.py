@@ -15,10 +15,10 @@ import time
 import torch
 
 from sftn.data.loader import Batch
-from sftn.device import HALVES, make_fabric
-from sftn.distill import Distiller
 from sftn.networks import build
-from sftn.recipes import objective
+from sftn.runtime.device import HALVES, make_fabric
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
 
 PAIRS = ("wrn_40_2:wrn_16_2", "resnet32x4:resnet8x4", "vgg13:vgg8", "resnet20:resnet8")
 

@@ -1,4 +1,4 @@
-"""What `sftn.prepare` gains: the same training step with and without it, in turn, in one process. Markdown.
+"""What `sftn.tasks.speedups` gains: the same training step with and without it, in turn, in one process. Markdown.
 
     python benchmarks/prepared.py [--pairs wrn_40_2:wrn_16_2 …] [--method kd] [--steps 20] [--cpu-time]
 
@@ -12,8 +12,8 @@ import argparse
 import statistics
 import time
 
-from sftn.bench import Loop, noise
-from sftn.ceiling import machine
+from sftn.profiling.roofline import machine
+from sftn.profiling.throughput import Loop, noise
 
 PAIRS = ("wrn_40_2:wrn_16_2", "resnet32x4:resnet8x4", "resnet32x4:shufflev2", "vgg13:vgg8", "resnet50:mobilenetv2")
 

@@ -36,21 +36,21 @@ from cohorts import Student
 from torch.profiler import ProfilerActivity, profile
 from where import Bytes
 
-from sftn.bench import Loop, counter, noise
-from sftn.ceiling import machine, wait
-from sftn.cohort import Sharing
 from sftn.data.batch import Batch
 from sftn.data.dataset import fingerprint
-from sftn.device import make_fabric, settle_precision
-from sftn.fit import Schedule
 from sftn.methods.crd import CRD
 from sftn.networks import build
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, Shapes
-from sftn.pair import Pair
-from sftn.prepare import prepare_step
-from sftn.recipes import objective
-from sftn.run import Data, Run
-from sftn.teacher import StudentBranches
+from sftn.profiling.roofline import machine, wait
+from sftn.profiling.throughput import Loop, counter, noise
+from sftn.runs.cohort import Sharing
+from sftn.runtime.device import make_fabric, settle_precision
+from sftn.spec.run import Data, Run
+from sftn.spec.schedule import Schedule
+from sftn.tasks.recipes import objective
+from sftn.tasks.speedups import prepare_step
+from sftn.tasks.student_branches import StudentBranches
 
 SLACK = 0.05
 IMAGE = (3, 32, 32)

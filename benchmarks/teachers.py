@@ -2,8 +2,8 @@
 
     python benchmarks/teachers.py [--pairs vgg13:vgg8 …] [--steps 5] [--precision auto] [--cpu-time]
 
-Both steps are taken in turn, in one process, prepared as runs are (`sftn.prepare`); beside the measured ratio stands
-that of multiply-adds. --cpu-time counts the seconds that one thread computed instead of those that passed: for a
+Both steps are taken in turn, in one process, prepared as runs are (`sftn.tasks.speedups`); beside the measured ratio
+stands that of multiply-adds. --cpu-time counts the seconds that one thread computed instead of those that passed: for a
 machine that others use, with OMP_NUM_THREADS=1.
 """
 
@@ -21,11 +21,12 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from sftn.data.loader import Batch
-from sftn.describe import describe
-from sftn.device import make_fabric, settle_precision
 from sftn.networks import build
-from sftn.prepare import prepare_step
-from sftn.teacher import StudentBranches, Supervised
+from sftn.profiling.summary import describe
+from sftn.runtime.device import make_fabric, settle_precision
+from sftn.tasks.speedups import prepare_step
+from sftn.tasks.student_branches import StudentBranches
+from sftn.tasks.supervised import Supervised
 
 PAIRS = (
     *("wrn_40_2:wrn_16_2", "wrn_40_2:wrn_40_1", "wrn_40_2:shufflev2", "resnet32x4:resnet8x4", "resnet32x4:resnet8x2"),

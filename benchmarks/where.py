@@ -4,7 +4,7 @@
 
 The floors are measured by the script itself: arithmetic is the step's multiply-adds at the pace of the largest matrix
 products or convolutions; bandwidth is all bytes that its operations read and write at the pace of a big copy, as if
-nothing ever stayed in a cache. `--plain` leaves out what `sftn.prepare` does.
+nothing ever stayed in a cache. `--plain` leaves out what `sftn.tasks.speedups` does.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sftn.bench import PARTS, Loop, measure, noise
-from sftn.ceiling import machine, measure_ceiling
-from sftn.device import settle_precision
+from sftn.profiling.roofline import machine, measure_ceiling
+from sftn.profiling.throughput import PARTS, Loop, measure, noise
+from sftn.runtime.device import settle_precision
 
 PAIRS = ("wrn_40_2:wrn_16_2", "resnet32x4:resnet8x4", "resnet32x4:shufflev2", "vgg13:vgg8")
 KINDS = {

@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from sftn.data import Split, load
-from sftn.distill import Distiller
-from sftn.fit import Phase, Schedule
 from sftn.networks import build
 from sftn.networks.staged import StagedNet
-from sftn.recipes import objective
-from sftn.teacher import StudentBranches
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
+from sftn.tasks.student_branches import StudentBranches
+from sftn.training.phase import Phase
 
 
 class Training(lightning.LightningModule):

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from sftn.data import Loader, load
 from sftn.networks import build
-from sftn.networks.foreign import staged
+from sftn.networks.foreign.cut import staged
 from sftn.networks.staged import StagedNet
-from sftn.teacher import StudentBranches
+from sftn.tasks.student_branches import StudentBranches
 
 
 class Small(nn.Module):

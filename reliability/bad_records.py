@@ -11,12 +11,14 @@ from typing import Any
 
 from reliability import hostile
 from reliability.reader import Bad, Reader
-from sftn import kept, leases, runs
-from sftn.analysis import curves, measured
-from sftn.commands.runs import Console, show, table
+from sftn.analysis import curves
+from sftn.cli.commands.runs import Console, show, table
 from sftn.errors import InputError
-from sftn.fit import Schedule
-from sftn.run import FORMAT, Data, Run
+from sftn.runs import archive, measurements
+from sftn.runs.folder import BROKEN, history, look
+from sftn.spec.run import FORMAT, Data, Run
+from sftn.spec.schedule import Schedule
+from sftn.storage import lease
 
 
 def run_of(**changes: Any) -> Run:
@@ -55,13 +57,13 @@ def _sealed(content: bytes) -> bytes:
 
 def _reading() -> bytes:
     numbers = {"settings": {"test_images": 9, "of": 9}, "numbers": {"0": 1.0}, "details": {"accuracy": {"fog": [1.0]}}}
-    return _sealed(json.dumps(measured._about(run_of(), "0", "corruption") | numbers).encode())
+    return _sealed(json.dumps(measurements._about(run_of(), "0", "corruption") | numbers).encode())
 
 
 def _kept_run() -> bytes:
     """As `sftn runs keep` writes it."""
     about = {"run": json.loads(record_of(run_of())), "result": json.loads(_result()), "log": {"epoch": [1, 2]}}
-    return _sealed(json.dumps({"format": kept.FORMAT, **about, "measured": {"corruption": {}}}).encode())
+    return _sealed(json.dumps({"format": archive.FORMAT, **about, "measured": {"corruption": {}}}).encode())
 
 
 def _beside_run(folder: Path) -> None:
@@ -80,16 +82,16 @@ def _beside_unfinished(folder: Path) -> None:
 
 def _show(folder: Path) -> None:
     """List and show it as the commands do; what is broken is refused."""
-    entry = runs.look(folder)
+    entry = look(folder)
     console = Console(file=io.StringIO(), markup=False)
     table([entry], console)
     show(entry, console)
-    if entry.state == runs.BROKEN:
+    if entry.state == BROKEN:
         raise InputError(entry.reason)
 
 
 def _logs(folder: Path) -> None:
-    runs.history(folder)
+    history(folder)
     curves.curve(folder)
 
 
@@ -116,7 +118,7 @@ def _records(canary: Path) -> Bad:
 
 def _lease(folder: Path) -> None:
     _show(folder)
-    leases.holder(folder)
+    lease.holder(folder)
 
 
 def _texts(canary: Path) -> Bad:
@@ -124,7 +126,7 @@ def _texts(canary: Path) -> Bad:
 
 
 def _measured(folder: Path) -> None:
-    measured.read(folder, run_of(), "0", "corruption")
+    measurements.read(folder, run_of(), "0", "corruption")
 
 
 def _whole_run() -> bytes:
@@ -145,7 +147,7 @@ def _one_row() -> bytes:
 
 
 def _owner() -> bytes:
-    return json.dumps(asdict(leases.Owner.here(9.0))).encode()
+    return json.dumps(asdict(lease.Owner.here(9.0))).encode()
 
 
 _VALUE = hostile.damaged_json
@@ -159,7 +161,7 @@ RECORDS = (
     Reader("log.jsonl, another value", "log.jsonl", _one_row, _logs, beside=_beside_run, damage=_VALUE),
     Reader("analysis-….json", "analysis-corruption.json", _reading, _measured, _texts, wrap=_sealed, damage=_VALUE),
     Reader(
-        "kept run", _KEPT, _kept_run, lambda folder: kept.files(folder / _KEPT), _texts, wrap=_sealed, damage=_VALUE
+        "kept run", _KEPT, _kept_run, lambda folder: archive.files(folder / _KEPT), _texts, wrap=_sealed, damage=_VALUE
     ),
     Reader("diverged.json", "diverged.json", _divergence, _show, _texts, _beside_unfinished),
     Reader("lease", "lease.000001", _owner, _lease, _texts, _beside_unfinished),

@@ -16,11 +16,11 @@ from reliability import hostile
 from reliability.bad_records import record_of, run_of
 from reliability.pictures import image_file
 from reliability.reader import Bad, Reader, needing
+from sftn.deploy.predict import opened, predict
+from sftn.deploy.preprocessing import Images, config
+from sftn.deploy.source import of_run
 from sftn.networks import build
-from sftn.run import FORMAT
-from sftn.shipping.images import Images, config
-from sftn.shipping.predict import opened, predict
-from sftn.shipping.source import of_run
+from sftn.spec.run import FORMAT
 
 IMAGES = Images(("a", "b", "c"), (3, 16, 16), 16, (1.0, 2.0, 3.0), (4.0, 5.0, 6.0))
 
@@ -100,7 +100,7 @@ def _configs(canary: Path) -> Bad:
 
 
 def _student(folder: Path) -> None:
-    from sftn.shipping.hub import Student
+    from sftn.deploy.hub import Student
 
     Student.from_pretrained(folder)
 

@@ -11,7 +11,7 @@ from reliability import hostile
 from reliability.pictures import image_file
 from reliability.reader import Bad, Reader, needing
 from sftn.data import load
-from sftn.data.gathering import recalled
+from sftn.data.sources.from_files import recalled
 
 
 def _listed(folder: Path) -> None:

@@ -17,10 +17,10 @@ from safetensors import torch as safetensors
 
 from reliability import hostile, pickles
 from reliability.reader import Bad, Reader
-from sftn.analysis.subjects import subject
-from sftn.durable import load_tensors, save_tensors
 from sftn.networks import build
-from sftn.networks.checkpoints import load_weights, read_metadata
+from sftn.networks.weights import load_weights, read_metadata
+from sftn.runs.trained import subject
+from sftn.storage.atomic import load_tensors, save_tensors
 
 
 def _network() -> Any:

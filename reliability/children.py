@@ -17,11 +17,11 @@ import lightning_fabric  # noqa: F401
 import torch
 
 import sftn.cli
-import sftn.commands.training
-import sftn.train
+import sftn.cli.commands.train
+import sftn.runs.runner
 from reliability import calls, small
 from reliability.disk import Disk, Fault
-from sftn import leases
+from sftn.storage import lease
 
 PATIENCE = 120.0
 """Seconds after which a process that has not ended counts as hung."""
@@ -107,7 +107,7 @@ def sftn_command(arguments: list[str], notes: Path, disk: Path | None = None, fa
     """
 
     def task() -> None:
-        leases.SECONDS = 1.0  # a lease that a power cut tore keeps others waiting so long, instead of 2 minutes
+        lease.SECONDS = 1.0  # a lease that a power cut tore keeps others waiting so long, instead of 2 minutes
         small.register()
         if disk is None:
             sftn.cli.main(arguments)

@@ -7,8 +7,8 @@ between two checkpoints (1), the looks at what others do, the pause before a dea
 is killed (SIGKILL) every 2 minutes on average, which is several times in the life of a run; every 20 minutes on average
 one is stopped (SIGSTOP) for 3 to 8 minutes, longer than its lease, and then wakes up (SIGCONT). The workers are real
 processes that work off the same list of tiny runs (both teachers, the student alone and by all twelve methods from
-both, over as many seeds as the hours need) by `sftn.reproduce.work`. They believe to be on two machines, so that only
-time ends the lease of the other one. Nothing is killed gently, and it goes on until all runs are done.
+both, over as many seeds as the hours need) by `sftn.experiments.queue.work`. They believe to be on two machines,
+so that only time ends the lease of the other one. Nothing is killed gently, and it goes on until all runs are done.
 
 An undisturbed pair of workers does the same list in another folder. Every run must be done once: its result is written
 once, and weights, result and log are the same. Ends with exit code 1 otherwise, or if the list was too short.
@@ -34,14 +34,14 @@ from typing import Any
 
 from reliability import small
 from reliability.children import PATIENCE, Child
-from sftn import leases
-from sftn.conduct import Conduct
 from sftn.data.dataset import Request, fingerprint
-from sftn.fit import Schedule
-from sftn.paper.grid import Conditions, Planned, grid
-from sftn.paper.table import METHODS, Pair, Table
-from sftn.reproduce import work
-from sftn.run import Data, Run
+from sftn.experiments.grid import Conditions, Planned, grid
+from sftn.experiments.queue import work
+from sftn.experiments.table import METHODS, Pair, Table
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Data, Run
+from sftn.spec.schedule import Schedule
+from sftn.storage import lease
 
 EPOCHS = 40
 KILL, STOP, RESTART, LEASE = 2.0, 20.0, 1.0, 2.0
@@ -167,8 +167,8 @@ def _start(planned: Sequence[Planned], out: Path, number: int, life: int, minute
 
 
 def _worker(planned: Sequence[Planned], out: Path, number: int, minute: float) -> None:
-    leases.SECONDS = LEASE * minute
-    leases._place = lambda: f"machine {number}"
+    lease.SECONDS = LEASE * minute
+    lease._place = lambda: f"machine {number}"
     small.register()
     replace = os.replace
 

@@ -29,7 +29,7 @@ from reliability import small
 from reliability.children import Ended, sftn_command
 from reliability.disk import CUT, NEEDS, Fault
 from reliability.whole import HELD, Whole, undisturbed
-from sftn.runs import DONE, look
+from sftn.runs.folder import DONE, look
 
 EPOCHS = 6
 HOWS = ("SIGKILL", "SIGTERM", "SIGINT", "power cut")

@@ -13,10 +13,10 @@ from torch import nn
 from sftn.data import SOURCES
 from sftn.data.dataset import Dataset, Request, Split
 from sftn.networks import KEYS, NETWORKS
-from sftn.networks.layers import Head, Residual, Stage, Stem, conv_norm
+from sftn.networks.families.layers import Head, Residual, Stage, Stem, conv_norm
 from sftn.networks.staged import StagedNet
-from sftn.recipes import OBJECTIVES
-from sftn.run import sha256
+from sftn.storage.json_files import sha256
+from sftn.tasks.recipes import OBJECTIVES
 
 STANDARD, FRIENDLY = "standard teacher", "friendly teacher"
 KINDS = (STANDARD, FRIENDLY, *OBJECTIVES)

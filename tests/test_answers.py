@@ -10,26 +10,27 @@ from typing import Any
 import pytest
 import torch
 
-import sftn.answers
-import sftn.compare
-import sftn.reproduce
-from sftn.answers import FIELDS, LEAST, Answers, wanted
-from sftn.asked import FLOOR, Asked, hit_rate
-from sftn.cohort import train_together
-from sftn.compare import Arm
-from sftn.conduct import Conduct
+import sftn.experiments.compare
+import sftn.experiments.queue
+import sftn.runs.teacher_cache
+from sftn.cli.options import TrainOptions
 from sftn.data.dataset import Dataset
 from sftn.data.loader import Loader
-from sftn.distill import Distiller, Objective, Term
 from sftn.errors import InputError, Stopped
+from sftn.experiments.compare import Arm
+from sftn.experiments.grid import Planned
+from sftn.experiments.table import Cell, Pair
 from sftn.methods import METHODS
 from sftn.networks.staged import Activations
-from sftn.options import TrainOptions
-from sftn.paper.grid import Planned
-from sftn.paper.table import Cell, Pair
-from sftn.recipes import objective
-from sftn.run import Run
-from sftn.train import train
+from sftn.runs.cohort import train_together
+from sftn.runs.runner import train
+from sftn.runs.teacher_cache import FIELDS, LEAST, Answers, wanted
+from sftn.spec.execution import Conduct
+from sftn.spec.objective import Objective, Term
+from sftn.spec.run import Run
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
+from sftn.training.output_cache import FLOOR, Asked, hit_rate
 from tests import tiny
 from tests.test_checkpoint import Bomb, crash, interrupt, terminate
 from tests.test_cohort import left, quiet
@@ -86,7 +87,7 @@ def looked_up(run: Run, kept: int = IMAGES) -> int:
 def test_a_run_ends_with_the_bits_that_it_has_without(
     method: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sftn.answers, "TELL", 0.0)
+    monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
     (run,) = students(tmp_path / "plain", method, precision=precision)
     students(tmp_path / "once", method)
     train(run, images(), tmp_path / "plain", say=quiet)
@@ -121,7 +122,7 @@ def test_an_interrupted_run_ends_with_the_bits_that_it_has_without(tmp_path: Pat
 def test_a_cohort_shares_the_answers_and_ends_with_the_bits_that_each_has_alone(
     methods: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sftn.answers, "TELL", 0.0)
+    monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
     """OH has a teacher of its own, and AB's first stage asks it itself."""
     runs = students(tmp_path / "alone", *methods.split(), precision=precision)
     runs.append(replace(runs[0], schedule=replace(runs[0].schedule, epochs=6)))
@@ -164,7 +165,7 @@ def test_memory_is_given_back_as_soon_as_a_run_is_over(tmp_path: Path, monkeypat
             super().__init__(*args, **kwargs)
             tables.append(weakref.ref(self))
 
-    monkeypatch.setattr(sftn.answers, "Asked", Noted)
+    monkeypatch.setattr(sftn.runs.teacher_cache, "Asked", Noted)
     run, other = students(tmp_path, "kd", "pkt")
     gc.disable()
     try:
@@ -176,7 +177,7 @@ def test_memory_is_given_back_as_soon_as_a_run_is_over(tmp_path: Path, monkeypat
 
 
 def test_what_does_not_fit_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sftn.answers, "TELL", 0.0)
+    monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
     (run,) = students(tmp_path / "plain", "kd")
     students(tmp_path / "once", "kd")
     train(run, images(), tmp_path / "plain", say=quiet)
@@ -193,7 +194,7 @@ def test_what_does_not_fit_is_asked_again(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_teacher_whose_answers_depend_on_their_company_is_asked_every_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sftn.answers, "same_in_parts", lambda answer, images: False)
+    monkeypatch.setattr(sftn.runs.teacher_cache, "same_in_parts", lambda answer, images: False)
     (run,) = students(tmp_path, "kd")
     said: list[str] = []
     train(run, images(), tmp_path, Conduct(ask_once=0.1), say=said.append)
@@ -271,9 +272,9 @@ def test_commands_keep_answers(command: str, tmp_path: Path) -> None:
         teacher = run.teacher
         assert isinstance(teacher, Run)
         listed = [(Arm("teacher", "wide", "standard"), teacher), (Arm("student", "tiny", "standard", "kd"), run)]
-        sftn.compare.compare("tiny", [listed], images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
+        sftn.experiments.compare.compare("tiny", [listed], images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
     else:
         planned = [Planned(Cell(Pair("wide", "tiny"), "student", "standard"), run)]
-        sftn.reproduce.work(planned, images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
+        sftn.experiments.queue.work(planned, images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
     record = json.loads((tmp_path / run.folder / "result.json").read_text())
     assert record["asked_once"]["looked_up"] > 0

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sftn.asked import FLOOR, Asked, hit_rate, same_in_parts, size
 from sftn.data.dataset import Split
 from sftn.data.loader import Loader
 from sftn.errors import InputError
+from sftn.training.output_cache import FLOOR, Asked, hit_rate, same_in_parts, size
 from tests import tiny
 
 

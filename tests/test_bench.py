@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sftn.bench import PARTS, Loop, count, counter, measure, noise
-from sftn.ceiling import Ceiling, measure_ceiling
-from sftn.commands.bench import bench
-from sftn.describe import describe
-from sftn.distill import Distiller
+from sftn.cli.commands.bench import bench
 from sftn.networks import build
-from sftn.recipes import objective
+from sftn.profiling.roofline import Ceiling, measure_ceiling
+from sftn.profiling.summary import describe
+from sftn.profiling.throughput import PARTS, Loop, count, counter, measure, noise
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
 from tests.command import refusal
 
 DATA = noise(images=64, tests=16, classes=4, size=16)
@@ -47,7 +47,7 @@ def test_a_loop_is_timed_and_its_parts_make_up_its_step() -> None:
 def test_bench_says_all_of_it(
     tiny_networks: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sftn.commands.bench.measure_ceiling", lambda *_: Ceiling(1.0, 2.0, 3.0))
+    monkeypatch.setattr("sftn.cli.commands.bench.measure_ceiling", lambda *_: Ceiling(1.0, 2.0, 3.0))
     bench("wide", "tiny", "at", "float32", "cpu", 0.1, 16, ("table17",), 0.0, DATA)
     said = capsys.readouterr().out
     for word in (

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-import sftn.evaluate
-from sftn.checkpoint import Checkpoints
-from sftn.conduct import Conduct
-from sftn.durable import load_tensors, save_tensors, write_atomically
+import sftn.training.evaluate
 from sftn.errors import InputError, Stopped
-from sftn.fit import Position
-from sftn.plan import evaluation_interval
-from sftn.recipes import OBJECTIVES, objective
-from sftn.run import Friendly, Run
-from sftn.train import train
+from sftn.runs.build import evaluation_interval
+from sftn.runs.runner import train
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Friendly, Run
+from sftn.storage.atomic import load_tensors, save_tensors, write_atomically
+from sftn.tasks.recipes import OBJECTIVES, objective
+from sftn.training.checkpoints import Checkpoints
+from sftn.training.progress import Position
 from tests import tiny
 
 Step = Callable[[int], None]
@@ -188,7 +188,7 @@ def test_a_checkpoint_that_cannot_be_read_just_now_is_not_given_up(
 
 def test_a_slow_write_puts_the_next_one_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("sftn.checkpoint.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("sftn.training.checkpoints.time.monotonic", lambda: now[0])
     network = tiny.network()
     sgd = torch.optim.SGD(network.parameters(), lr=0.1)
     checkpoints = Checkpoints(tmp_path, network, seconds=10.0, guard=lambda: now.__setitem__(0, now[0] + 0.5))
@@ -224,7 +224,7 @@ def test_a_signal_during_an_evaluation_ends_it(where: str, tmp_path: Path, monke
     train(run, data, tmp_path / "whole")
     batches = 0
     size = len(getattr(data, where))
-    original = sftn.evaluate.plain
+    original = sftn.training.evaluate.plain
 
     def plain(split: Any, **options: Any) -> Any:
         nonlocal batches
@@ -235,11 +235,11 @@ def test_a_signal_during_an_evaluation_ends_it(where: str, tmp_path: Path, monke
                     terminate()
             yield batch
 
-    monkeypatch.setattr(sftn.evaluate, "plain", plain)
+    monkeypatch.setattr(sftn.training.evaluate, "plain", plain)
     with pytest.raises(Stopped):
         train(run, data, tmp_path)
     assert batches in (2, 3)
-    monkeypatch.setattr(sftn.evaluate, "plain", original)
+    monkeypatch.setattr(sftn.training.evaluate, "plain", original)
     watcher = Bomb(99, crash)
     train(run, data, tmp_path, watcher=watcher)
     assert watcher.left == 99 - (0 if where == "train" else 6 - 3 * evaluated_after(data))
@@ -255,7 +255,7 @@ def evaluated_after(data: Any) -> int:
 def test_a_signal_that_comes_too_late_still_ends_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tiny.dataset()
     run = tiny.run(data)
-    monkeypatch.setattr("sftn.outcome.sha256", lambda path: str(terminate()))
+    monkeypatch.setattr("sftn.runs.result.sha256", lambda path: str(terminate()))
     with pytest.raises(Stopped):
         train(run, data, tmp_path)
     assert (tmp_path / run.folder / "result.json").exists()

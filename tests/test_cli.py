@@ -116,9 +116,9 @@ def test_a_file_of_weights_must_fit(capsys: pytest.CaptureFixture[str], tmp_path
 
 def test_lists_name_everything(capsys: pytest.CaptureFixture[str]) -> None:
     from sftn.data import SOURCES
+    from sftn.experiments.paper import TABLES
     from sftn.networks import NETWORKS
-    from sftn.paper import TABLES
-    from sftn.recipes import OBJECTIVES
+    from sftn.tasks.recipes import OBJECTIVES
 
     for what, names in (("networks", NETWORKS), ("methods", OBJECTIVES), ("data", SOURCES), ("tables", TABLES)):
         code, said, _ = called("list", what, capsys=capsys)
@@ -168,7 +168,7 @@ def test_exit_codes(
     def end(what: str) -> None:
         raise error
 
-    monkeypatch.setattr("sftn.commands.looking.list_names", end)
+    monkeypatch.setattr("sftn.cli.commands.inspect.list_names", end)
     found, _, err = called("list", "data", capsys=capsys)
     assert found == code
     assert err.startswith("sftn: ")

@@ -8,21 +8,22 @@ from typing import Any
 import pytest
 import torch
 
-import sftn.cohort
-import sftn.compare
-import sftn.reproduce
-from sftn.cohort import company, joins, size, train_together
-from sftn.compare import arms
-from sftn.conduct import Conduct
+import sftn.experiments.compare
+import sftn.experiments.queue
+import sftn.runs.cohort
 from sftn.data.loader import Loader
 from sftn.errors import Diverged, InputError, Stopped
-from sftn.leases import Held, Lease
+from sftn.experiments.compare import arms
+from sftn.experiments.grid import Planned
+from sftn.experiments.table import Cell, Pair
 from sftn.networks.staged import StagedNet
-from sftn.paper.grid import Planned
-from sftn.paper.table import Cell, Pair
-from sftn.recipes import objective
-from sftn.run import Friendly, Run
-from sftn.train import train
+from sftn.runs.cohort import company, joins, size, train_together
+from sftn.runs.folder import write_run
+from sftn.runs.runner import train
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Friendly, Run
+from sftn.storage.lease import Held, Lease
+from sftn.tasks.recipes import objective
 from tests import tiny
 from tests.test_checkpoint import Bomb, crash, interrupt, terminate
 
@@ -159,7 +160,7 @@ def test_one_that_diverges_leaves_and_the_others_go_on(alone: Any, tmp_path: Pat
 def test_one_that_another_process_has_is_left_to_it(alone: Any, tmp_path: Path) -> None:
     data = tiny.dataset()
     one, two = students(taught(tmp_path), "kd", "at")
-    one.write(tmp_path / one.folder)
+    write_run(one, tmp_path / one.folder)
     with Lease(tmp_path / one.folder):
         held, done = train_together([one, two], data, tmp_path, say=quiet)
     assert isinstance(held, Held)
@@ -221,13 +222,13 @@ def test_commands_train_students_of_one_teacher_together(
         groups.append([run.name for run in runs])
         return train_together(runs, *args, **kwargs)
 
-    monkeypatch.setattr(sftn.cohort, "train_together", noted)
+    monkeypatch.setattr(sftn.runs.cohort, "train_together", noted)
     if command == "compare":
-        sftn.compare.compare("tiny", [listed], data, tmp_path, Conduct(cohort=2), say=quiet)
+        sftn.experiments.compare.compare("tiny", [listed], data, tmp_path, Conduct(cohort=2), say=quiet)
     else:
         cell = Cell(Pair("wide", "tiny"), "student", "standard")
         planned = [Planned(cell, run) for _, run in listed]
-        sftn.reproduce.work(planned, data, tmp_path, Conduct(cohort=2), say=quiet)
+        sftn.experiments.queue.work(planned, data, tmp_path, Conduct(cohort=2), say=quiet)
     names = {way: [run.name for arm, run in listed if (arm.role, arm.way) == ("student", way)] for way in ways}
     assert groups == [names[way][:2] for way in ways], "the third one is left over"
     for arm, run in listed:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sftn.compare import ALONE, FRIENDLY, STANDARD, Arm, Comparison, arms, compare, write
-from sftn.paired import spread, verdict
-from sftn.recipes import objective
-from sftn.run import Friendly
+from sftn.experiments.compare import ALONE, FRIENDLY, STANDARD, Arm, Comparison, arms, compare, write
+from sftn.experiments.statistics import spread, verdict
+from sftn.spec.run import Friendly
+from sftn.tasks.recipes import objective
 from tests import tiny
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from sftn import cohort, compare, ray_executor, reproduce, train
-from sftn.conduct import Conduct
+from sftn.cli.options import TrainOptions
 from sftn.errors import InputError
-from sftn.options import TrainOptions
+from sftn.experiments import compare, queue, ray_queue
+from sftn.runs import cohort, runner
+from sftn.spec.execution import Conduct
 from tests import tiny
 
 OTHER: dict[str, Any] = {
@@ -42,7 +43,7 @@ def test_what_is_not_asked_for_is_as_in_python_but_that_commands_keep_answers() 
 
 @pytest.mark.parametrize(
     "function",
-    [train.train, cohort.train_together, cohort.carry_out, compare.compare, reproduce.work, ray_executor.work],
+    [runner.train, cohort.train_together, cohort.carry_out, compare.compare, queue.work, ray_queue.work],
 )
 def test_everything_that_carries_runs_out_takes_it(function: Callable[..., Any]) -> None:
     parameters = inspect.signature(function).parameters
@@ -51,7 +52,7 @@ def test_everything_that_carries_runs_out_takes_it(function: Callable[..., Any])
 
 
 def test_options_need_no_torch() -> None:
-    code = "import sys, sftn.conduct, sftn.options; sys.exit('torch' in sys.modules)"
+    code = "import sys, sftn.spec.execution, sftn.cli.options; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

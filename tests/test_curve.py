@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from sftn.data.loader import Loader
-from sftn.device import make_fabric
-from sftn.distill import Distiller
-from sftn.fit import Phase, Schedule, fit
-from sftn.recipes import objective
-from sftn.teacher import StudentBranches
+from sftn.runtime.device import make_fabric
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
+from sftn.tasks.student_branches import StudentBranches
+from sftn.training.loop import fit
+from sftn.training.phase import Phase
 from tests import tiny
 from tests.test_fit import Rows
 

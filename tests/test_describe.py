@@ -12,11 +12,11 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.describe import Layer, branch_layers, describe, layers, show
 from sftn.errors import InputError
 from sftn.networks import build
 from sftn.networks.staged import StagedNet, Tap
-from sftn.teacher import StudentBranches
+from sftn.profiling.summary import Layer, branch_layers, describe, layers, show
+from sftn.tasks.student_branches import StudentBranches
 
 IMAGE = (3, 32, 32)
 COLUMNS = (

@@ -5,13 +5,15 @@ import torch
 from torch.nn import functional as F
 
 from sftn.data.loader import Loader
-from sftn.device import make_fabric
-from sftn.distill import Distiller, Objective, Term, with_batch_statistics
 from sftn.errors import InputError
-from sftn.fit import Schedule, fit
 from sftn.methods import METHODS
 from sftn.methods.kd import distillation_loss
-from sftn.recipes import OBJECTIVES, objective
+from sftn.runtime.device import make_fabric
+from sftn.spec.objective import Objective, Term
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller, with_batch_statistics
+from sftn.tasks.recipes import OBJECTIVES, objective
+from sftn.training.loop import fit
 from tests import tiny
 
 PAIRS = {

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from sftn.distill import Distiller
 from sftn.errors import InputError
 from sftn.methods import METHODS
 from sftn.networks.staged import StagedNet
-from sftn.recipes import objective
-from sftn.teacher import StudentBranches
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
+from sftn.tasks.student_branches import StudentBranches
 from tests import tiny
 from tests.test_docs import code, example
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from sftn import environment
-from sftn.conduct import Conduct
-from sftn.device import repeatable
 from sftn.errors import InputError, Stopped
-from sftn.evaluate import collapsed
-from sftn.faults import cannot
-from sftn.signals import sigterm
-from sftn.train import train
+from sftn.runs.runner import train
+from sftn.runtime import environment
+from sftn.runtime.device import repeatable
+from sftn.runtime.signals import sigterm
+from sftn.spec.execution import Conduct
+from sftn.storage.faults import cannot
+from sftn.training.evaluate import collapsed
 from tests import tiny
 from tests.test_checkpoint import Bomb, terminate
 
@@ -88,7 +88,7 @@ def test_a_log_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("sftn.journal.open", partial(swapped, "/dev/full"), raising=False)
+        patch.setattr("sftn.runs.log.open", partial(swapped, "/dev/full"), raising=False)
         with pytest.raises(InputError, match=r"cannot write .*log.jsonl: No space left on device; free space"):
             train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0))
     train(run, data, tmp_path)

@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from sftn.data.dataset import Dataset
 from sftn.data.loader import Loader
-from sftn.device import make_fabric, settle_precision
 from sftn.errors import InputError
-from sftn.fit import Phase, Schedule, fit
-from sftn.teacher import Supervised
+from sftn.runtime.device import make_fabric, settle_precision
+from sftn.spec.schedule import Schedule
+from sftn.tasks.supervised import Supervised
+from sftn.training.loop import fit
+from sftn.training.phase import Phase
 from tests import tiny
 
 

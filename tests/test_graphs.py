@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sftn.errors import InputError
-from sftn.graphs import WARM, CudaGraph, Seen, Waits
+from sftn.training.cuda_graph import WARM, CudaGraph, Seen, Waits
 
 
 class FakeCuda:
@@ -54,7 +54,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
         "set_sync_debug_mode": fake.set_sync_debug_mode,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr("sftn.graphs._STREAMS", {})
+    monkeypatch.setattr("sftn.training.cuda_graph._STREAMS", {})
     monkeypatch.setattr(CudaGraph, "_alive", type(CudaGraph._alive)())
     return fake
 

@@ -9,20 +9,19 @@ from typing import Any
 
 import pytest
 
-from sftn import kept
-from sftn.analysis import measured as records
 from sftn.cli import main
-from sftn.commands.runs import command
+from sftn.cli.commands.runs import command
 from sftn.errors import InputError
-from sftn.paper import TABLES
-from sftn.paper.table import Table
-from sftn.recipes import objective
-from sftn.records import digest
+from sftn.experiments.paper import TABLES
+from sftn.experiments.studies import STUDIES
+from sftn.experiments.table import Table
 from sftn.report import command as report
-from sftn.run import Run
-from sftn.runs import DONE, history, look, scan, verify
-from sftn.studies import STUDIES
-from sftn.train import train
+from sftn.runs import archive
+from sftn.runs import measurements as records
+from sftn.runs.folder import DONE, history, look, read_run, scan, verify
+from sftn.runs.runner import train
+from sftn.storage.records import digest
+from sftn.tasks.recipes import objective
 from tests import tiny
 from tests.report import made
 from tests.test_studies import DEMO
@@ -81,13 +80,13 @@ def test_a_kept_run_is_all_that_its_folder_says(tmp_path: Path) -> None:
     for folder in trained(runs):
         weights = (look(folder).result or {})["weights_sha256"]
         reading = records.Reading({"test_images": 9, "of": 9}, {"kl": 0.1 + 0.2}, {"accuracy": {"fog": [1.5]}})
-        records.write(folder, Run.read(folder), weights, "similarity", reading)
-        path, written = kept.keep(look(folder), results, "own")
+        records.write(folder, read_run(folder), weights, "similarity", reading)
+        path, written = archive.keep(look(folder), results, "own")
         assert written
         assert path == results / "own" / f"{folder.name}.json"
         assert path.stat().st_size < 20_000
-        assert kept.keep(look(folder), results, "elsewhere") == (path, False)
-    with kept.opened(results) as out:
+        assert archive.keep(look(folder), results, "elsewhere") == (path, False)
+    with archive.opened(results) as out:
         assert [entry.folder.name for entry in scan(out)] == sorted(path.name for path in runs.iterdir())
         for entry in scan(out):
             theirs = look(runs / entry.folder.name)
@@ -171,7 +170,7 @@ def test_a_sealed_lie_is_still_checked_as_any_run(study: tuple[Path, Path]) -> N
     _, results = study
     path = next(results.glob("branches/*.json"))
     edited(path, lambda record: record["result"].update(accuracy=101.0), True)
-    with kept.opened(results) as out:
+    with archive.opened(results) as out:
         (broken,) = (entry for entry in scan(out) if entry.state != DONE)
         assert "was edited" in broken.reason
 
@@ -181,7 +180,7 @@ def test_what_is_too_large_or_no_json_is_refused(study: tuple[Path, Path]) -> No
     path = next(results.glob("branches/*.json"))
     for content in (b"{" + b" " * 2**24 + b"}", b"[" * 10**5, b"\xff"):
         path.write_bytes(content)
-        with pytest.raises(InputError), kept.opened(results):
+        with pytest.raises(InputError), archive.opened(results):
             pass
 
 
@@ -190,19 +189,19 @@ def test_a_run_kept_with_its_weights_is_one_to_work_with(tmp_path: Path) -> None
     runs, results = tmp_path / "runs", tmp_path / "results"
     teacher, student = trained(runs)
     command("keep", (), runs, to=results, networks=(teacher.name, student.name))
-    there = results / kept.NETWORKS / student.name
+    there = results / archive.NETWORKS / student.name
     assert verify(there, DATA, "cpu") == []
     assert history(there) == history(student)
     (student / "weights.safetensors").write_bytes(b"torn")
     with pytest.raises(InputError, match="is not the file that the result was measured on"):
-        kept.keep_network(look(student), results)
+        archive.keep_network(look(student), results)
 
 
 def test_large_weights_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     item, *_ = made.table(tmp_path, STUDIES["branches"].grid, DEMO, seeds=1)
-    monkeypatch.setattr(kept, "LARGEST", 3)
+    monkeypatch.setattr(archive, "LARGEST", 3)
     with pytest.raises(InputError, match="larger than"):
-        kept.keep_network(look(tmp_path / item.run.folder), tmp_path / "results")
+        archive.keep_network(look(tmp_path / item.run.folder), tmp_path / "results")
 
 
 def test_only_finished_runs_are_kept(tmp_path: Path) -> None:
@@ -219,7 +218,7 @@ def test_runs_that_lie_beside_kept_ones_are_read_too(study: tuple[Path, Path]) -
     which = TABLES["table14"]
     assert isinstance(which, Table)
     made.table(results, which, seeds=1)
-    with kept.opened(results) as out:
+    with archive.opened(results) as out:
         assert len(scan(out)) == 40 + len(list(results.glob("*/run.json")))
-    with kept.opened(runs) as out:
+    with archive.opened(runs) as out:
         assert out == runs

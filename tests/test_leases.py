@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sftn import leases
 from sftn.errors import InputError
-from sftn.leases import Held, Lease, Lost, Owner, holder
+from sftn.storage import lease
+from sftn.storage.lease import Held, Lease, Lost, Owner, holder
 
 
 def foreign(folder: Path, number: int = 1, *, age: float = 0.0, seconds: float = 100.0, **changes: object) -> Path:
@@ -65,7 +65,7 @@ def test_of_many_rivals_one_wins(tmp_path: Path) -> None:
 
 
 def test_a_dead_process_of_this_machine_holds_nothing(tmp_path: Path) -> None:
-    code = "import os; from pathlib import Path; from sftn.leases import Lease; "
+    code = "import os; from pathlib import Path; from sftn.storage.lease import Lease; "
     code += f"Lease(Path({str(tmp_path)!r})); os._exit(9)"
     subprocess.run([sys.executable, "-c", code], check=False)
     assert (tmp_path / "lease.000001").exists()
@@ -124,7 +124,7 @@ def test_a_process_number_that_is_used_again_is_another_process() -> None:
     here = Owner.here(1.0)
     assert not here.gone()
     assert Owner(here.token, here.host, here.place, here.pid, "before", 1.0).gone() == bool(here.place)
-    assert leases._born(2**22 + 1) == ""
+    assert lease._born(2**22 + 1) == ""
 
 
 def test_a_full_disk_leaves_no_lease_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_without_file_handles_nothing_is_lost_or_taken(tmp_path: Path) -> None:
     folder = tmp_path / "rivals"
     folder.mkdir()
     rival = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = Owner("x", "here", leases._place(), rival.pid, leases._born(rival.pid), 100.0)
+    owner = Owner("x", "here", lease._place(), rival.pid, lease._born(rival.pid), 100.0)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
@@ -179,7 +179,7 @@ def test_a_process_that_the_system_hides_is_believed(monkeypatch: pytest.MonkeyP
         raise PermissionError
 
     pid = 2**22 + 1
-    owner = Owner("x", "here", leases._place(), pid, "1", 100.0)
+    owner = Owner("x", "here", lease._place(), pid, "1", 100.0)
     assert owner.gone() == bool(owner.place)
     monkeypatch.setattr(os, "kill", hidden)
     assert not owner.gone()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sftn.conduct import Conduct
+from sftn.cli.options import TrainOptions
 from sftn.errors import InputError, Stopped
-from sftn.loggers import LOGGERS, opened
-from sftn.options import TrainOptions
-from sftn.run import Run
-from sftn.train import train
+from sftn.runs.loggers import LOGGERS, opened
+from sftn.runs.runner import train
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Run
 from tests import tiny
 
 ROWS = [{"phase": "train", "epoch": epoch, "loss": 1.0 / epoch, "lr": 0.05} for epoch in (1, 2, 3)]

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from sftn import measure
-from sftn.analysis import measured as records
-from sftn.device import make_fabric
 from sftn.errors import InputError
+from sftn.experiments import measure
+from sftn.experiments.metrics import RESULT, Measured
+from sftn.experiments.paper import TABLES
+from sftn.experiments.paper.published import measured as printed_numbers
+from sftn.experiments.paper.published import rows
 from sftn.networks import NETWORKS
-from sftn.paper import TABLES
-from sftn.paper.measured import RESULT, Measured
-from sftn.paper.published import measured as printed_numbers
-from sftn.paper.published import rows
-from sftn.recipes import OBJECTIVES
 from sftn.report import command
-from sftn.report import measured as reports
+from sftn.report.pages import measured as reports
+from sftn.runs import measurements as records
+from sftn.runtime.device import make_fabric
+from sftn.tasks.recipes import OBJECTIVES
 from tests import tiny
 from tests.command import called, refusal
 from tests.report import made

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sftn.distill import Distiller
 from sftn.networks import build
-from sftn.recipes import objective
-from sftn.teacher import StudentBranches
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
+from sftn.tasks.student_branches import StudentBranches
 
 SMALL = (3, 32, 32)
 LARGE = (3, 64, 64)

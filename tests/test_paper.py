@@ -7,15 +7,16 @@ import statistics
 import pytest
 
 from sftn.errors import InputError
-from sftn.fit import Schedule
+from sftn.experiments import table
+from sftn.experiments.grid import Conditions, grid, part, smoke
+from sftn.experiments.paper import TABLES
+from sftn.experiments.paper.published import accuracies, rows
+from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Table
 from sftn.networks import NETWORKS, build
-from sftn.paper import TABLES, table
-from sftn.paper.grid import Conditions, grid, part, smoke
-from sftn.paper.published import accuracies, rows
-from sftn.paper.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Table
-from sftn.recipes import OBJECTIVES, SCHEDULES, SLOW_LEARNERS, objective
-from sftn.run import Data, Friendly, Run
-from sftn.teacher import StudentBranches
+from sftn.spec.run import Data, Friendly, Run
+from sftn.spec.schedule import Schedule
+from sftn.tasks.recipes import OBJECTIVES, SCHEDULES, SLOW_LEARNERS, objective
+from sftn.tasks.student_branches import StudentBranches
 
 GRIDS = [entry for entry in TABLES.values() if isinstance(entry, Table) and entry.published]
 PAPER = Conditions(Data("cifar100", "0123456789abcdef"), Schedule(), "float32")

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sftn.distill import Distiller
-from sftn.fit import Schedule
 from sftn.networks import build
-from sftn.networks.depthwise import StridedDepthwise
-from sftn.networks.folding import Convolution
-from sftn.networks.gradients import keep_layout
-from sftn.networks.shufflenet import Growing, Split
-from sftn.prepare import prepare_step
-from sftn.recipes import objective
-from sftn.teacher import Supervised
+from sftn.networks.families.shufflenet import Growing, Split
+from sftn.networks.fast.channels_last_grad import keep_layout
+from sftn.networks.fast.depthwise_grad import StridedDepthwise
+from sftn.networks.fast.inference_folding import Convolution
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
+from sftn.tasks.speedups import prepare_step
+from sftn.tasks.supervised import Supervised
 from tests import tiny
 
 ALWAYS = "gradients as their maps in memory"

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from sftn.distill import Objective, Term
 from sftn.errors import InputError
-from sftn.recipes import OBJECTIVES, SCHEDULES, objective, schedule
+from sftn.spec.objective import Objective, Term
+from sftn.tasks.recipes import OBJECTIVES, SCHEDULES, objective, schedule
 
 
 @pytest.mark.parametrize(

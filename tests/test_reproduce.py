@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from sftn.cli import main
-from sftn.conduct import Conduct
 from sftn.errors import InputError
-from sftn.estimate import Kind, estimate
-from sftn.paper.grid import Conditions, Planned, grid, smoke
-from sftn.paper.table import METHODS, Table
-from sftn.reproduce import Survey, work
-from sftn.run import Run
+from sftn.experiments.grid import Conditions, Planned, grid, smoke
+from sftn.experiments.queue import Survey, work
+from sftn.experiments.table import METHODS, Table
+from sftn.profiling.estimate import Kind, estimate
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Run
 from tests import tiny
 from tests.command import called, refusal
 

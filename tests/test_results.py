@@ -15,17 +15,19 @@ from rich.console import Console
 
 from sftn.data import fingerprint
 from sftn.data.dataset import Dataset
-from sftn.device import make_fabric
-from sftn.environment import changes
 from sftn.errors import InputError
-from sftn.evaluate import evaluate
-from sftn.kept import NETWORKS
-from sftn.paper import TABLES
-from sftn.plan import load_teacher, reloaded
-from sftn.report import command, figures
-from sftn.run import Data, sha256
-from sftn.runs import DONE, look
-from sftn.studies import STUDIES
+from sftn.experiments.paper import TABLES
+from sftn.experiments.studies import STUDIES
+from sftn.report import command
+from sftn.report.figures import tables
+from sftn.runs.archive import NETWORKS
+from sftn.runs.build import load_teacher, reloaded
+from sftn.runs.folder import DONE, look
+from sftn.runtime.device import make_fabric
+from sftn.runtime.environment import changes
+from sftn.spec.run import Data
+from sftn.storage.json_files import sha256
+from sftn.training.evaluate import evaluate
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -79,7 +81,7 @@ def test_a_kept_network_gets_its_recorded_accuracy(result: Path, images) -> None
 
 @pytest.mark.parametrize("page", PAGES or [NO_PAGE], ids=lambda path: path.parent.name if path else "none")
 def test_a_kept_page_comes_from_the_kept_files(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "available", lambda: False)  # they are drawn from the same numbers
+    monkeypatch.setattr(tables, "available", lambda: False)  # they are drawn from the same numbers
     name = page.parent.name.removeprefix("report-")
     out = tmp_path / "results"
     shutil.copytree(RESULTS, out, ignore=shutil.ignore_patterns(NETWORKS, "report-*"))
@@ -105,5 +107,5 @@ def test_what_is_told_of_the_runs_stands_on_a_kept_page(name: str) -> None:
 def words(page: Path) -> list[str]:
     """The lines of a page without its figures."""
     return [
-        line for line in page.read_text().splitlines() if line and not line.startswith("![") and line != figures.MISSING
+        line for line in page.read_text().splitlines() if line and not line.startswith("![") and line != tables.MISSING
     ]

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from sftn.errors import InputError
-from sftn.recipes import objective
-from sftn.run import Friendly, Run, Weights, sha256
+from sftn.runs.folder import read_run, write_run
+from sftn.spec.run import Friendly, Run, Weights
+from sftn.storage.json_files import sha256
+from sftn.tasks.recipes import objective
 from tests import tiny
 
 DATA = tiny.dataset()
@@ -21,8 +23,8 @@ STUDENT = tiny.run(DATA, teacher=TEACHER, objective=objective("crd+kd:0.5"), ali
     "run", [tiny.run(DATA), TEACHER, STUDENT, replace(STUDENT, teacher=Weights("wide", "ab", "x"))]
 )
 def test_a_record_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
-    run.write(tmp_path / run.folder)
-    found = Run.read(tmp_path / run.folder)
+    write_run(run, tmp_path / run.folder)
+    found = read_run(tmp_path / run.folder)
     assert found == run
     assert found.id == run.id
 
@@ -68,24 +70,24 @@ def test_a_name_says_what_was_trained() -> None:
 def test_foreign_records_are_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError) as caught:
-        Run.read(tmp_path)
+        read_run(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_an_edited_record_is_noticed(tmp_path: Path) -> None:
-    STUDENT.write(tmp_path)
+    write_run(STUDENT, tmp_path)
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 7}))
     with pytest.raises(InputError, match="edited"):
-        Run.read(tmp_path)
+        read_run(tmp_path)
     with pytest.raises(InputError):
-        STUDENT.write(tmp_path)
+        write_run(STUDENT, tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make"):
-        STUDENT.write(tmp_path / "file" / "run")
+        write_run(STUDENT, tmp_path / "file" / "run")
 
 
 def test_a_file_that_cannot_be_hashed_is_named(tmp_path: Path) -> None:

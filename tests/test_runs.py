@@ -8,12 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from sftn.commands.runs import command
+from sftn.cli.commands.runs import command
 from sftn.errors import InputError
-from sftn.leases import Lease
-from sftn.run import Run
-from sftn.runs import BROKEN, DONE, INTERRUPTED, RUNNING, WAITING, find, look, remove, scan, verify
-from sftn.train import train
+from sftn.runs.folder import (
+    BROKEN,
+    DONE,
+    INTERRUPTED,
+    RUNNING,
+    WAITING,
+    find,
+    look,
+    read_run,
+    remove,
+    scan,
+    verify,
+    write_run,
+)
+from sftn.runs.runner import train
+from sftn.storage.lease import Lease
 from tests import tiny
 
 DATA = tiny.dataset()
@@ -34,7 +46,7 @@ def test_every_state_is_told_apart(tmp_path: Path) -> None:
     finished = done(tmp_path)
     begun, waiting, held = (tmp_path / tiny.run(DATA, seed=seed).folder for seed in (1, 2, 3))
     for seed, folder in ((1, begun), (2, waiting), (3, held)):
-        tiny.run(DATA, seed=seed).write(folder)
+        write_run(tiny.run(DATA, seed=seed), folder)
     (begun / "checkpoint.safetensors").write_bytes(b"")
     (tmp_path / "report-table17").mkdir()
     with Lease(held):
@@ -99,7 +111,7 @@ def test_verify_reads_hashes_and_evaluates_again(tmp_path: Path) -> None:
 
 
 def test_verify_wants_the_teacher_too(tmp_path: Path) -> None:
-    from sftn.recipes import objective
+    from sftn.tasks.recipes import objective
 
     teacher = tiny.run(DATA, "wide", epochs=1)
     student = tiny.run(DATA, epochs=1, teacher=teacher, objective=objective("kd"))
@@ -112,7 +124,7 @@ def test_verify_wants_the_teacher_too(tmp_path: Path) -> None:
 
 def test_runs_are_found_by_path_folder_and_id(tmp_path: Path) -> None:
     folder = done(tmp_path)
-    run = Run.read(folder)
+    run = read_run(folder)
     assert find(str(folder), tmp_path) == find(folder.name, tmp_path) == find(run.id[:6], tmp_path) == folder
     with pytest.raises(InputError, match="unknown run"):
         find("tinny-tiny", tmp_path)
@@ -122,7 +134,7 @@ def test_runs_are_found_by_path_folder_and_id(tmp_path: Path) -> None:
 
 def test_the_command_lists_shows_and_removes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = done(tmp_path)
-    tiny.run(DATA, seed=1).write(tmp_path / tiny.run(DATA, seed=1).folder)
+    write_run(tiny.run(DATA, seed=1), tmp_path / tiny.run(DATA, seed=1).folder)
     edit(tmp_path / tiny.run(DATA, seed=1).folder / "run.json", format=0)
     command("list", (), tmp_path, None, "cpu")
     said = capsys.readouterr().out
@@ -140,7 +152,7 @@ def test_the_command_lists_shows_and_removes(tmp_path: Path, capsys: pytest.Capt
 
 def test_the_command_verifies_all_and_ends_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from sftn.data import fingerprint, load
-    from sftn.run import Data
+    from sftn.spec.run import Data
 
     digits = load("digits", limit=20)
     data = Data("digits", fingerprint(digits)[:16], 20)
@@ -160,7 +172,7 @@ def test_a_run_is_not_removed_under_its_owner_where_clocks_differ(
 ) -> None:
     run = tiny.run(DATA)
     folder = tmp_path / run.folder
-    run.write(folder)
+    write_run(run, folder)
     owner = {"token": "x", "host": "elsewhere", "place": "another boot", "pid": 7, "born": "1", "seconds": 100.0}
     (folder / "lease.000001").write_text(json.dumps(owner))
     later = time.time() + 10_000
@@ -190,7 +202,7 @@ def test_a_number_that_does_not_hold_is_followed_by_what_differs(tmp_path: Path)
 def test_what_diverged_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tiny.run(DATA)
     folder = tmp_path / run.folder
-    run.write(folder)
+    write_run(run, folder)
     (folder / "diverged.json").write_text('{"phase": "train", "terms": {"kd": "nan"}}')
     command("list", (), tmp_path, None, "cpu")
     assert "(diverged)" in capsys.readouterr().out.replace("\n", " ")

@@ -13,17 +13,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sftn.conduct import Conduct
 from sftn.data.loader import Batch, Loader
-from sftn.device import make_fabric
-from sftn.durable import load_tensors
 from sftn.errors import Diverged, InputError
-from sftn.fit import Phase, Schedule, fit
 from sftn.networks import NETWORKS
-from sftn.recipes import OBJECTIVES
-from sftn.run import Run
-from sftn.teacher import Supervised
-from sftn.train import train
+from sftn.runs.runner import train
+from sftn.runtime.device import make_fabric
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Run
+from sftn.spec.schedule import Schedule
+from sftn.storage.atomic import load_tensors
+from sftn.tasks.recipes import OBJECTIVES
+from sftn.tasks.supervised import Supervised
+from sftn.training.loop import fit
+from sftn.training.phase import Phase
 from tests import tiny
 from tests.test_checkpoint import Bomb, crash, rows
 from tests.test_fit import Rows
@@ -103,7 +105,7 @@ def test_the_step_is_found_and_never_kept(
         if where == "loss":
             patch.setattr("sftn.data.loader.Loader", BadImages)
         else:
-            patch.setattr("sftn.plan.Supervised", BadGradient)
+            patch.setattr("sftn.runs.build.Supervised", BadGradient)
         with pytest.raises(Diverged, match=r"^train, epoch 2, step 2, learning rate 0.05: loss ") as caught:
             train(run, data, tmp_path, Conduct(checkpoint_seconds=seconds))
         assert "--on-nan skip" in str(caught.value)
@@ -199,7 +201,7 @@ def test_a_run_begins_again_with_half_the_rate(tmp_path: Path, monkeypatch: pyte
     """Twice here; the end is that of a run that had a quarter of the rate from the beginning, whatever kills it."""
     data = tiny.dataset()
     run = tiny.run(data, on_nan="restart")
-    monkeypatch.setattr("sftn.plan.Supervised", TooFast)
+    monkeypatch.setattr("sftn.runs.build.Supervised", TooFast)
     said: list[str] = []
     expected = train(run, data, tmp_path / "whole", say=said.append)
     assert [(r["epoch"], r["step"], r["lr"]) for r in expected["restarts"]] == [(1, 2, 0.05), (1, 2, 0.025)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from sftn.errors import Stopped
-from sftn.signals import sigterm
+from sftn.runtime.signals import sigterm
 
 
 def come(number: int) -> None:

@@ -15,23 +15,26 @@ import pytest
 import torch
 from torch import Tensor
 
-import sftn.steps
-from sftn.answers import Answers
-from sftn.cohort import train_together
-from sftn.conduct import Conduct
+import sftn.training.step_modes
 from sftn.data.loader import Loader
-from sftn.device import make_fabric
-from sftn.distill import Distiller
 from sftn.errors import Diverged, InputError
-from sftn.fit import Phase, Position, Schedule, fit
-from sftn.graphs import GRAPHS, WARM, Rerun, Seen, Waits
 from sftn.networks.staged import StagedNet
-from sftn.recipes import OBJECTIVES, objective
-from sftn.run import Friendly, Run
-from sftn.sentinel import Sentinel
-from sftn.steps import Captured, settle_step
-from sftn.teacher import Supervised
-from sftn.train import train
+from sftn.runs.cohort import train_together
+from sftn.runs.runner import train
+from sftn.runs.teacher_cache import Answers
+from sftn.runtime.device import make_fabric
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Friendly, Run
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import OBJECTIVES, objective
+from sftn.tasks.supervised import Supervised
+from sftn.training.cuda_graph import GRAPHS, WARM, Rerun, Seen, Waits
+from sftn.training.divergence import Sentinel
+from sftn.training.loop import fit
+from sftn.training.phase import Phase
+from sftn.training.progress import Position
+from sftn.training.step_modes import Captured, settle_step
 from tests import tiny
 from tests.test_checkpoint import Bomb, crash, rows
 from tests.test_fit import Rows
@@ -63,7 +66,7 @@ class Checked(Captured):
 @pytest.fixture(autouse=True)
 def _graphs_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GRAPHS, "cpu", Rerun)
-    monkeypatch.setattr(sftn.steps, "Captured", Checked)
+    monkeypatch.setattr(sftn.training.step_modes, "Captured", Checked)
     monkeypatch.setattr(Checked, "replays", 0)
 
 
@@ -155,8 +158,8 @@ def test_a_cohort_of_captured_steps_ends_with_the_same_bits(
     asked: float, teachers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the teacher answers is found before each step, once for all, and copied into the recorded ones."""
-    monkeypatch.setattr("sftn.answers.FLOOR", 2)
-    monkeypatch.setattr("sftn.answers.LEAST", 0.0)
+    monkeypatch.setattr("sftn.runs.teacher_cache.FLOOR", 2)
+    monkeypatch.setattr("sftn.runs.teacher_cache.LEAST", 0.0)
     data = tiny.dataset(IMAGES)
     teacher, alone, together = tiny.run(data, "wide", epochs=1), teachers(tmp_path / "a"), teachers(tmp_path / "t")
     methods = ("kd", "crd", "pkt") if asked else ("kd", "at", "crd", "vid")
@@ -282,8 +285,8 @@ def test_every_task_can_be_traced(
     """As a compiler would, but computed by PyTorch's own operations: the bits stay."""
     compile_with = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile_with(self, backend="aot_eager", **how))
-    monkeypatch.setattr("sftn.answers.FLOOR", 2)
-    monkeypatch.setattr("sftn.answers.LEAST", 0.0)
+    monkeypatch.setattr("sftn.runs.teacher_cache.FLOOR", 2)
+    monkeypatch.setattr("sftn.runs.teacher_cache.LEAST", 0.0)
     data, run = tiny.dataset(IMAGES), run_of(kind)
     ends = []
     for step in ("eager", "compiled"):

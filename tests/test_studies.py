@@ -8,21 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from sftn.analysis import measured as records
-from sftn.commands import training
-from sftn.compare import Arm
+from sftn.cli.commands import train
+from sftn.cli.options import TrainOptions
 from sftn.errors import InputError
-from sftn.fit import Schedule
+from sftn.experiments.collect import sections
+from sftn.experiments.compare import Arm
+from sftn.experiments.grid import Conditions, grid
+from sftn.experiments.paper import TABLES
+from sftn.experiments.studies import STUDIES, entry, parts
+from sftn.experiments.table import FRIENDLY, STANDARD
 from sftn.networks import NETWORKS
-from sftn.options import TrainOptions
-from sftn.paper import TABLES
-from sftn.paper.grid import Conditions, grid
-from sftn.paper.table import FRIENDLY, STANDARD
-from sftn.recipes import OBJECTIVES
-from sftn.report import command, figures
-from sftn.report.collect import sections
-from sftn.run import Data, Run, result
-from sftn.studies import STUDIES, entry, parts
+from sftn.report import command
+from sftn.report.figures import tables
+from sftn.runs import measurements as records
+from sftn.runs.folder import result
+from sftn.spec.run import Data, Run
+from sftn.spec.schedule import Schedule
+from sftn.tasks.recipes import OBJECTIVES
 from tests.command import called
 from tests.report import made
 
@@ -69,9 +71,9 @@ def test_the_demo_shows_runs_of_the_study_weights(monkeypatch: pytest.MonkeyPatc
         planned.extend(run.id for listed in seeds for _, run in listed)
         raise InputError("seen")
 
-    monkeypatch.setattr(training, "compare_runs", note)
+    monkeypatch.setattr(train, "compare_runs", note)
     with pytest.raises(InputError, match="seen"):
-        training.demo(3, TrainOptions(precision="bf16", out=tmp_path))
+        train.demo(3, TrainOptions(precision="bf16", out=tmp_path))
     assert len(planned) == 3 * 5
     assert set(planned) <= {item.run.id for item in grid(STUDIES["weights"].grid, DEMO, 5)}
 
@@ -187,7 +189,7 @@ def test_what_was_measured_stands_on_the_same_page(tmp_path: Path) -> None:
     assert "crd, KL" not in text
     assert "teacher's entropy on training images, nats" in text
     assert "teacher's accuracy" not in text
-    if figures.available():
+    if tables.available():
         assert text.count("![") == len(list(folder.glob("*.svg"))) >= 4
 
 

@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from sftn.errors import InputError
 from sftn.networks import build
-from sftn.teacher import StudentBranches, Supervised
+from sftn.tasks.student_branches import StudentBranches
+from sftn.tasks.supervised import Supervised
 from tests import tiny
 
 

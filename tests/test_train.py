@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from sftn.errors import InputError
 from sftn.networks import build
-from sftn.plan import check
-from sftn.recipes import objective
-from sftn.run import FineTune, Friendly
-from sftn.train import train
+from sftn.runs.build import check
+from sftn.runs.runner import train
+from sftn.spec.run import FineTune, Friendly
+from sftn.tasks.recipes import objective
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")

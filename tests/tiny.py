@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from sftn.data.dataset import Dataset, Split, fingerprint
-from sftn.fit import Schedule
-from sftn.networks.layers import Head, Residual, Stage, Stem, conv_norm
+from sftn.networks.families.layers import Head, Residual, Stage, Stem, conv_norm
 from sftn.networks.staged import StagedNet
-from sftn.run import Data, Run
+from sftn.spec.run import Data, Run
+from sftn.spec.schedule import Schedule
 
 IMAGE = (3, 16, 16)
 CLASSES = 4

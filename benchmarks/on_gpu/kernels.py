@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from on_gpu.place import NEAR, STUDENT, TEACHER, Place, Steps
-from sftn.bench import noise
 from sftn.data.batch import Batch
 from sftn.data.loader import feed, plain
-from sftn.device import make_fabric
-from sftn.distill import Distiller
-from sftn.fit import Schedule, fit
 from sftn.networks import build
-from sftn.prepare import prepare_step
-from sftn.recipes import OBJECTIVES, objective
+from sftn.profiling.throughput import noise
+from sftn.runtime.device import make_fabric
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import OBJECTIVES, objective
+from sftn.tasks.speedups import prepare_step
+from sftn.training.loop import fit
 
 BOUNDS = {"float64": (1e-9, 1e-7), "float32": (1e-4, 1e-2), "bf16": (0.05, 0.3)}
 """How far loss and gradient may be from the CPU's, relatively. A ReLU that opens on one side only, or bf16's rounding

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from sftn.bench import noise
-from sftn.conduct import Conduct
 from sftn.data.dataset import Dataset, fingerprint
-from sftn.fit import Schedule
-from sftn.networks.checkpoints import read_state
-from sftn.recipes import OBJECTIVES, objective
-from sftn.run import Data, Friendly, Run
-from sftn.train import train
+from sftn.networks.weights import read_state
+from sftn.profiling.throughput import noise
+from sftn.runs.runner import train
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Data, Friendly, Run
+from sftn.spec.schedule import Schedule
+from sftn.tasks.recipes import OBJECTIVES, objective
 
 TEACHER, STUDENT = "resnet14", "resnet8"
 NEAR = 1e-3

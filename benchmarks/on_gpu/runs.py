@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from on_gpu.place import STUDENT, Broken, Place, Skipped, Steps, apart, compared, complaint, quiet
-from sftn.cohort import train_together
-from sftn.conduct import Conduct
 from sftn.data.batch import Batch
 from sftn.data.loader import Loader
-from sftn.device import make_fabric
 from sftn.errors import Diverged, InputError
-from sftn.fit import Phase, Schedule, fit
 from sftn.networks import build
-from sftn.networks.checkpoints import read_state
-from sftn.teacher import Supervised
+from sftn.networks.weights import read_state
+from sftn.runs.cohort import train_together
+from sftn.runtime.device import make_fabric
+from sftn.spec.execution import Conduct
+from sftn.spec.schedule import Schedule
+from sftn.tasks.supervised import Supervised
+from sftn.training.loop import fit
+from sftn.training.phase import Phase
 
 ROUNDED = ("ft", "sskd")
 """Their first stages have learning rates that float32 rounds, which captured steps see and eager ones do not."""
@@ -122,7 +124,7 @@ def memory(place: Place) -> str:
     for step in ("eager", "captured"):
         with tempfile.TemporaryDirectory() as folder:
             call = partial(place.train, place.run("plain"), Path(folder), step=step)
-            with mock.patch("sftn.plan.Supervised", _Greedy):
+            with mock.patch("sftn.runs.build.Supervised", _Greedy):
                 said = complaint(InputError, call)
             assert "out of memory on" in said, f"{step}: {said or 'nothing was said'}"
             assert "\n" not in said, "more than a line"
@@ -169,7 +171,7 @@ def waiting(place: Place) -> str:
     if place.device == "cpu":
         raise Skipped("nothing waits for a CPU")
     said: list[str] = []
-    with tempfile.TemporaryDirectory() as folder, mock.patch("sftn.plan.Supervised", _Asking):
+    with tempfile.TemporaryDirectory() as folder, mock.patch("sftn.runs.build.Supervised", _Asking):
         place.train(place.run("plain"), Path(folder), Conduct(step="captured"), say=said.append)
     assert any("waits for the GPU" in line for line in said), "nothing was said"
     return said[0]

@@ -13,23 +13,26 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sftn import paper
-from sftn.bench import count, noise
-from sftn.ceiling import measure_ceiling, wait
-from sftn.cohort import Sharing
 from sftn.data.dataset import Dataset
 from sftn.data.loader import Feed, feed
-from sftn.device import make_fabric
-from sftn.distill import Distiller
-from sftn.estimate import estimate
-from sftn.fit import Phase, Schedule, stepwise
+from sftn.experiments import paper
+from sftn.experiments.grid import Conditions, grid
 from sftn.networks import build
-from sftn.paper.grid import Conditions, grid
-from sftn.plan import blank, plan
-from sftn.prepare import prepare_step
-from sftn.recipes import objective
-from sftn.run import Data, Run
-from sftn.teacher import StudentBranches, Supervised
+from sftn.profiling.estimate import estimate
+from sftn.profiling.roofline import measure_ceiling, wait
+from sftn.profiling.throughput import count, noise
+from sftn.runs.build import blank, plan
+from sftn.runs.cohort import Sharing
+from sftn.runtime.device import make_fabric
+from sftn.spec.run import Data, Run
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
+from sftn.tasks.speedups import prepare_step
+from sftn.tasks.student_branches import StudentBranches
+from sftn.tasks.supervised import Supervised
+from sftn.training.loop import stepwise
+from sftn.training.phase import Phase
 
 BATCH = 64
 WARM = 4

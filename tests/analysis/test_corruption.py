@@ -14,9 +14,9 @@ from sftn.analysis.corrupted import Corrupted, find, generate
 from sftn.analysis.corruption import Robustness, robustness
 from sftn.analysis.corruptions import SEVERITIES, corrupt
 from sftn.data.dataset import Dataset, Split
-from sftn.device import make_fabric
 from sftn.errors import InputError
-from sftn.evaluate import evaluate
+from sftn.runtime.device import make_fabric
+from sftn.training.evaluate import evaluate
 from tests import tiny
 from tests.analysis.images import images
 
@@ -149,9 +149,11 @@ def test_averages_and_mce_by_hand() -> None:
 def test_a_trained_network_suffers_with_severity(tmp_path: Path) -> None:
     from sftn.data import load
     from sftn.data.loader import Loader
-    from sftn.fit import Phase, Schedule, fit
     from sftn.networks import build
-    from sftn.teacher import Supervised
+    from sftn.spec.schedule import Schedule
+    from sftn.tasks.supervised import Supervised
+    from sftn.training.loop import fit
+    from sftn.training.phase import Phase
 
     data, fabric = load("digits"), make_fabric("cpu", "float32")
     network = build("resnet8", 10, 1)

@@ -11,12 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from sftn.analysis import figures
 from sftn.analysis.corruption import Robustness
 from sftn.analysis.curves import Curve, curve, points, rows
 from sftn.errors import InputError
-from sftn.recipes import objective
-from sftn.run import FORMAT, Friendly, Run, write_json
+from sftn.report.figures import analysis
+from sftn.runs.folder import write_run
+from sftn.spec.run import FORMAT, Friendly, Run
+from sftn.storage.json_files import write_json
+from sftn.tasks.recipes import objective
 from tests import tiny
 from tests.analysis.images import images
 
@@ -26,7 +28,7 @@ pytest.importorskip("matplotlib", reason="figures need the extra report")
 def folder(out: Path, run: Run, log: list[dict[str, object]], accuracy: float | None = None) -> Path:
     """What a run would have left."""
     place = out / run.folder
-    run.write(place)
+    write_run(run, place)
     (place / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
     if accuracy is not None:
         write_json(place / "result.json", {"format": FORMAT, "id": run.id, "accuracy": accuracy})
@@ -106,29 +108,29 @@ def test_every_figure_says_what_it_shows_and_is_the_same_twice(tmp_path: Path) -
     marks = [Point("big", "small", friendly, 0, 70.0 + friendly, 60.0) for friendly in (False, True)]
     table = [{"network": "first", "entropy": 0.5}, {"network": "second", "entropy": 0.0}]
     for name, draw, words in (
-        ("robustness", lambda: figures.robustness(tested), ("first", "second", "fog", "severity")),
-        ("training", lambda: figures.training(curves()), ("from standard (2 seeds)", "epoch", "test accuracy in %")),
-        ("capacity", lambda: figures.capacity(marks), ("standard teacher", "big → small", "student accuracy in %")),
-        ("values", lambda: figures.values(table, "network", {"entropy": "nats"}), ("first", "nats", "0.5")),
+        ("robustness", lambda: analysis.robustness(tested), ("first", "second", "fog", "severity")),
+        ("training", lambda: analysis.training(curves()), ("from standard (2 seeds)", "epoch", "test accuracy in %")),
+        ("capacity", lambda: analysis.capacity(marks), ("standard teacher", "big → small", "student accuracy in %")),
+        ("values", lambda: analysis.values(table, "network", {"entropy": "nats"}), ("first", "nats", "0.5")),
     ):
-        svg, png = figures.save(draw(), tmp_path, name)
+        svg, png = analysis.save(draw(), tmp_path, name)
         text = "".join(ElementTree.parse(svg).getroot().itertext())
         assert all(word in text for word in words), name
         assert png.read_bytes().startswith(b"\x89PNG")
         first = svg.read_bytes()
-        assert figures.save(draw(), tmp_path, name)[0].read_bytes() == first
+        assert analysis.save(draw(), tmp_path, name)[0].read_bytes() == first
 
 
 def test_runs_without_a_teacher_or_tests_can_be_drawn() -> None:
     alone = Curve("alone", 0, (1, 2), (None, None), (None, 50.0))
-    figure = figures.training([alone, *curves(1)])
+    figure = analysis.training([alone, *curves(1)])
     assert [len(ax.lines) for ax in figure.axes] == [2, 3]
     assert figure.axes[0].get_yscale() == "log"
-    assert figures.training([Curve("zero", 0, (1,), (0.0,), (1.0,))]).axes[0].get_yscale() == "linear"
+    assert analysis.training([Curve("zero", 0, (1,), (0.0,), (1.0,))]).axes[0].get_yscale() == "linear"
 
 
 def test_the_contact_sheet_has_every_corruption() -> None:
-    figure = figures.contact_sheet(images(1)[0])
+    figure = analysis.contact_sheet(images(1)[0])
     said = {text.get_text().replace("\n", "_") for ax in figure.axes for text in ax.texts}
     from sftn.analysis.corruptions import CORRUPTIONS
 
@@ -139,7 +141,7 @@ def test_the_contact_sheet_has_every_corruption() -> None:
 
 def test_csv_keeps_every_number(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    figures.write_csv(path, [{"a": 0.1 + 0.2, "b": None}, {"a": 1, "b": "x, y"}])
+    analysis.write_csv(path, [{"a": 0.1 + 0.2, "b": None}, {"a": 1, "b": "x, y"}])
     with open(path, newline="") as file:
         found = list(csv.DictReader(file))
     assert [list(entry.values()) for entry in found] == [["0.30000000000000004", ""], ["1", "x, y"]]
@@ -150,4 +152,4 @@ def test_without_matplotlib_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError, match=r"pip install 'sftn\[report\]'"):
-        figures.require()
+        analysis.require()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sftn.analysis.entropy import confidence
+from sftn.analysis.calibration import confidence
 from sftn.data.dataset import Split
-from sftn.device import make_fabric
-from sftn.evaluate import evaluate
+from sftn.runtime.device import make_fabric
+from sftn.training.evaluate import evaluate
 from tests import tiny
 
 

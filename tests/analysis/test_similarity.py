@@ -12,8 +12,8 @@ from torch import nn
 
 from sftn.analysis.similarity import CKA, MinibatchCKA, similarity, unbiased_hsic
 from sftn.data.dataset import Split
-from sftn.device import make_fabric
 from sftn.errors import InputError
+from sftn.runtime.device import make_fabric
 from tests import tiny
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.analysis.transfer import Probe, features, linear_probe, transfer
-from sftn.device import make_fabric
 from sftn.errors import InputError
+from sftn.runtime.device import make_fabric
 from tests import tiny
 
 FABRIC = make_fabric("cpu", "float32")

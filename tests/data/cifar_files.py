@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sftn.data import cifar
+from sftn.data.sources import cifar
 
 
 def python2(value: Any) -> bytes:

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from sftn.data import cifar, load
+from sftn.data import load
+from sftn.data.sources import cifar
 from sftn.errors import InputError
 from tests.data.cifar_files import contents, dump, pack, write
 

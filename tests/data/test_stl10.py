@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sftn.data import folder, load
+from sftn.data import load
+from sftn.data.sources import folder
 from sftn.errors import InputError
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (14, 96, 96, 3), dtype=np.uint8)

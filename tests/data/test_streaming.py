@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from torch.utils.data import _utils
 
-from sftn.conduct import Conduct
 from sftn.data import Batch, Files, StreamLoader, feed, fingerprint, load, plain
 from sftn.data.decoding import Damaged, decode
-from sftn.data.files import Names
+from sftn.data.file_split import Names
 from sftn.errors import InputError
-from sftn.run import Data
-from sftn.train import train
+from sftn.runs.runner import train
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Data
 from tests import tiny
 
 RAW = (torch.zeros(3), torch.ones(3))
@@ -142,7 +142,7 @@ def test_damage_is_named_while_training_or_left_out_before(place: Path, tmp_path
     assert [line.partition(":")[0] for line in said] == ["left out", "note"] * 2
     assert len(list((tmp_path / "cache" / "sftn").iterdir())) == 2, "one for each split"
     with monkeypatch.context() as patch:
-        patch.setattr("sftn.data.gathering.unreadable", lambda files: pytest.fail("it is remembered"))
+        patch.setattr("sftn.data.sources.from_files.unreadable", lambda files: pytest.fail("it is remembered"))
         load(f"folder:{root}", size=16, stream=True, damaged="skip")
     assert len(list(feed(data, batch=4, device="cpu").epoch(0))) == 5
     with pytest.raises(Damaged):

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sftn.data import fingerprint, load, plain, tiny_imagenet
+from sftn.data import fingerprint, load, plain
+from sftn.data.sources import tiny_imagenet
 from sftn.errors import InputError
 
 WNIDS = ("n02", "n01", "n03")

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from sftn.data.unpickle import unpickle
+from sftn.storage.safe_pickle import unpickle
 from tests.data.cifar_files import dump, python2
 
 

@@ -17,19 +17,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sftn.conduct import Conduct
 from sftn.data.batch import Batch
 from sftn.data.loader import Loader
-from sftn.device import join, make_fabric
-from sftn.distill import Distiller, Objective, Term
-from sftn.distributed import rank, world
 from sftn.errors import Diverged, InputError, Stopped
-from sftn.evaluate import evaluate
-from sftn.fit import Phase, Schedule, fit
 from sftn.networks import KEYS, NETWORKS
-from sftn.run import Run
-from sftn.teacher import StudentBranches, Supervised
-from sftn.train import train
+from sftn.runs.runner import train
+from sftn.runtime.collectives import rank, world
+from sftn.runtime.device import join, make_fabric
+from sftn.spec.execution import Conduct
+from sftn.spec.objective import Objective, Term
+from sftn.spec.run import Run
+from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.student_branches import StudentBranches
+from sftn.tasks.supervised import Supervised
+from sftn.training.evaluate import evaluate
+from sftn.training.loop import fit
+from sftn.training.phase import Phase
 from tests import tiny
 
 SCHEDULE = Schedule(epochs=2, batch=7, lr=0.02, milestones=(1,))

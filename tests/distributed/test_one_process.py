@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from sftn.data.loader import Loader, plain
-from sftn.distributed import WholeNorms, gathered, mean_over_batch, part, whole_norm
 from sftn.errors import InputError
-from sftn.processes import Talk, check, ends_quietly, leads, led, shared
+from sftn.runtime.collectives import WholeNorms, gathered, mean_over_batch, part, whole_norm
+from sftn.runtime.processes import Talk, check, ends_quietly, leads, led, shared
 from tests import tiny
 
 
@@ -66,7 +66,7 @@ def test_the_whole_batchs_norm_is_pytorchs(shape: tuple[int, ...]) -> None:
 
 def test_norms_are_only_stood_in_for_while_they_train(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr("sftn.distributed.whole_norm", lambda input, *rest: calls.append(input) or input)
+    monkeypatch.setattr("sftn.runtime.collectives.whole_norm", lambda input, *rest: calls.append(input) or input)
     images = torch.randn(4, 3, 5, 5)
     norm = nn.BatchNorm2d(3)
     with WholeNorms():
@@ -89,8 +89,8 @@ def test_one_process_needs_nobody() -> None:
 def test_a_talk_takes_place_about_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """With steps of 0.1 s; the others find nothing due."""
     clock, talks = [0.0], []
-    monkeypatch.setattr("sftn.processes.world", lambda: 2)
-    monkeypatch.setattr("sftn.processes.leads", lambda: True)
+    monkeypatch.setattr("sftn.runtime.processes.world", lambda: 2)
+    monkeypatch.setattr("sftn.runtime.processes.leads", lambda: True)
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     monkeypatch.setattr("torch.distributed.get_backend", lambda: "gloo")
     monkeypatch.setattr("torch.distributed.all_reduce", lambda *given: None)

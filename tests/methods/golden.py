@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sftn.data.loader import Batch
 from sftn.methods.base import Method
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, Shapes, StagedNet, Tap
-from sftn.pair import Pair
 
 FOLDER = Path(__file__).parents[1] / "golden"
 CASES = ("equal", "halved")

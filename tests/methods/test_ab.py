@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from sftn.fit import Schedule
 from sftn.methods.ab import AB, boundary_loss, stage_loss
-from sftn.pair import Pair
+from sftn.networks.alignment import Pair
+from sftn.spec.schedule import Schedule
 
 from . import golden
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from sftn.errors import InputError
-from sftn.fit import Schedule
 from sftn.methods.ft import FT, bounded, factor_loss, reconstruction_loss
-from sftn.pair import Pair
+from sftn.networks.alignment import Pair
+from sftn.spec.schedule import Schedule
 
 from . import golden
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 
 from sftn.data.loader import Batch
 from sftn.errors import InputError
-from sftn.fit import Schedule
 from sftn.methods.kd import distillation_loss
 from sftn.methods.sskd import SSKD, kept, similarity, supervised, teacher_head_loss, transformed, truth_rank
-from sftn.pair import Pair
+from sftn.networks.alignment import Pair
+from sftn.spec.schedule import Schedule
 
 from . import golden
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sftn.distill import Distiller
 from sftn.networks.staged import Shape, StagedNet
-from sftn.recipes import objective
-from sftn.teacher import StudentBranches
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
+from sftn.tasks.student_branches import StudentBranches
 
 BATCH = 4
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sftn.errors import InputError
 from sftn.networks import KEYS, NETWORKS, build
-from sftn.networks.checkpoints import load_weights, read_metadata, read_state, save_weights, translate
 from sftn.networks.staged import StagedNet
+from sftn.networks.weights import load_weights, read_metadata, read_state, save_weights, translate
 
 
 class Hostile:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from sftn.distill import with_batch_statistics
 from sftn.errors import InputError
 from sftn.networks import build
-from sftn.networks.depthwise import StridedDepthwise, quicken
-from sftn.networks.folding import Convolution, folded
+from sftn.networks.fast.depthwise_grad import StridedDepthwise, quicken
+from sftn.networks.fast.inference_folding import Convolution, folded
 from sftn.networks.staged import Activations, StagedNet
+from sftn.tasks.distillation import with_batch_statistics
 
 IMAGE = (3, 32, 32)
 FAMILIES = ("resnet8", "resnet8x4", "resnet18", "resnet50", "wrn_10_1", "wrn_16_2", "vgg8", "shufflev1", "shufflev2")

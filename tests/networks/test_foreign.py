@@ -13,12 +13,12 @@ from torch.nn import functional as F
 
 from sftn.errors import InputError
 from sftn.networks import build, check_name
-from sftn.networks.checkpoints import load_weights, save_weights
-from sftn.networks.foreign import assemble, staged
-from sftn.networks.layout import Layout
-from sftn.networks.parts import Call, Part
+from sftn.networks.foreign.cut import assemble, staged
+from sftn.networks.foreign.layout import Layout
+from sftn.networks.foreign.parts import Call, Part
 from sftn.networks.staged import StagedNet
-from sftn.teacher import StudentBranches
+from sftn.networks.weights import load_weights, save_weights
+from sftn.tasks.student_branches import StudentBranches
 from tests import tiny
 from tests.networks.foreign_checks import distil, make_friendly, same_training
 from tests.test_docs import code, example

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sftn.networks import build
-from sftn.networks.checkpoints import load_weights
+from sftn.networks.weights import load_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "models"
 SLOW = {"ResNet101", "ResNet152"}

@@ -6,8 +6,8 @@ from torch import nn
 
 from sftn.errors import InputError
 from sftn.networks import NETWORKS, build
+from sftn.networks.families.wrn import wrn
 from sftn.networks.staged import StagedNet
-from sftn.networks.wrn import wrn
 
 SMALL = ["resnet8", "resnet8x2", "wrn_10_1", "wrn_10_2", "vgg8", "shufflev1", "shufflev2", "mobilenetv2", "resnet18"]
 
@@ -194,7 +194,7 @@ def test_an_unknown_network_is_named_with_its_neighbours() -> None:
 
 
 def test_a_shuffle_does_the_same_in_both_memory_formats() -> None:
-    from sftn.networks.shufflenet import Shuffle
+    from sftn.networks.families.shufflenet import Shuffle
 
     flow = torch.randn(2, 6, 3, 5)
     last = Shuffle(3)(flow.to(memory_format=torch.channels_last))

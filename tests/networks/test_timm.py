@@ -12,9 +12,9 @@ from torch import nn
 from sftn.cli import main
 from sftn.errors import InputError
 from sftn.networks import build, check_name
-from sftn.networks.checkpoints import load_weights
+from sftn.networks.foreign.torchvision_import import imported
 from sftn.networks.staged import StagedNet
-from sftn.networks.torchvision_import import imported
+from sftn.networks.weights import load_weights
 from tests.networks.foreign_checks import distil, make_friendly, same_training
 
 ABSENT = importlib.util.find_spec("timm") is None

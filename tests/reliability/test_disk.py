@@ -12,7 +12,7 @@ import pytest
 from reliability.calls import watch
 from reliability.children import Child, Ended
 from reliability.disk import CUT, NEEDS, Disk, Fault
-from sftn.durable import write_atomically
+from sftn.storage.atomic import write_atomically
 
 OLD, NEW = b"old" * 100, b"new" * 100
 

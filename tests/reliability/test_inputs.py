@@ -25,14 +25,14 @@ from reliability.inputs import damaged
 from reliability.reader import Reader
 from reliability.readers import READERS
 from reliability.watched import FAULT, HARMLESS, REFUSED, SECONDS, attempt, watch
-from sftn import leases, runs
-from sftn.analysis.subjects import subject
-from sftn.data.unpickle import ARRAYS, Forbidden, unpickle
 from sftn.errors import LONGEST, InputError
-from sftn.networks import torch_files
-from sftn.networks.checkpoints import read_state
-from sftn.records import LARGEST, read_text, typed
-from sftn.run import Run
+from sftn.networks.weights import read_state
+from sftn.runs import folder
+from sftn.runs.folder import read_run
+from sftn.runs.trained import subject
+from sftn.storage import lease, torch_files
+from sftn.storage.records import LARGEST, read_text, typed
+from sftn.storage.safe_pickle import ARRAYS, Forbidden, unpickle
 from tests.command import refusal
 
 AGAIN = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
@@ -128,7 +128,7 @@ def test_pickles_that_cost_more_than_they_weigh_are_refused(raw: bytes, why: str
 
 
 def test_opcodes_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sftn.data.unpickle.OPERATIONS", 100)
+    monkeypatch.setattr("sftn.storage.safe_pickle.OPERATIONS", 100)
     assert len(unpickle(b"(" + b"]" * 90 + b"l.")) == 90
     with pytest.raises(pickle.UnpicklingError, match="more than 100 opcodes"):
         unpickle(b"(" + b"]" * 100 + b"l.")
@@ -199,26 +199,26 @@ def test_a_header_of_many_megabytes_is_not_parsed(tmp_path: Path) -> None:
 def test_a_record_that_fits_its_id_must_still_be_one(changes: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(record_of(run_of(**changes)))
     with pytest.raises(InputError, match="is not a record of a run"):
-        Run.read(tmp_path)
+        read_run(tmp_path)
 
 
 def test_teachers_of_teachers_come_to_an_end(tmp_path: Path) -> None:
     run = run_of(teacher=run_of())
     (tmp_path / "run.json").write_bytes(record_of(run))
-    assert Run.read(tmp_path) == run
+    assert read_run(tmp_path) == run
     for _ in range(30):
         run = run_of(teacher=run)
     (tmp_path / "run.json").write_bytes(record_of(run))
     with pytest.raises(InputError, match="is not a record of a run"):
-        Run.read(tmp_path)
+        read_run(tmp_path)
 
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     for name in ("run.json", "log.jsonl", "lease.000001", "w.pth", "fog.npy"):
         os.mkfifo(tmp_path / name)
-    assert runs.look(tmp_path).state == runs.BROKEN
-    assert leases.holder(tmp_path) is None
-    for read in (runs.history, lambda folder: read_state(folder / "w.pth")):
+    assert folder.look(tmp_path).state == folder.BROKEN
+    assert lease.holder(tmp_path) is None
+    for read in (folder.history, lambda folder: read_state(folder / "w.pth")):
         with pytest.raises(InputError):
             read(tmp_path)
 

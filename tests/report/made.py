@@ -1,14 +1,16 @@
-"""Finished runs that nobody trained: records as `sftn.train` leaves them, for tests of what only reads."""
+"""Finished runs that nobody trained: records as `sftn.runs.runner` leaves them, for tests of what only reads."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from sftn.fit import Schedule
-from sftn.paper.grid import Conditions, Planned, grid
-from sftn.paper.table import FRIENDLY, Table
-from sftn.run import FORMAT, Data, Run, sha256, write_json
+from sftn.experiments.grid import Conditions, Planned, grid
+from sftn.experiments.table import FRIENDLY, Table
+from sftn.runs.folder import write_run
+from sftn.spec.run import FORMAT, Data, Run
+from sftn.spec.schedule import Schedule
+from sftn.storage.json_files import sha256, write_json
 
 PAPER = Conditions(Data("cifar100", "0123456789abcdef"), Schedule(), "float32")
 
@@ -16,7 +18,7 @@ PAPER = Conditions(Data("cifar100", "0123456789abcdef"), Schedule(), "float32")
 def finish(out: Path, run: Run, accuracy: float) -> Path:
     """A run's folder with a result, a short log and a file in the place of weights."""
     folder = out / run.folder
-    run.write(folder)
+    write_run(run, folder)
     (folder / "weights.safetensors").write_bytes(b"weights")
     rows = [{"epoch": epoch, "test_accuracy": accuracy - 10 / epoch} for epoch in (1, 2, 3)]
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from sftn.analysis.entropy import confidence
+from sftn.analysis.calibration import confidence
 from sftn.cli import main
 from sftn.data import SOURCES
 from sftn.data.dataset import Dataset, Split
-from sftn.device import make_fabric
 from sftn.errors import InputError
 from sftn.networks.staged import StagedNet
-from sftn.plan import load_teacher
-from sftn.recipes import objective
-from sftn.report import blocks, command, figures, own_figures, pictures
-from sftn.report.looked import Answers, ask
-from sftn.run import Run
-from sftn.train import train
+from sftn.report import command, document
+from sftn.report.evaluated_run import Answers, ask
+from sftn.report.figures import runs, tables, thumbnails
+from sftn.runs.build import load_teacher
+from sftn.runs.folder import read_run
+from sftn.runs.runner import train
+from sftn.runtime.device import make_fabric
+from sftn.tasks.recipes import objective
 from tests import tiny
 from tests.report.test_report import CHROMIUM, DRAWN
 
@@ -59,7 +60,7 @@ def named(out: Path, name: str) -> str:
 
 
 def network(out: Path, name: str, images: Dataset) -> StagedNet:
-    return load_teacher(Run.read(Path(named(out, name))), images, out)
+    return load_teacher(read_run(Path(named(out, name))), images, out)
 
 
 @pytest.mark.usefixtures("known")
@@ -96,7 +97,7 @@ def test_a_page_of_a_student_shows_everything(out: Path) -> None:
     assert sum(map(int, cases)) == 40
     rows = [line for line in text.splitlines() if line.startswith(("| tiny-ft", "| wide"))]
     assert len(rows) == 4  # the summary, student and teacher by size, calibration
-    assert html.count("<figure><img") >= 12 + figures.available() * 3
+    assert html.count("<figure><img") >= 12 + tables.available() * 3
     assert "a&lt;b" in html
     assert "a<b" not in html
     assert "c\\|d" in text
@@ -111,7 +112,7 @@ def test_several_runs_stand_side_by_side(out: Path) -> None:
     (folder,) = command([*names, names[0]], out)
     html, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     assert "# 2 runs" in text
-    assert html.count("<div class=columns>") == 3 + figures.available()
+    assert html.count("<div class=columns>") == 3 + tables.available()
     assert "Run against run" in text
     # The teacher of one run is the other run: it is listed once.
     assert len(re.findall(r"^\| wide \(seed 0\) ", text, re.MULTILINE)) == 1
@@ -143,7 +144,7 @@ def test_other_images_are_not_evaluated(out: Path, images: Dataset, monkeypatch:
 
 @pytest.mark.usefixtures("known")
 def test_without_matplotlib_images_and_tables_stay(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "available", lambda: False)
+    monkeypatch.setattr(tables, "available", lambda: False)
     (folder,) = command([named(out, "tiny-ft")], out)
     html = (folder / "report.html").read_text()
     assert "matplotlib is not installed" in html
@@ -153,7 +154,7 @@ def test_without_matplotlib_images_and_tables_stay(out: Path, monkeypatch: pytes
 
 
 def test_many_classes_are_listed_by_their_mistakes() -> None:
-    from sftn.report.own import _pairs, _weakest
+    from sftn.report.pages.runs import _pairs, _weakest
 
     counts = torch.tensor([[5, 5, 0], [0, 9, 1], [0, 0, 0]])
     assert list(_pairs("xyz", counts, 9))[1:] == [("x", "y", "5", "50.0"), ("y", "z", "1", "10.0")]
@@ -163,7 +164,7 @@ def test_many_classes_are_listed_by_their_mistakes() -> None:
 def test_a_log_of_two_phases_is_one_line_of_epochs() -> None:
     rows = [{"phase": "ft", "epoch": 1, "loss": 3.0}, {"phase": "ft", "epoch": 2, "loss": 2.0}]
     rows += [{"phase": "distil", "epoch": 1, "loss": 9.0, "ce": 1.0}]
-    found, begins = own_figures.series(rows)
+    found, begins = runs.series(rows)
     assert found == {"loss": {1: 3.0, 2: 2.0, 3: 9.0}, "ce": {3: 1.0}}
     assert begins == {1: "ft", 3: "distil"}
 
@@ -171,18 +172,18 @@ def test_a_log_of_two_phases_is_one_line_of_epochs() -> None:
 def test_thumbnails_of_any_image(tmp_path: Path) -> None:
     grey, large = torch.full((1, 8, 8), 7, dtype=torch.uint8), torch.zeros(3, 300, 200, dtype=torch.uint8)
     large[0] = 255
-    small, other = pictures.thumbnail(grey), pictures.thumbnail(large)
+    small, other = thumbnails.thumbnail(grey), thumbnails.thumbnail(large)
     assert (small.size, small.getpixel((0, 0))) == ((8, 8), (7, 7, 7))
-    assert (max(other.size), other.getpixel((3, 3))) == (pictures.LARGEST, (255, 0, 0))
+    assert (max(other.size), other.getpixel((3, 3))) == (thumbnails.LARGEST, (255, 0, 0))
     from PIL import Image
 
-    sheet = Image.open(pictures.sheet([small] * 6 + [other], tmp_path / "sheet.png"))
+    sheet = Image.open(thumbnails.sheet([small] * 6 + [other], tmp_path / "sheet.png"))
     assert sheet.size == (6 * 102 - 6, 2 * 102 - 6)
 
 
 def test_text_is_never_markup() -> None:
-    shown = [blocks.Text("<i>"), blocks.Matrix(["<i>", "b"], [[1, 0], [1, 2]]), blocks.Columns([("<i>", [])])]
-    assert "<i>" not in blocks.page("<i>", shown)
+    shown = [document.Text("<i>"), document.Matrix(["<i>", "b"], [[1, 0], [1, 2]]), document.Columns([("<i>", [])])]
+    assert "<i>" not in document.page("<i>", shown)
 
 
 @DRAWN

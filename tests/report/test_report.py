@@ -9,18 +9,19 @@ from pathlib import Path
 import pytest
 
 from sftn.errors import InputError
-from sftn.fit import Schedule
-from sftn.paper import table
-from sftn.paper.grid import Conditions
-from sftn.paper.table import FRIENDLY, STANDARD, Cell, Pair
-from sftn.report import command, figures, html, write
-from sftn.report.collect import Section, Spread, sections
-from sftn.run import Data
+from sftn.experiments import table
+from sftn.experiments.collect import Section, Spread, sections
+from sftn.experiments.grid import Conditions
+from sftn.experiments.table import FRIENDLY, STANDARD, Cell, Pair
+from sftn.report import command, html, write
+from sftn.report.figures import tables
+from sftn.spec.run import Data
+from sftn.spec.schedule import Schedule
 from tests.report import made
 
 PAIR = Pair("resnet32x4", "shufflev1")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRAWN = pytest.mark.skipif(not figures.available(), reason="matplotlib is not installed")
+DRAWN = pytest.mark.skipif(not tables.available(), reason="matplotlib is not installed")
 
 
 def line(section: Section, label: str, pair: Pair = PAIR):  # type: ignore[no-untyped-def]
@@ -159,7 +160,7 @@ def test_a_report_never_imports_what_trains(tmp_path: Path) -> None:
     made.table(tmp_path, table("table14"), seeds=1)
     code = (
         "import sys; from sftn.cli import main; main(sys.argv[1:])\n"
-        "bad = {'sftn.train', 'sftn.reproduce', 'sftn.estimate'} & set(sys.modules)\n"
+        "bad = {'sftn.runs.runner', 'sftn.experiments.queue', 'sftn.profiling.estimate'} & set(sys.modules)\n"
         "assert not bad, bad"
     )
     asked = subprocess.run(
@@ -185,7 +186,7 @@ def test_figures_are_drawn_and_taken_into_the_page(tmp_path: Path) -> None:
 
 
 def test_without_matplotlib_the_page_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "available", lambda: False)
+    monkeypatch.setattr(tables, "available", lambda: False)
     made.table(tmp_path, table("table14"))
     (folder,) = command(["table14"], tmp_path)
     assert "matplotlib is not installed" in (folder / "report.html").read_text()

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sftn import choices, recipes
-from sftn.conduct import Conduct
-from sftn.options import DataOptions, TrainOptions
-from sftn.train import train
+from sftn.cli import resolve
+from sftn.cli.options import DataOptions, TrainOptions
+from sftn.runs.runner import train
+from sftn.spec.execution import Conduct
+from sftn.tasks import recipes
 
 CLASSES = ("blue", "green", "red")
 
@@ -39,10 +40,10 @@ def student(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs")
     data = DataOptions(data=f"folder:{photos}", size=16)
     how = TrainOptions(epochs=4, batch=9, lr=0.05, precision="float32", device="cpu", out=out)
-    images = choices.images(data)
-    teacher = choices.plain_run("resnet14", images, data, how, 0)
+    images = resolve.images(data)
+    teacher = resolve.plain_run("resnet14", images, data, how, 0)
     run = replace(
-        choices.plain_run("resnet8", images, data, how, 0), teacher=teacher, objective=recipes.objective("kd")
+        resolve.plain_run("resnet8", images, data, how, 0), teacher=teacher, objective=recipes.objective("kd")
     )
     for each in (teacher, run):
         train(each, images, out, Conduct(device="cpu"))

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from sftn.cli import main
+from sftn.deploy.classifier import Classifier
+from sftn.deploy.exporter import export
+from sftn.deploy.parity import noise
+from sftn.deploy.preprocessing import Images
+from sftn.deploy.source import of_run
 from sftn.errors import InputError
-from sftn.run import read_json, write_json
-from sftn.shipping.agreement import noise
-from sftn.shipping.classifier import Classifier
-from sftn.shipping.export import export
-from sftn.shipping.images import Images
-from sftn.shipping.source import of_run
+from sftn.storage.json_files import read_json, write_json
 from tests.command import refusal
 from tests.shipping.conftest import CLASSES
 
@@ -79,8 +79,8 @@ def test_without_images_noise_is_compared(copied: Path, photos: Path, monkeypatc
     def nothing(*_: object, **__: object) -> None:
         raise InputError("they are gone")
 
-    monkeypatch.setattr("sftn.shipping.source.load", nothing)
-    monkeypatch.setattr("sftn.shipping.source.reloaded", nothing)
+    monkeypatch.setattr("sftn.deploy.source.load", nothing)
+    monkeypatch.setattr("sftn.deploy.source.reloaded", nothing)
     said: list[str] = []
     found = export(copied, "torch-export", check_images=2, say=said.append)
     assert found.agreement is not None

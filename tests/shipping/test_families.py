@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sftn.deploy.classifier import Classifier
+from sftn.deploy.parity import compare, noise
+from sftn.deploy.preprocessing import Images, config
 from sftn.networks import NETWORKS, build
-from sftn.shipping.agreement import compare, noise
-from sftn.shipping.classifier import Classifier
-from sftn.shipping.images import Images, config
 
 NAMES = [*sorted(NETWORKS), "timm:resnet10t", "torchvision:shufflenet_v2_x0_5"]
 
@@ -17,12 +17,12 @@ NAMES = [*sorted(NETWORKS), "timm:resnet10t", "torchvision:shufflenet_v2_x0_5"]
 @pytest.mark.parametrize("name", NAMES)
 def test_family_exports(name: str) -> None:
     pytest.importorskip("onnxscript")
-    from sftn.shipping.onnx_file import Session, to_onnx
-    from sftn.shipping.torch_export import Program, to_torch_export
+    from sftn.deploy.onnx_file import Session, to_onnx
+    from sftn.deploy.torch_export import Program, to_torch_export
 
     source = name.partition(":")[0]
     if source in ("timm", "torchvision"):
-        from sftn.networks.torchvision_import import imported
+        from sftn.networks.foreign.torchvision_import import imported
 
         pytest.importorskip(source, exc_type=Exception) if source == "timm" else imported(source)
     side = 224 if name.startswith("imagenet") else 64 if ":" in name else 32

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
+from sftn.deploy.exporter import export
+from sftn.deploy.parity import noise
+from sftn.deploy.source import of_run
 from sftn.errors import InputError
-from sftn.shipping.agreement import noise
-from sftn.shipping.export import export
-from sftn.shipping.source import of_run
 from tests.shipping.conftest import CLASSES
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
 
 def test_exported_folder_is_a_student(student: Path, photos: Path, tmp_path: Path) -> None:
-    from sftn.shipping.hub import Student
+    from sftn.deploy.hub import Student
 
     export(student, "safetensors", out=tmp_path)
     found = Student.from_pretrained(tmp_path)
@@ -46,7 +46,7 @@ def test_page_runs(
 
 
 def test_saved_student_is_the_same(student: Path, tmp_path: Path) -> None:
-    from sftn.shipping.hub import Student
+    from sftn.deploy.hub import Student
 
     first = Student.of_run(student)
     first.save_pretrained(tmp_path)
@@ -58,7 +58,7 @@ def test_saved_student_is_the_same(student: Path, tmp_path: Path) -> None:
 
 
 def test_push_uploads_weights_record_and_card(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sftn.shipping.hub import Student
+    from sftn.deploy.hub import Student
 
     seen: dict[str, Any] = {}
 
@@ -79,7 +79,7 @@ def test_push_uploads_weights_record_and_card(student: Path, monkeypatch: pytest
 
 
 def test_folder_without_weights_is_one_line(tmp_path: Path) -> None:
-    from sftn.shipping.hub import Student
+    from sftn.deploy.hub import Student
 
     with pytest.raises(InputError, match="no weights at"):
         Student.from_pretrained(tmp_path)
@@ -87,7 +87,7 @@ def test_folder_without_weights_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[1]", "[" * 10**5, '{"a": ' + "9" * 5000 + "}", "\ud800"])
 def test_damaged_record_is_one_line(student: Path, tmp_path: Path, text: str) -> None:
-    from sftn.shipping.hub import Student
+    from sftn.deploy.hub import Student
 
     export(student, "safetensors", out=tmp_path)
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogatepass"))

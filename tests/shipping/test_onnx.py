@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from sftn.cli import main
+from sftn.deploy.exporter import Exported, export
+from sftn.deploy.onnx_file import Session, package
+from sftn.deploy.parity import compare, noise
+from sftn.deploy.predict import opened, predict
+from sftn.deploy.preprocessing import softmax
+from sftn.deploy.source import of_run
 from sftn.errors import InputError
-from sftn.run import read_json
-from sftn.shipping.agreement import compare, noise
-from sftn.shipping.export import Exported, export
-from sftn.shipping.images import softmax
-from sftn.shipping.onnx_file import Session, package
-from sftn.shipping.predict import opened, predict
-from sftn.shipping.source import of_run
+from sftn.storage.json_files import read_json
 from tests.shipping.conftest import CLASSES
 
 onnx = pytest.importorskip("onnx")
@@ -160,7 +160,7 @@ def test_file_that_answers_otherwise_is_refused(exported: Exported, student: Pat
 
 
 def test_network_that_cannot_be_exported_is_one_line(student: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sftn.shipping import onnx_file
+    from sftn.deploy import onnx_file
 
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no such operator\nand forty lines more")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sftn.cli import main
+from sftn.deploy.classifier import Classifier
+from sftn.deploy.predict import Model, of_classifier, opened, predict
+from sftn.deploy.preprocessing import LUMA, Images
+from sftn.deploy.source import of_run
 from sftn.errors import InputError
-from sftn.shipping.classifier import Classifier
-from sftn.shipping.images import LUMA, Images
-from sftn.shipping.predict import Model, of_classifier, opened, predict
-from sftn.shipping.source import of_run
 from tests.command import refusal
 from tests.shipping.conftest import CLASSES, paint
 
@@ -36,7 +36,7 @@ def test_classes_are_the_likeliest_first(student: Path, tmp_path: Path) -> None:
 
 
 def test_accuracy_on_files_is_that_of_the_run(student: Path, photos: Path) -> None:
-    from sftn.shipping.source import images_of
+    from sftn.deploy.source import images_of
 
     source = of_run(student)
     assert source.run is not None

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 import sftn
 from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, VERSION, check, corrupt
-from sftn.data.cifar import roots
 from sftn.data.dataset import Dataset, Split
+from sftn.data.sources.cifar import roots
 from sftn.errors import InputError
-from sftn.run import read_json, write_json
+from sftn.storage.json_files import read_json, write_json
 
 OFFICIAL = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
 """The folders of the official files (zenodo.org/records/2535967 and 3555552)."""

@@ -13,8 +13,8 @@ from sftn.analysis.corrupted import Corrupted
 from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES
 from sftn.data.dataset import Split
 from sftn.errors import InputError
-from sftn.evaluate import evaluate
 from sftn.networks.staged import StagedNet
+from sftn.training.evaluate import evaluate
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

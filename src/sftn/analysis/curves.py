@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftn.errors import InputError
-from sftn.records import read_text, typed
-from sftn.run import Run, read_json
+from sftn.runs.folder import read_run
+from sftn.spec.run import Run
+from sftn.storage.json_files import read_json
+from sftn.storage.records import read_text, typed
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def curve(folder: Path) -> Curve:
     Raises:
         InputError: the folder is no run's, or its log is missing, damaged or empty.
     """
-    run = Run.read(folder)
+    run = read_run(folder)
     path = folder / "log.jsonl"
     try:
         lines = read_text(path).splitlines()
@@ -82,7 +84,7 @@ def points(folders: Iterable[Path]) -> list[Point]:
     """
     found = []
     for folder in folders:
-        run = Run.read(folder)
+        run = read_run(folder)
         if not isinstance(run.teacher, Run):
             continue
         results = [path / "result.json" for path in (folder.parent / run.teacher.folder, folder)]

@@ -14,7 +14,7 @@ import tyro
 
 from sftn.cli import analyse, looking, paper, shipping, training
 from sftn.errors import InputError, Stopped
-from sftn.signals import sigterm
+from sftn.runtime.signals import sigterm
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": training.demo,
@@ -96,7 +96,7 @@ def _one_line(box: str) -> str:
 
 def _end(line: str, code: int, error: Exception | None = None) -> None:
     """End with one line, said by one process where several train together."""
-    from sftn.processes import ends_quietly
+    from sftn.runtime.processes import ends_quietly
 
     if ends_quietly(error):
         sys.exit(0)

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from sftn.analysis.options import Analysis
+from sftn.cli.analyse_options import Analysis
 
 
 def analyse(analysis: Annotated[Analysis, tyro.conf.arg(name="")]) -> None:
     """Corruption, transfer, similarity, entropy or curves of trained networks, as table, JSON, CSV and figure."""
-    from sftn.analysis import commands
+    from sftn.cli.commands import analyse
 
-    commands.analyse(analysis)
+    analyse.analyse(analysis)

@@ -29,9 +29,9 @@ def evaluate(
         precision: auto, float32, bf16 or float16.
         device: auto, cpu, cuda or mps.
     """
-    from sftn.commands import looking
+    from sftn.cli.commands import inspect
 
-    looking.evaluate(what, network, data, data_dir, size, precision, device)
+    inspect.evaluate(what, network, data, data_dir, size, precision, device)
 
 
 def describe(
@@ -52,16 +52,16 @@ def describe(
         branches: which branches, counted from 1; all if not given.
         align: which student stage goes with which teacher stage, e.g. 2:1 3:2 4:3; from the last stages if not given.
     """
-    from sftn.commands import looking
+    from sftn.cli.commands import inspect
 
-    looking.describe(network, student, classes, image, branches, align)
+    inspect.describe(network, student, classes, image, branches, align)
 
 
 def list_names(what: Annotated[Literal["networks", "methods", "data", "tables"], tyro.conf.Positional]) -> None:
     """What there is: networks, methods, data sets, or the paper's tables and our studies, a line each."""
-    from sftn.commands import looking
+    from sftn.cli.commands import inspect
 
-    looking.list_names(what)
+    inspect.list_names(what)
 
 
 def bench(
@@ -88,6 +88,6 @@ def bench(
         tables: of the paper; none of them are trained, a few steps of each kind of run are timed.
         table_seconds: how long that may take for each table; kinds beyond it are taken to cost what similar ones do.
     """
-    from sftn.commands import bench as commands
+    from sftn.cli.commands import bench as commands
 
     commands.bench(teacher, student, method, precision, device, seconds, batch, tables, table_seconds)

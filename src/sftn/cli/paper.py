@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sftn.options import Data, DataOptions, Train, TrainOptions
+from sftn.cli.options import Data, DataOptions, Train, TrainOptions
 
 
 def reproduce(
@@ -48,9 +48,9 @@ def reproduce(
         data: which images; paper for those of the table or study.
         train: how to train; recipe paper is that of the table or study.
     """
-    from sftn import tables
+    from sftn.cli.commands import reproduce
 
-    tables.reproduce(
+    reproduce.reproduce(
         *(table, pairs, methods, teachers, seeds, smoke, plan_only, executor, gpus_per_run, timing_seconds),
         *(data, train, to, images),
     )
@@ -96,6 +96,6 @@ def runs(
         to: for keep: the folder of kept runs.
         networks: for keep: runs whose weights are kept as well, in its folder networks.
     """
-    from sftn.commands.runs import command
+    from sftn.cli.commands.runs import command
 
     command(what, run, out, data_dir, device, to, networks)

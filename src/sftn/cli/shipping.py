@@ -30,9 +30,9 @@ def export(
         data: other images than the run's own, to check and measure with.
         data_dir: where the files of the data set are.
     """
-    from sftn.commands import shipping
+    from sftn.cli.commands import deploy
 
-    shipping.export(run, to, out, check_images, quantize, license, data, data_dir)
+    deploy.export(run, to, out, check_images, quantize, license, data, data_dir)
 
 
 def predict(
@@ -51,6 +51,6 @@ def predict(
         data: for a run of an older version: the images that it was trained on.
         data_dir: where the files of the data set are.
     """
-    from sftn.commands import shipping
+    from sftn.cli.commands import deploy
 
-    shipping.predict(what, images, top, data, data_dir)
+    deploy.predict(what, images, top, data, data_dir)

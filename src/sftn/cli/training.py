@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sftn.options import (
+from sftn.cli.options import (
     Data,
     DataOptions,
     FineTune,
@@ -16,9 +16,9 @@ from sftn.options import (
 
 def demo(seeds: int = 3, train: Train = TrainOptions()) -> None:  # noqa: B008 (frozen)
     """The main job in minutes, on real digits: `compare` with a setting that is small and fixed."""
-    from sftn.commands import training
+    from sftn.cli.commands import train as commands
 
-    training.demo(seeds, train)
+    commands.demo(seeds, train)
 
 
 def compare(
@@ -51,9 +51,9 @@ def compare(
         friendly: how to make the teacher friendly.
         fine_tune: how a teacher with trained weights learns on.
     """
-    from sftn.commands import training
+    from sftn.cli.commands import train as commands
 
-    training.compare(
+    commands.compare(
         teacher, student, unknown, methods, seeds, alone, temperature, align, data, train, friendly, fine_tune
     )
 
@@ -82,9 +82,9 @@ def train_teacher(
         friendly: how to make it friendly.
         fine_tune: how a network with trained weights learns on.
     """
-    from sftn.commands import training
+    from sftn.cli.commands import train as commands
 
-    training.train_teacher(teacher, student, standard, seed, align, data, train, friendly, fine_tune)
+    commands.train_teacher(teacher, student, standard, seed, align, data, train, friendly, fine_tune)
 
 
 def distill(
@@ -113,6 +113,6 @@ def distill(
         data: which images.
         train: how to train.
     """
-    from sftn.commands import training
+    from sftn.cli.commands import train as commands
 
-    training.distill(teacher, student, method, teacher_network, alone, temperature, seed, align, data, train)
+    commands.distill(teacher, student, method, teacher_network, alone, temperature, seed, align, data, train)

@@ -12,10 +12,10 @@ from typing import Literal
 
 import torch
 
-from sftn.data import cifar, digits, folder, hugging_face, imagenet, stl10, tiny_imagenet
 from sftn.data.dataset import MEMORY, Dataset, Request, Split, fingerprint
-from sftn.data.files import WORKERS, Files
+from sftn.data.file_split import WORKERS, Files
 from sftn.data.loader import Batch, Feed, Loader, feed, plain
+from sftn.data.sources import cifar, digits, folder, hugging_face, imagenet, stl10, tiny_imagenet
 from sftn.data.streaming import StreamLoader
 from sftn.errors import InputError, unknown
 

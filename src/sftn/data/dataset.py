@@ -20,7 +20,7 @@ MEMORY = 4 * 2**30
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels, in memory; `sftn.data.files.Files` keeps them elsewhere."""
+    """Images with their labels, in memory; `sftn.data.file_split.Files` keeps them elsewhere."""
 
     images: Tensor
     """(N, C, H, W) uint8"""

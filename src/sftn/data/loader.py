@@ -14,10 +14,10 @@ from torch import Tensor
 
 from sftn.data.batch import Batch, by_row, check_shares, mixed, normalise
 from sftn.data.dataset import Dataset, Split
-from sftn.data.files import Files
+from sftn.data.file_split import Files
 from sftn.data.streaming import StreamLoader, streamed
-from sftn.distributed import part
 from sftn.errors import InputError
+from sftn.runtime.collectives import part
 
 __all__ = ["Batch", "Feed", "Loader", "feed", "plain"]
 

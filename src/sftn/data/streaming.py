@@ -17,10 +17,10 @@ from torch import Tensor
 
 from sftn.data.batch import Batch, by_row, mixed, normalise
 from sftn.data.decoding import Damaged, centre, crop, decode
-from sftn.data.files import Files, Reader
+from sftn.data.file_split import Files, Reader
 from sftn.data.workers import Failed, Pool
-from sftn.distributed import part
 from sftn.errors import InputError
+from sftn.runtime.collectives import part
 
 
 class Order(NamedTuple):

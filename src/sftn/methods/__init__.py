@@ -1,4 +1,4 @@
-"""The distillation methods by name. A new one is a file, one line here, its weight in `sftn.recipes` and one test."""
+"""The distillation methods by name. A new one is a file, a line here, its weight in `sftn.tasks.recipes`, a test."""
 
 from __future__ import annotations
 
@@ -30,4 +30,5 @@ METHODS: dict[str, type[Method]] = {
     "sskd": SSKD,
     "oh": OH,
 }
-"""In the order of Tables 17 and 18. Plain KD is not here: it stands once, in the objective (`sftn.distill`)."""
+"""In the order of Tables 17 and 18. Plain KD is not here: it stands once, in the objective
+(`sftn.tasks.distillation`)."""

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.data.loader import Batch
-from sftn.fit import Phase, Schedule
+from sftn.data.batch import Batch
 from sftn.methods.base import Method, applied, in_float32
+from sftn.networks.alignment import Pair
 from sftn.networks.connector import connector
 from sftn.networks.staged import Activations, StagedNet
-from sftn.pair import Pair
+from sftn.spec.schedule import Schedule
+from sftn.training.phase import Phase
 
 
 @in_float32

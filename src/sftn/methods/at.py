@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sftn.data.loader import Batch
+from sftn.data.batch import Batch
 from sftn.methods.base import Method, in_float32
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
-from sftn.pair import Pair
 
 
 def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sftn.data.loader import Batch
-from sftn.fit import Phase, Schedule
+from sftn.data.batch import Batch
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, StagedNet
-from sftn.pair import Pair
+from sftn.spec.schedule import Schedule
+from sftn.training.phase import Phase
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,7 +24,7 @@ class Method(nn.Module, ABC):
     """A distillation loss with its state.
 
     `SomeMethod(pair, **hyper_parameters)` builds it; `forward` is the paper's equation, without the weight that the
-    recipe gives it and without cross-entropy and plain KD, which stand once, in `sftn.distill`.
+    recipe gives it and without cross-entropy and plain KD, which stand once, in `sftn.tasks.distillation`.
     """
 
     summary: ClassVar[str]
@@ -32,7 +33,7 @@ class Method(nn.Module, ABC):
     """What it reads of the networks, for people: logits, embeddings, features, pre-activations …"""
     asks: ClassVar[tuple[str, ...]] = Activations._fields
     """What its main phase takes of the teacher's activations. If logits and embedding are enough, the teacher need not
-    be run for a view of an image that it has seen before (`sftn.answers`)."""
+    be run for a view of an image that it has seen before (`sftn.runs.teacher_cache`)."""
     copies: int = 1
     """How many independently cropped copies of each training image it wants in a batch."""
     flip: bool = True
@@ -56,7 +57,7 @@ class Method(nn.Module, ABC):
             batch: labels and index have B rows; activations have B rows, or B·V where `views` makes V of each image.
 
         Where several processes share a batch, each gives its own images here. A mean over images is right as it is; a
-        loss that compares images with each other takes `sftn.distributed.gathered` of what it compares.
+        loss that compares images with each other takes `sftn.runtime.collectives.gathered` of what it compares.
         """
 
     def views(self, images: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.data.loader import Batch
-from sftn.distributed import gathered
+from sftn.data.batch import Batch
 from sftn.errors import InputError
 from sftn.methods.base import Method, in_float32
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
-from sftn.pair import Pair
+from sftn.runtime.collectives import gathered
 
 EPS = 1e-7
 """Added to the noise term m/N, as HobbitLong/RepDistiller does."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from sftn.data.loader import Batch
+from sftn.data.batch import Batch
 from sftn.errors import InputError
 from sftn.methods.base import Method, applied, in_float32
+from sftn.networks.alignment import Pair
 from sftn.networks.connector import connector
 from sftn.networks.staged import Activations
-from sftn.pair import Pair
 
 
 @in_float32

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.data.loader import Batch
-from sftn.distributed import mean_over_batch
+from sftn.data.batch import Batch
 from sftn.errors import InputError
-from sftn.fit import Phase, Schedule
 from sftn.methods.at import attention, same_size
 from sftn.methods.base import Method, applied, in_float32
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, StagedNet
-from sftn.pair import Pair
+from sftn.runtime.collectives import mean_over_batch
+from sftn.spec.schedule import Schedule
+from sftn.training.phase import Phase
 
 
 @in_float32

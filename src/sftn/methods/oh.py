@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.data.loader import Batch
+from sftn.data.batch import Batch
 from sftn.errors import InputError
 from sftn.methods.base import Method, applied, in_float32
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
-from sftn.pair import Pair
 
 
 class OH(Method):

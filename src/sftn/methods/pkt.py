@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sftn.data.loader import Batch
-from sftn.distributed import gathered
+from sftn.data.batch import Batch
 from sftn.methods.base import Method, in_float32
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
-from sftn.pair import Pair
+from sftn.runtime.collectives import gathered
 
 
 def neighbours(rows: Tensor, eps: float) -> Tensor:

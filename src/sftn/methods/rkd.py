@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sftn.data.loader import Batch
-from sftn.distributed import gathered
+from sftn.data.batch import Batch
 from sftn.methods.base import Method, in_float32
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
-from sftn.pair import Pair
+from sftn.runtime.collectives import gathered
 
 MEMORY = 2**24
 """How many numbers of a chunk of angles may stand in memory at once; 64 images of 2048 numbers make one chunk."""

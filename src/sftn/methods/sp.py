@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sftn.data.loader import Batch
-from sftn.distributed import gathered
+from sftn.data.batch import Batch
 from sftn.methods.base import Method, in_float32
 from sftn.networks.staged import Activations
+from sftn.runtime.collectives import gathered
 
 
 def similarities(feature: Tensor) -> Tensor:

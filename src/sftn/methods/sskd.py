@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.data.loader import Batch
-from sftn.distributed import gathered
+from sftn.data.batch import Batch
 from sftn.errors import InputError
-from sftn.fit import Phase, Schedule
 from sftn.methods.base import Method, applied, in_float32
+from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, StagedNet
-from sftn.pair import Pair
+from sftn.runtime.collectives import gathered
+from sftn.spec.schedule import Schedule
+from sftn.training.phase import Phase
 
 ROTATIONS = 4
 """0°, 90°, 180° and 270°: the views of an image, the image itself first."""

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from types import ModuleType
 
 from sftn.errors import InputError, unknown
-from sftn.networks import deep_resnet, from_timm, from_torchvision, mobilenet, resnet, shufflenet, vgg, wrn
-from sftn.networks.layers import Rules
+from sftn.networks.families import mobilenet, resnet, resnet_bottleneck, shufflenet, vgg, wrn
+from sftn.networks.families.layers import Rules
+from sftn.networks.foreign import from_timm, from_torchvision
 from sftn.networks.staged import StagedNet
 
 NETWORKS: dict[str, Callable[..., StagedNet]] = {
     **resnet.NETWORKS,
-    **deep_resnet.NETWORKS,
+    **resnet_bottleneck.NETWORKS,
     **wrn.NETWORKS,
     **vgg.NETWORKS,
     **shufflenet.NETWORKS,
@@ -22,7 +23,7 @@ NETWORKS: dict[str, Callable[..., StagedNet]] = {
 
 KEYS: dict[str, Rules] = {
     **dict.fromkeys(resnet.NETWORKS, resnet.KEYS),
-    **dict.fromkeys(deep_resnet.NETWORKS, deep_resnet.KEYS),
+    **dict.fromkeys(resnet_bottleneck.NETWORKS, resnet_bottleneck.KEYS),
     **dict.fromkeys(wrn.NETWORKS, wrn.KEYS),
     **dict.fromkeys(vgg.NETWORKS, vgg.KEYS),
     **shufflenet.KEYS,

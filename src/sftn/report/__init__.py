@@ -7,19 +7,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sftn import studies
-from sftn.durable import write_atomically
 from sftn.errors import InputError
-from sftn.kept import opened
-from sftn.paper import TABLES
-from sftn.paper.measured import Measured
-from sftn.paper.table import Table
-from sftn.report import figures, html, markdown, measured, study, terminal
-from sftn.report.collect import Section, sections
-from sftn.runs import find, look
-from sftn.studies import STUDIES, Study
+from sftn.experiments import measured_table, studies
+from sftn.experiments.collect import Section, sections
+from sftn.experiments.metrics import Measured
+from sftn.experiments.paper import TABLES
+from sftn.experiments.studies import STUDIES, Study
+from sftn.experiments.table import Table
+from sftn.report import html, markdown, terminal
+from sftn.report.figures import tables
+from sftn.report.pages import measured, study
+from sftn.runs.archive import opened
+from sftn.runs.folder import find, look
+from sftn.storage.atomic import write_atomically
 
-NO_FIGURES = figures.MISSING
+NO_FIGURES = tables.MISSING
 
 
 def command(
@@ -46,18 +48,18 @@ def command(
     if not what:
         raise InputError(f"nothing to report: name tables or studies ({', '.join([*TABLES, *STUDIES])}) or runs")
     named = {**TABLES, **STUDIES}
-    tables = [name for name in what if name in named or name.startswith(("table", "figure"))]
-    wanted = [studies.entry(name) for name in tables]
-    entries = [look(find(name, out)) for name in what if name not in tables]
+    names = [name for name in what if name in named or name.startswith(("table", "figure"))]
+    wanted = [studies.entry(name) for name in names]
+    entries = [look(find(name, out)) for name in what if name not in names]
     with opened(out) as runs:
-        folders = [_page(one, runs, out / f"report-{name}", console) for name, one in zip(tables, wanted)]
+        folders = [_page(one, runs, out / f"report-{name}", console) for name, one in zip(names, wanted)]
     if entries:
-        from sftn.report import own  # it evaluates, which the tables never do
+        from sftn.report.pages import runs as own_runs  # it evaluates, which the tables never do
 
-        folders.append(own.write(entries, out, data_dir, device))
+        folders.append(own_runs.write(entries, out, data_dir, device))
     for folder in folders:
         console.print(f"Written: {folder}/report.html and report.md", soft_wrap=True)
-    if not figures.available():
+    if not tables.available():
         console.print(NO_FIGURES, soft_wrap=True)
     return folders
 
@@ -68,7 +70,7 @@ def _page(entry: Table | Measured | Study, runs: Path, folder: Path, console: Co
         _make(folder)
         return study.write(entry, runs, folder, console)
     if isinstance(entry, Measured):
-        pages = measured.pages(entry, runs)
+        pages = measured_table.pages(entry, runs)
         for page in pages:
             measured.show(page, console)
         _make(folder)
@@ -83,11 +85,11 @@ def write(found: Sequence[Section], folder: Path) -> Path:
     """The page of a table: report.html, report.md and figures in a folder, which is made if need be."""
     _make(folder)
     drawn: list[tuple[str, Path]] = []
-    if figures.available():
+    if tables.available():
         for number, section in enumerate(found, start=1):
-            drawn += figures.draw(section, folder, f"figure{number}")
+            drawn += tables.draw(section, folder, f"figure{number}")
     table = found[0].table
-    missing = "" if figures.available() else NO_FIGURES
+    missing = "" if tables.available() else NO_FIGURES
     write_atomically(folder / "report.md", markdown.page(table, found, drawn).encode())
     write_atomically(folder / "report.html", html.page(table, found, drawn, missing).encode())
     return folder

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from sftn.paper.table import ALONE, FRIENDLY, STANDARD, Table
-from sftn.report.collect import Line, Section, Side, Spread, cost
-from sftn.report.words import LEGEND, difference, gain_sentence, heading, where
+from sftn.experiments.collect import Line, Section, Side, Spread, cost
+from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Table
+from sftn.report.phrases import LEGEND, difference, gain_sentence, heading, where
 
 STYLE = """
 :root { color-scheme: light; }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sftn.paper.table import ALONE, FRIENDLY, STANDARD, Table
-from sftn.report.collect import Line, Section, Side, cost
-from sftn.report.words import LEGEND, difference, gain_sentence, heading, where
+from sftn.experiments.collect import Line, Section, Side, cost
+from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Table
+from sftn.report.phrases import LEGEND, difference, gain_sentence, heading, where
 
 _HEADER = ("", "standard: ours", "printed", "ours − printed", "SFTN: ours", "printed", "ours − printed")
 _GAIN = ("gain: ours", "gain: printed")

@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Shown
 
-from sftn.paper.table import ALONE, FRIENDLY, STANDARD
-from sftn.report.blocks import Block, Bullets, Heading, Rows, Text
-from sftn.report.collect import Line, Section
-from sftn.report.words import gain_sentence, heading
+from sftn.experiments.collect import Line, Section
+from sftn.experiments.table import ALONE, FRIENDLY, STANDARD
+from sftn.report.document import Block, Bullets, Heading, Rows, Text
+from sftn.report.phrases import gain_sentence, heading
 
 
 def show(section: Section, console: Console) -> None:

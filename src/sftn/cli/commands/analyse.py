@@ -1,0 +1,243 @@
+"""What `sftn analyse` does: names become networks and images, and what comes out is shown and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from sftn.analysis import calibration, corruption, curves, similarity, transfer
+from sftn.analysis.corrupted import Corrupted, find, generate
+from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, check
+from sftn.cli import analyse_options
+from sftn.data import load
+from sftn.data.dataset import Dataset
+from sftn.errors import InputError, printable
+from sftn.report.analysis_files import Found, keep
+from sftn.report.figures import analysis
+from sftn.runs import trained
+from sftn.runs.trained import Subject
+from sftn.runtime.device import make_fabric
+
+console = Console(highlight=False)
+
+
+def analyse(asked: analyse_options.Analysis) -> Path:
+    """Carry out an analysis, show its table, leave JSON, CSV and figures.
+
+    Returns:
+        The folder, in which analysis.json, analysis.csv and the figures are.
+
+    Raises:
+        InputError: something given from outside is wrong.
+    """
+    if not asked.runs:
+        raise InputError("nothing to look at: give folders of runs or files of weights")
+    plain = asked if isinstance(asked, analyse_options.Curves) else asked.look
+    if plain.figure:
+        analysis.require()
+    if isinstance(asked, analyse_options.Corruption):
+        found = _corruption(asked)
+    elif isinstance(asked, analyse_options.Transfer):
+        found = _transfer(asked)
+    elif isinstance(asked, analyse_options.Similarity):
+        found = _similarity(asked)
+    elif isinstance(asked, analyse_options.Entropy):
+        found = _entropy(asked)
+    else:
+        found = _curves(asked)
+    return keep(found, type(asked).__name__.lower(), plain.out, console)
+
+
+def _corruption(asked: analyse_options.Corruption) -> Found:
+    names = asked.corruptions or tuple(CORRUPTIONS)
+    for kind in names:
+        check(kind)
+    look = asked.look
+    tested = _subjects(asked.runs, look)
+    reference = 0
+    if asked.reference is not None:
+        named = trained.subject(asked.reference, look.network)
+        identities = [one.identity for one in tested]
+        if named.identity not in identities:
+            tested.append(named)
+        reference = [*identities, named.identity].index(named.identity)
+    dataset = _images(tested, look)
+    fabric = make_fabric(look.device, look.precision)
+    networks = [one.network(dataset) for one in tested]
+    if asked.corrupted is not None:
+        given = asked.corrupted
+        corrupted = Corrupted(given, dataset.test, generated=(given / "generated.json").exists())
+    else:
+        corrupted = find(dataset, look.data_dir) or generate(
+            dataset, look.out / "corrupted", names, seed=asked.seed, threads=asked.threads, say=_say
+        )
+    found = []
+    for one, network in zip(tested, networks):
+        network.to(fabric.device)
+        found.append(corruption.robustness(network, corrupted, dataset.normalisation, fabric, names, name=one.name))
+        _say(f"{one.name}: {found[-1].clean:.2f} % clean, {found[-1].mean:.2f} % corrupted")
+    columns = ("clean", *map(str, SEVERITIES))
+    rows: list[dict[str, Any]] = [{"network": one.network, **dict(zip(columns, one.averages))} for one in found]
+    if asked.reference is not None:
+        for row, tested_one in zip(rows, found):
+            row["mCE"] = tested_one.mce(found[reference])
+    data = [
+        {"network": one.network, "corruption": kind, "severity": severity, "accuracy": value}
+        for one in found
+        for kind, values in one.accuracy.items()
+        for severity, value in zip(SEVERITIES, values)
+    ]
+    origin = "generated" if corrupted.generated else "official"
+    return Found(
+        f"Accuracy in %, clean and at intensities 1 to 5 of {len(names)} corruptions of {dataset.name} "
+        f"({origin} images, {corrupted.folder.name})",
+        rows,
+        _settings(tested, dataset, names=names, images=corrupted.folder.name, reference=asked.reference),
+        data,
+        {"corruption": analysis.robustness(found)} if look.figure else {},
+        {"images": origin, "folder": corrupted.folder.name, "networks": [one.record() for one in found]},
+    )
+
+
+def _transfer(asked: analyse_options.Transfer) -> Found:
+    look = asked.look
+    probe = transfer.Probe(epochs=asked.epochs, seed=asked.seed, milestones=_milestones(asked.epochs))
+    tested = _subjects(asked.runs, look)
+    size = look.size or 32
+    fabric = make_fabric(look.device, look.precision)
+    networks = [one.network_alone((size, size)).to(fabric.device) for one in tested]
+    rows: list[dict[str, Any]] = []
+    targets = []
+    for target in (look.data,) if look.data else asked.to:
+        sized = target.partition(":")[0] in ("folder", "stl10", "tiny-imagenet")
+        dataset = load(target, data_dir=look.data_dir, size=size if sized else None, limit=asked.limit)
+        targets.append(dataset)
+        for one, network in zip(tested, networks):
+            result = transfer.transfer(network, dataset, fabric, probe)
+            rows.append({"network": one.name, "to": dataset.name, **result, "features": int(result["features"])})
+            _say(f"{one.name} on {dataset.name}: {result['accuracy']:.2f} %")
+    marked = [row | {"label": f"{row['network']}\non {row['to']}"} for row in rows]
+    columns = {"accuracy": "accuracy of a linear classifier in %"}
+    return Found(
+        f"Transfer: a linear classifier on frozen features, images at {size}×{size}, {asked.epochs} epochs",
+        rows,
+        _settings(tested, targets[0], to=[one.name for one in targets], probe=vars(probe), size=size),
+        rows,
+        {"transfer": analysis.values(marked, "label", columns)} if look.figure else {},
+        {},
+    )
+
+
+def _similarity(asked: analyse_options.Similarity) -> Found:
+    look = asked.look
+    students = _subjects(asked.runs, look)
+    if asked.teacher is None:
+        teachers = [trained.teacher_of(one) for one in students]
+    else:
+        teachers = [trained.subject(asked.teacher, asked.teacher_network)] * len(students)
+    dataset = _images(students, look)
+    fabric = make_fabric(look.device, look.precision)
+    rows = []
+    for theirs, ours in zip(teachers, students):
+        pair = [one.network(dataset).to(fabric.device) for one in (theirs, ours)]
+        alike = similarity.similarity(
+            pair[0], pair[1], dataset.test, dataset.normalisation, fabric, minibatch=asked.minibatch
+        )
+        rows.append({"teacher": theirs.name, "student": ours.name, **alike})
+    columns = {"kl": "KL(teacher ‖ student) in nats", "cka": "linear CKA, exact", "agreement": "top-1 agreement in %"}
+    return Found(
+        f"Likeness on {len(dataset.test):,} test images of {dataset.name}; CKA of the pooled last stage",
+        rows,
+        _settings([*teachers, *students], dataset, minibatch=asked.minibatch),
+        rows,
+        {"similarity": analysis.values(rows, "student", columns)} if look.figure else {},
+        {},
+    )
+
+
+def _entropy(asked: analyse_options.Entropy) -> Found:
+    look = asked.look
+    if asked.bins < 1:
+        raise InputError(f"bins {asked.bins}: give at least 1")
+    tested = _subjects(asked.runs, look)
+    dataset = _images(tested, look)
+    fabric = make_fabric(look.device, look.precision)
+    rows = []
+    for one in tested:
+        network = one.network(dataset).to(fabric.device)
+        for part, split in (("training", dataset.train), ("test", dataset.test)):
+            found = calibration.confidence(
+                network, split.to(fabric.device), dataset.normalisation, fabric, bins=asked.bins
+            )
+            rows.append({"network": one.name, "images": part, **found})
+    marked = [row | {"label": f"{row['network']}\n{row['images']} images"} for row in rows]
+    columns = {"entropy": "entropy in nats", "ece": "calibration error in %"}
+    return Found(
+        f"Entropy (nats) and expected calibration error ({asked.bins} bins, %) on {dataset.name}, not augmented",
+        rows,
+        _settings(tested, dataset, bins=asked.bins),
+        rows,
+        {"entropy": analysis.values(marked, "label", columns)} if look.figure else {},
+        {},
+    )
+
+
+def _curves(asked: analyse_options.Curves) -> Found:
+    folders = [Path(run) for run in asked.runs]
+    drawn = [curves.curve(folder) for folder in folders]
+    points = curves.points(folders)
+    rows = []
+    for one in drawn:
+        kl = [value for value in one.kl if value is not None]
+        accuracy = [value for value in one.accuracy if value is not None]
+        rows.append(
+            {
+                "run": f"{one.name} (seed {one.seed})",
+                "epochs": len(one.epochs),
+                "kl, first epoch": kl[0] if kl else None,
+                "kl, last epoch": kl[-1] if kl else None,
+                "kl, mean": fmean(kl) if kl else None,
+                "test accuracy": accuracy[-1] if accuracy else None,
+            }
+        )
+    drawings = {}
+    if asked.figure:
+        drawings["curves"] = analysis.training(drawn)
+        if points:
+            drawings["capacity"] = analysis.capacity(points)
+    return Found(
+        "Training: the KD term (τ²·KL, nats) and test accuracy in %",
+        rows,
+        {"runs": [folder.resolve().name for folder in folders]},
+        curves.rows(drawn),
+        drawings,
+        {"curves": [vars(one) for one in drawn], "teachers and students": [vars(point) for point in points]},
+    )
+
+
+def _subjects(names: Sequence[str], look: analyse_options.LookOptions) -> list[Subject]:
+    return [trained.subject(name, look.network) for name in names]
+
+
+def _images(tested: Sequence[Subject], look: analyse_options.LookOptions) -> Dataset:
+    dataset, notes = trained.images_of(tested, look.data, look.data_dir, look.size)
+    for note in notes:
+        _say(note)
+    return dataset
+
+
+def _milestones(epochs: int) -> tuple[int, ...]:
+    """30, 60 and 90 of 100, and their share of less."""
+    return tuple(round(share * epochs) for share in (0.3, 0.6, 0.9))
+
+
+def _settings(tested: Sequence[Subject], dataset: Dataset, **others: Any) -> dict[str, Any]:
+    return {"networks": [one.identity for one in tested], "data": dataset.name, "test": len(dataset.test), **others}
+
+
+def _say(line: str) -> None:
+    console.print(printable(line), soft_wrap=True, markup=False)

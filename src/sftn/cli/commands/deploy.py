@@ -1,0 +1,88 @@
+"""What the commands do that hand a network on: export and predict."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table
+
+from sftn.cli.console import console, say
+from sftn.deploy import exporter as exporting
+from sftn.deploy import model_card
+from sftn.deploy import predict as predicting
+from sftn.deploy.source import images_of, of_run
+from sftn.errors import InputError, printable
+from sftn.runs.folder import read_run
+
+
+def export(
+    run: Path,
+    to: str,
+    out: Path | None,
+    check_images: int,
+    quantize: bool,
+    licence: str | None,
+    data: str | None,
+    data_dir: Path | None,
+) -> None:
+    """Write a run's network for others."""
+    found = exporting.export(
+        run,
+        to,
+        out=out,
+        check_images=check_images,
+        int8=quantize,
+        licence=licence,
+        data=data,
+        data_dir=data_dir,
+        say=say,
+    )
+    if found.agreement is not None:
+        say(found.agreement.line)
+    if found.measured:
+        header, *rows = model_card.table([asdict(row) for row in found.measured])
+        table = Table(box=None, pad_edge=False)
+        for place, column in enumerate(header):
+            table.add_column(column, justify="left" if place < 2 else "right", no_wrap=place > 0, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        say(
+            f"Times are medians on this CPU, with {model_card.threads(exporting.thread_count())}; the files took turns."
+        )
+    say(f"Written: {', '.join(map(str, found.files))}; its card is {found.folder / model_card.NAME}")
+
+
+def predict(what: Path, images: Sequence[Path], top: int, data: str | None, data_dir: Path | None) -> None:
+    """The classes of image files; a bad one is named, the others are answered, and the exit code is 2.
+
+    Raises:
+        InputError: the model or an image cannot be read.
+    """
+    if not images:
+        raise InputError("name at least one image, or a folder of images")
+    model = _model(what, data, data_dir)
+    bad: list[InputError] = []
+
+    def note(error: InputError) -> None:
+        bad.append(error)
+        print(f"sftn: {error}", file=sys.stderr)
+
+    paths = list(predicting.files(images))
+    for answer in predicting.predict(model, paths, top=top, bad=note if len(paths) > 1 else None):
+        classes = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in answer.classes)
+        console.print(printable(f"{answer.path}: {classes}"), soft_wrap=True, markup=False)
+    if bad:
+        raise InputError(f"{len(bad)} of {len(paths)} images could not be read: see the lines above")
+
+
+def _model(what: Path, data: str | None, data_dir: Path | None) -> predicting.Model:
+    if not what.is_dir():
+        if not what.exists():
+            raise InputError(f"{what} is not there: give a run's folder, or a file that sftn export wrote")
+        return predicting.opened(what)
+    dataset = None if data is None else images_of(read_run(what), None, data, data_dir, say)
+    return predicting.of_classifier(of_run(what, dataset).classifier)

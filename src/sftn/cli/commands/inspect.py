@@ -1,0 +1,146 @@
+"""What the commands that look do: names become networks and images, and what is known of them is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from sftn.cli import resolve
+from sftn.cli.console import console, say
+from sftn.cli.options import DataOptions
+from sftn.data import SOURCES, fingerprint
+from sftn.data.dataset import Dataset
+from sftn.errors import InputError
+from sftn.experiments.paper import TABLES
+from sftn.experiments.studies import STUDIES
+from sftn.methods import METHODS
+from sftn.networks import NETWORKS, build, check_name
+from sftn.networks.weights import read_metadata
+from sftn.runs.build import load_teacher, reloaded
+from sftn.runtime.device import make_fabric
+from sftn.spec.run import Run, Weights
+from sftn.tasks import recipes
+from sftn.training.evaluate import collapsed
+from sftn.training.evaluate import evaluate as evaluate_network
+
+
+def evaluate(
+    what: str,
+    network: str | None,
+    data: str | None,
+    data_dir: Path | None,
+    size: int | None,
+    precision: str,
+    device: str,
+) -> dict[str, float]:
+    """Accuracy and confidence of a trained network."""
+    source = resolve.trained(what, network, Path(what).parent)
+    if data is not None:
+        dataset = resolve.images(DataOptions(data=data, data_dir=data_dir, size=size))
+    elif isinstance(source, Run):
+        own = source.data
+        dataset = reloaded(own, data_dir, say=say)
+        if fingerprint(dataset)[:16] != own.fingerprint:
+            say(f"note: {own.name} holds other images now than when {source.name} was trained")
+    else:
+        raise InputError(f"say which images with --data: {what} is a file of weights")
+    fabric = make_fabric(device, precision)
+    trained = load_teacher(source, dataset, Path(what).parent).to(fabric.device)
+    scale = _normalisation(source, dataset)
+    found = evaluate_network(trained, dataset.test.to(fabric.device), scale, fabric)
+    name = source.name if isinstance(source, Run) else source.network
+    values = ", ".join(f"{key} {value:.4g}" for key, value in found.items() if key != "accuracy")
+    console.print(
+        f"{name} on {len(dataset.test):,} test images of {dataset.name}: {found['accuracy']:.2f} % ({values})"
+    )
+    if collapsed(found["favourite"], dataset.test.labels):
+        say(f"{name} gives nearly all images the same class")
+    return found
+
+
+def describe(
+    network: str,
+    student: str | None,
+    classes: int,
+    image: tuple[int, int, int],
+    branches: tuple[int, ...] | None,
+    align: Sequence[str],
+) -> None:
+    """Show the layers of a network and of the branches that a student grows in it."""
+    from sftn.profiling.summary import describe as look
+    from sftn.profiling.summary import show
+
+    if min(classes, *image) < 1:
+        raise InputError(f"classes {classes} and image {image} must be at least 1")
+    check_name(network)
+    channels, height, width = image
+    built = build(network, classes, channels, (height, width))
+    if student is None:
+        show(look(built, image), console)
+        return
+    check_name(student)
+    alignment = resolve.alignment(align, [student])
+    pupil = partial(build, student, classes, channels, (height, width))
+    show(look(built, image, pupil, branches=branches, alignment=alignment), console)
+
+
+def list_names(what: str) -> None:
+    """Networks, methods, data sets or tables, a line each."""
+    table = Table(box=None, pad_edge=False)
+    if what == "networks":
+        for column in ("network", "stages", "parameters (100 classes)"):
+            table.add_column(column, justify="left" if column == "network" else "right")
+        for name in NETWORKS:
+            with torch.device("meta"):
+                net = build(name, 100)
+            table.add_row(name, str(len(net.stages)), f"{sum(p.numel() for p in net.parameters()):,}")
+    elif what == "methods":
+        for column in ("method", "objective", "reads", "first stage", "from"):
+            table.add_column(column)
+        table.add_row(
+            "kd", _formula("kd"), "logits", "-", "Hinton et al. 2015, Distilling the knowledge in a neural network"
+        )
+        for name, method in METHODS.items():
+            first = "-" if method.warmup is METHODS["at"].warmup else "yes"
+            table.add_row(name, _formula(name), method.reads, first, method.summary)
+    elif what == "tables":
+        table.add_column("table")
+        table.add_column("what it shows")
+        for name, entry in sorted(TABLES.items()):
+            table.add_row(name, entry.title)
+        table.add_section()
+        table.add_row("studies", "of our own, at a scale for a CPU")
+        for name, study in STUDIES.items():
+            table.add_row(name, study.grid.title)
+    else:
+        table.add_column("data")
+        table.add_column("what it is")
+        for name, source in SOURCES.items():
+            table.add_row(name, (source.__doc__ or "").strip().splitlines()[0])
+    console.print(table)
+
+
+def _formula(name: str) -> str:
+    objective = recipes.OBJECTIVES[name]
+    parts = [(objective.ce, "CE"), (objective.kd, "KD"), *((term.weight, term.method) for term in objective.terms)]
+    return " + ".join(f"{weight:g}·{part}" if weight != 1 else part for weight, part in parts if weight)
+
+
+def _normalisation(source: Run | Weights, dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Mean and deviation that a network was trained with, where its file tells them; else those of the images."""
+    said = read_metadata(source.path) if isinstance(source, Weights) else {}
+    if not {"mean", "std"} <= said.keys():
+        return dataset.normalisation
+    try:
+        mean, std = (torch.tensor(json.loads(said[name]), dtype=torch.float32) for name in ("mean", "std"))
+    except (ValueError, TypeError, RuntimeError, RecursionError) as error:
+        raise InputError(f"{said['network']}'s file tells no mean and deviation that can be read") from error
+    if mean.shape != std.shape or mean.shape != (dataset.image[0],):
+        raise InputError(f"{said['network']} was trained on images of {mean.numel()} channels, not {dataset.image[0]}")
+    return mean, std

@@ -1,0 +1,169 @@
+"""What `sftn runs` does: the folder of runs is listed, shown, tidied up, verified, and kept with the code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sftn.errors import InputError, printable
+from sftn.experiments.collect import sections
+from sftn.experiments.paper import TABLES
+from sftn.experiments.studies import STUDIES, parts
+from sftn.runs.archive import keep, keep_network, opened
+from sftn.runs.folder import (
+    BROKEN,
+    DONE,
+    INTERRUPTED,
+    KEPT,
+    RUNNING,
+    WAITING,
+    Entry,
+    divergence,
+    faults,
+    find,
+    look,
+    remove,
+    scan,
+)
+from sftn.runs.folder import verify as verified
+from sftn.spec.run import Data
+
+if TYPE_CHECKING:
+    from sftn.data.dataset import Dataset
+
+
+def command(
+    what: str,
+    names: Sequence[str],
+    out: Path,
+    data_dir: Path | None = None,
+    device: str = "auto",
+    to: Path = Path("results"),
+    networks: Sequence[str] = (),
+) -> None:
+    """List, show, keep, remove or verify runs, a line each; ends with exit code 1 if one is not what it says.
+
+    Raises:
+        InputError: a run is unknown or must not be removed, or its images are not there.
+    """
+    console = Console(highlight=False, markup=False)
+    if what == "list":
+        with opened(out) as runs:
+            table(scan(runs), console)
+        return
+    if not (names or networks) and what != "verify":
+        raise InputError(f"say which runs to {what}: a folder or the beginning of an id, see sftn runs list")
+    if what == "show":
+        with opened(out) as runs:
+            for name in names:
+                show(look(find(name, runs)), console, out)
+        return
+    if what == "keep":
+        _keep(names, networks, out, to, console)
+        return
+    folders = [find(name, out) for name in names]
+    if what == "rm":
+        remove(folders)
+        console.print(f"Removed: {', '.join(folder.name for folder in folders)}", soft_wrap=True)
+    else:
+        folders = folders or [entry.folder for entry in scan(out) if entry.state in (DONE, BROKEN)]
+        bad = sum(_verified(folder, data_dir, device, console) for folder in folders)
+        console.print(f"{len(folders) - bad} of {len(folders)} runs are what they say")
+        if bad:
+            sys.exit(1)
+
+
+def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path, console: Console) -> None:
+    """Keep the runs of studies and tables, under their own conditions or those nearest to them, and single ones."""
+    for name in names:
+        if name in STUDIES or name in TABLES:
+            found, place = sections(parts(name)[0], out), name
+            found = [section for section in found if section.own] or found[:1]
+            entries = [entry for section in found for entry in section.distinct()]
+            for warning in [warning for section in found for warning in section.warnings()]:
+                console.print(f"{name}: {warning}", soft_wrap=True)
+        else:
+            entries, place = [look(find(name, out))], "runs"
+        kept = [keep(entry, to, place) for entry in entries]
+        new, size = sum(written for _, written in kept), sum(path.stat().st_size for path, _ in kept)
+        many = "1 run" if len(kept) == 1 else f"{len(kept)} runs"
+        console.print(f"{name}: {many} kept in {to}, {new} written now; {size / 1e3:,.0f} kB", soft_wrap=True)
+    for name in networks:
+        console.print(f"Kept with its weights: {keep_network(look(find(name, out)), to)}", soft_wrap=True)
+
+
+def table(entries: Sequence[Entry], console: Console) -> None:
+    """Every run in a line."""
+    shown = Table(box=None, pad_edge=False)
+    for column in ("run", "seed", "images", "epochs", "state", "last %", "best %", "hours", "id"):
+        shown.add_column(column, no_wrap=column != "run", overflow="fold")
+    for entry in entries:
+        run, record = entry.run, entry.result or {}
+        state = f"{entry.state}: {entry.owner}" if entry.owner else entry.state
+        state += " (without weights)" * (entry.folder / KEPT).exists()
+        state += " (one class only)" * bool(record.get("collapsed")) + " (diverged)" * entry.diverged
+        numbers = [f"{record[name]:.2f}" if name in record else "" for name in ("accuracy", "best_accuracy")]
+        hours = f"{record['seconds'] / 3600:.2f}" if "seconds" in record else ""
+        about = ("?",) * 3 if run is None else (str(run.seed), run.data.name, str(run.schedule.epochs))
+        name, _, tail = entry.folder.name.rpartition("-")
+        shown.add_row(
+            name if run is None else run.name, *about, state, *numbers, hours, tail if run is None else run.id
+        )
+    console.print(shown)
+    for entry in entries:
+        if entry.reason:
+            console.print(f"broken: {entry.reason}", soft_wrap=True)
+    counts = {
+        state: sum(entry.state == state for entry in entries) for state in (DONE, RUNNING, INTERRUPTED, WAITING, BROKEN)
+    }
+    console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs")
+
+
+def show(entry: Entry, console: Console, out: Path | None = None) -> None:
+    """All that is known of a run, which people find in `out` if not in its folder."""
+    folder = entry.folder if out is None else out / entry.folder.name
+    console.print(f"{folder}: {entry.state} {entry.owner or entry.reason}".rstrip(), soft_wrap=True)
+    if entry.run is not None:
+        _json(asdict(entry.run), console)
+    if entry.result is not None:
+        _json(entry.result, console)
+    if entry.diverged:
+        try:
+            said = json.dumps(divergence(entry.folder), ensure_ascii=False)
+        except InputError as error:
+            said = str(error)
+        console.out(printable(f"diverged: {said}"), highlight=False)
+
+
+def _json(record: dict[str, Any], console: Console) -> None:
+    """Names as they are, unless the terminal would obey them."""
+    text = json.dumps(record, ensure_ascii=False)
+    console.print_json(text, ensure_ascii=not text.isprintable())
+
+
+def _verified(folder: Path, data_dir: Path | None, device: str, console: Console) -> bool:
+    """Whether something is wrong with a run; said in a line."""
+    run = look(folder).run
+    notes: list[str] = []
+    found = faults(folder) if run is None else verified(folder, _load(run.data, data_dir), device, notes.append)
+    console.print(
+        f"{'NOT as it says' if found else 'good'}  {folder.name}  {'; '.join(found)}".rstrip(), soft_wrap=True
+    )
+    for note in notes:
+        console.print(f"note: {printable(note)}", soft_wrap=True)
+    return bool(found)
+
+
+@cache
+def _load(data: Data, data_dir: Path | None) -> Dataset:
+    from sftn.runs.build import reloaded
+
+    return reloaded(data, data_dir)

@@ -1,0 +1,164 @@
+"""From files that a source lists to a data set: in memory or streamed, with damaged images refused or left out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from sftn.data.dataset import Dataset, Request, Split
+from sftn.data.file_split import Files, Reader, decoded
+from sftn.data.streaming import unreadable
+from sftn.errors import InputError, printable
+from sftn.storage.records import read_text
+
+NAMED = 5
+"""Damaged images that are named one by one."""
+_PAUSE = 30.0
+"""Seconds between two lines on how far the check of all images has come."""
+
+
+def gather(
+    name: str,
+    reader: Reader,
+    parts: tuple[list[tuple[int, int]], list[tuple[int, int]]],
+    classes: tuple[str, ...],
+    request: Request,
+    size: int,
+    *,
+    streamed: bool | None = None,
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
+) -> Dataset:
+    """A data set of images that a reader has.
+
+    Images in memory are resized to the size and cropped out of an eighth of padding in training. Streamed ones get the
+    preparation of section B.2: random parts in training, in evaluation the shorter side becomes 256/224 of the size and
+    the centre is cut out.
+
+    Args:
+        name: of the data set.
+        reader: of the images.
+        parts: (row, label) of each training image, and of each test image.
+        classes: their names.
+        request: says whether to stream, how much memory there is, and what happens to damaged images.
+        size: height and width.
+        streamed: what holds where the request leaves it open; None for what the memory allows.
+        statistics: mean and deviation of streamed images, where they are known.
+
+    Raises:
+        InputError: the size is none, an image is damaged and must not be, or a class has no good training image.
+    """
+    if size < 1:
+        raise InputError(f"size {size}: give at least 1")
+    count = len(parts[0]) + len(parts[1])
+    stream = streamed if request.stream is None else request.stream
+    if stream is None:
+        stream = count * 3 * size * size > request.memory
+        if stream and request.say is not None:
+            request.say(
+                f"note: {count:,} images of {size}×{size} take {count * 3 * size * size / 2**30:.1f} GiB, more than "
+                f"the {request.memory / 2**30:.1f} GiB of --memory: they are streamed, and cropped in another way"
+            )
+    resize = round(size * 256 / 224) if stream else None
+    files = [_files(reader, part, size, resize, request.workers) for part in parts]
+    splits: list[Split] = []
+    messages: list[str] = []
+    for own in files:
+        split, bad = (own, _checked(own, request)) if stream else decoded(own)
+        kept = torch.ones(len(own), dtype=torch.bool)
+        kept[[i for i, _ in bad]] = False
+        splits.append(split.pick(kept) if bad else split)
+        messages += [message for _, message in bad]
+    _judge(messages, request)
+    for split in splits:
+        if not len(split):
+            raise InputError(f"{name}: every image of a split is damaged: see that they are images")
+    if messages and int(splits[0].labels.bincount(minlength=len(classes)).min()) == 0:
+        empty = classes[int(splits[0].labels.bincount(minlength=len(classes)).argmin())]
+        raise InputError(f"{name}: all training images of {empty} are damaged: repair some or remove the class")
+    return Dataset(
+        name,
+        splits[0],
+        splits[1],
+        classes,
+        padding=0 if stream else size // 8,
+        resize=resize,
+        statistics=statistics if stream else None,
+        skipped=len(messages),
+    )
+
+
+def _files(reader: Reader, part: list[tuple[int, int]], size: int, resize: int | None, workers: int) -> Files:
+    both = torch.tensor(part, dtype=torch.int64).view(-1, 2)
+    return Files(reader, both[:, 0].contiguous(), both[:, 1].contiguous(), size, resize, workers)
+
+
+def _judge(messages: list[str], request: Request) -> None:
+    """Refuse damaged images, or say which are left out."""
+    if not messages:
+        return
+    if request.damaged == "refuse":
+        more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
+        raise InputError(f"{messages[0]}{more}, or give --damaged skip")
+    if request.say is not None:
+        for message in messages[:NAMED]:
+            request.say(f"left out: {message}")
+        request.say(f"note: {len(messages)} damaged image{'s' * (len(messages) > 1)} left out")
+
+
+def _checked(files: Files, request: Request) -> list[tuple[int, str]]:
+    """The damaged ones among streamed images, where they are to be left out: every image is read and decoded once.
+
+    What is found is remembered in the user's cache, for the same files at the same place.
+    """
+    if request.damaged == "refuse":
+        return []
+    memory = _remembered(files)
+    known = recalled(memory, len(files))
+    if known is not None:
+        return known
+    bad: list[tuple[int, str]] = []
+    tell = _Progress(len(files), request.say)
+    for done, more in unreadable(files):
+        bad += more
+        tell(done)
+    with suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        partial = memory.with_name(f".{memory.name}.{os.getpid()}")
+        partial.write_text(json.dumps(bad), encoding="utf-8")
+        os.replace(partial, memory)
+    return bad
+
+
+def recalled(path: Path, count: int) -> list[tuple[int, str]] | None:
+    """What a file says of so many images, one after the other; None if it is not there, or anything else."""
+    with suppress(TypeError, ValueError, AttributeError, RecursionError):
+        found = [(i, printable(message)) for i, message in json.loads(read_text(path))]
+        return found if all(type(i) is int and 0 <= i < count for i, _ in found) else None
+    return None
+
+
+class _Progress:
+    """Says now and then how far the check has come."""
+
+    def __init__(self, count: int, say: Callable[[str], None] | None) -> None:
+        self._count, self._say, self._last = count, say, time.monotonic()
+
+    def __call__(self, done: int) -> None:
+        if self._say is not None and time.monotonic() - self._last > _PAUSE:
+            self._last = time.monotonic()
+            self._say(f"looking for damaged images: {done:,} of {self._count:,}")
+
+
+def _remembered(files: Files) -> Path:
+    digest = hashlib.sha256(files.reader.stamp.encode("utf-8", "surrogateescape"))
+    for part in files.hashed():
+        digest.update(part)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return cache / "sftn" / f"damaged-{digest.hexdigest()[:24]}.json"

@@ -1,0 +1,249 @@
+"""Data sets of the Hugging Face hub, or saved by its library, through `datasets`."""
+
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftn.data.dataset import Dataset, Request, held_out
+from sftn.data.sources.from_files import gather
+from sftn.errors import InputError
+
+if TYPE_CHECKING:
+    import datasets
+
+SIZE = 32
+OLDEST = 4
+"""The first version of the library that runs no code out of a data set, not even where the environment allows it."""
+TESTS = ("test", "validation", "valid", "val")
+LABELS = ("label", "labels", "fine_label")
+"""Columns that are taken where several could be meant."""
+
+
+def load(request: Request) -> Dataset:
+    """Images of a data set of the Hugging Face hub or of its library's folders, 3×size×size, size 32 if not given.
+
+    `hf:NAME` is a name on the hub, which is asked only with `--download`, else the library's cache; or a folder that
+    `save_to_disk` wrote, or one of files that the library can read. The column of images is the one of that kind; the
+    labels are the one of classes, or a column called label. The test split is test, validation, valid or val, the first
+    that is there and has labels; where there is none, a fifth of each class, chosen by a hash of the row's number.
+
+    Raises:
+        InputError: the library is missing, nothing is found, columns cannot be told, an image has no class, or an image
+            is damaged.
+    """
+    if not request.path:
+        raise InputError("the data set hf needs a name: hf:NAME, or hf:FOLDER")
+    name = f"hf:{request.path}"
+    parts = _parts(request)
+    train = parts.pop("train", None) or (parts.pop(next(iter(parts))) if len(parts) == 1 else None)
+    if train is None:
+        raise InputError(f"{name} has the splits {', '.join(parts)} and no train: it is not made for training")
+    image, column = _columns(train, name)
+    classes, own = _classes(train, column, name)
+    if min(own, default=0) < 0:
+        raise InputError(f"{name}: row {own.index(min(own))} of train has no class (it says {min(own)}): remove it")
+    tests = [parts[part] for part in TESTS if part in parts]
+    for test in tests:
+        theirs = _labels(test, column, classes, name)
+        if min(theirs, default=-1) >= 0:
+            break
+    else:
+        if tests:
+            raise InputError(f"{name} has no split with labels to be tested on: add one called test")
+        test, theirs = None, []
+    rows = list(enumerate(own))
+    if test is None:
+        rows, tested = _parted(rows, classes, name)
+    else:
+        tested = [(len(own) + i, label) for i, label in enumerate(theirs)]
+    if len(set(own)) < 2:
+        raise InputError(f"{name} has images of {len(set(own))} class: at least 2 are needed")
+    reader = Rows.of(request.path, image, [train] if test is None else [train, test])
+    return gather(name, reader, (rows, tested), classes, request, SIZE if request.size is None else request.size)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The images of a column of one or two tables, encoded as they were stored; the tables are mapped, not read."""
+
+    place: str
+    column: str
+    tables: tuple[datasets.Dataset, ...]
+    sizes: NDArray[np.int64]
+    stamp: str
+
+    @staticmethod
+    def of(place: str, column: str, tables: list[datasets.Dataset]) -> Rows:
+        """Look at the lengths of what is stored."""
+        from datasets import Image
+
+        raw = tuple(table.select_columns([column]).cast_column(column, Image(decode=False)) for table in tables)
+        sizes = [size for table in raw for size in _lengths(table, column, place)]
+        stamp = " ".join(str(table._fingerprint) for table in raw)
+        return Rows(place, column, raw, np.array(sizes, np.int64), f"hf {place} {stamp}")
+
+    def name(self, row: int) -> str:
+        """Its number: stored images need not have a name."""
+        return str(row)
+
+    def open(self, row: int) -> tuple[Path, BinaryIO | None]:
+        """Its content, or its path where only that is stored."""
+        table, within = (0, row) if row < len(self.tables[0]) else (1, row - len(self.tables[0]))
+        stored = self.tables[table][within][self.column]
+        path = Path(f"hf:{self.place}[{row}]")
+        if stored is None:
+            return path, io.BytesIO()
+        return (path, io.BytesIO(stored["bytes"])) if stored["bytes"] is not None else (Path(stored["path"]), None)
+
+
+def _parts(request: Request) -> dict[str, Any]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError("the data set hf needs the datasets library: pip install 'sftn[hf]'") from error
+    if int(datasets.__version__.partition(".")[0]) < OLDEST:
+        raise InputError(
+            f"datasets {datasets.__version__} runs code that it finds in a data set: pip install -U 'sftn[hf]'"
+        )
+    path = Path(request.path).expanduser()
+    if not path.exists() and request.data_dir is not None and (request.data_dir / path).exists():
+        path = request.data_dir / path
+    datasets.disable_progress_bars()
+    try:
+        with _offline(not request.download):  # a folder too may name files to be fetched
+            if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+                found = datasets.load_from_disk(str(path))
+            else:
+                found = datasets.load_dataset(str(path) if path.exists() else request.path)
+        parts = dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
+        for table in parts.values():
+            table.data.validate(full=True)  # pyarrow believes forged lengths, and would crash
+    except Exception as error:
+        # The library, its builders and the network fail in many ways; each of them means the same.
+        reason = next(iter(str(error).strip().splitlines()), "")[:200]
+        local = path.exists() and "://" not in reason
+        hint = "" if local or request.download else "; fetching from the hub needs --download"
+        raise InputError(f"hf:{request.path} cannot be had ({type(error).__name__}: {reason}){hint}") from error
+    return parts
+
+
+@contextmanager
+def _offline(wanted: bool) -> Iterator[None]:
+    """Have the library answer from files alone, if wanted.
+
+    It reads its own switch when it is imported, and does not ask it about addresses in a folder's README.md: so nothing
+    connects at all meanwhile.
+    """
+    from datasets import config
+    from huggingface_hub import constants
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise ConnectionRefusedError("nothing is fetched without --download")
+
+    changes: list[tuple[Any, str, Any]] = [(place, "HF_HUB_OFFLINE", True) for place in (config, constants)]
+    changes += [(socket.socket, name, refuse) for name in ("connect", "connect_ex")]
+    changes.append((socket, "getaddrinfo", refuse))
+    before = [(place, name, getattr(place, name)) for place, name, _ in changes]
+    try:
+        for change in changes if wanted else ():
+            setattr(*change)
+        yield
+    finally:
+        for known in before:
+            setattr(*known)
+
+
+def _columns(train: Any, name: str) -> tuple[str, str]:
+    """Which column has the images, and which the labels."""
+    from datasets import ClassLabel, Image
+
+    images = [column for column, kind in train.features.items() if isinstance(kind, Image)]
+    if len(images) != 1:
+        raise InputError(f"{name} has {len(images)} columns of images among {', '.join(train.features)}: one is needed")
+    labels = [column for column, kind in train.features.items() if isinstance(kind, ClassLabel)]
+    if len(labels) == 1:
+        return images[0], labels[0]
+    chosen = next((column for column in LABELS if column in (labels or train.features)), None)
+    if chosen is None:
+        raise InputError(f"{name} has no column of labels among {', '.join(train.features)}: call it label")
+    return images[0], chosen
+
+
+def _classes(train: Any, column: str, name: str) -> tuple[tuple[str, ...], list[int]]:
+    """The names of the classes, and the label of each training image."""
+    from datasets import ClassLabel
+
+    kind = train.features[column]
+    if isinstance(kind, ClassLabel):
+        return tuple(kind.names), [-1 if value is None else int(value) for value in train[column]]
+    values = list(train[column])
+    if not all(isinstance(value, int | str) for value in values):
+        raise InputError(f"{name}: the column {column} holds neither numbers nor names of classes")
+    classes = sorted(set(values))
+    return tuple(map(str, classes)), [classes.index(value) for value in values]
+
+
+def _labels(table: Any, column: str, classes: tuple[str, ...], name: str) -> list[int]:
+    """The label of each test image, -1 where there is none."""
+    from datasets import ClassLabel
+
+    if column not in table.features:
+        raise InputError(f"{name}: the test split has no column {column}")
+    values = [-1 if value is None else value for value in table[column]]
+    kind = table.features[column]
+    named = (
+        [kind.int2str(value) if value >= 0 else None for value in values] if isinstance(kind, ClassLabel) else values
+    )
+    known = {text: label for label, text in enumerate(classes)}
+    found = [-1 if value in (None, -1) else known.get(str(value), -2) for value in named]
+    if -2 in found:
+        raise InputError(f"{name}: the test split has the class {named[found.index(-2)]}, which train lacks: remove it")
+    return found
+
+
+def _parted(
+    rows: list[tuple[int, int]], classes: tuple[str, ...], name: str
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Four fifths of each class for training, the rest for testing."""
+    train, test = [], []
+    for label, text in enumerate(classes):
+        own = [row for row, its in rows if its == label]
+        if len(own) == 1:
+            raise InputError(f"{name} has one image of {text}: add another, so that one can be kept for testing")
+        chosen = held_out([str(row) for row in own], max(1, round(len(own) / 5))) if own else set()
+        train += [(row, label) for i, row in enumerate(own) if i not in chosen]
+        test += [(row, label) for i, row in enumerate(own) if i in chosen]
+    return sorted(train), sorted(test)
+
+
+def _lengths(table: Any, column: str, place: str) -> list[int]:
+    """Bytes of each image, encoded; looked up without reading them where they are stored in the table."""
+    import pyarrow.compute as pc
+
+    found: list[int] = []
+    for batch in table.with_format("arrow").iter(1000):
+        stored = batch[column]
+        inside, paths = pc.binary_length(pc.struct_field(stored, "bytes")), pc.struct_field(stored, "path")
+        found += [size if size is not None else _size(path, place) for size, path in zip(*map(_list, (inside, paths)))]
+    return found
+
+
+def _list(array: Any) -> list[Any]:
+    return list(array.to_pylist())
+
+
+def _size(path: str | None, place: str) -> int:
+    """Bytes of an image that is stored as a file; 0 for none at all."""
+    try:
+        return 0 if path is None else Path(path).stat().st_size
+    except OSError as error:
+        raise InputError(f"hf:{place}: {path} cannot be read ({error.strerror}): load it again") from error

@@ -1,0 +1,190 @@
+"""Tiny-ImageNet in its official layout, as a folder or as the `.zip`, which is read without being unpacked."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import threading
+import zipfile
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sftn.data.dataset import Dataset, Request
+from sftn.data.file_split import Names
+from sftn.data.sources.cifar import roots
+from sftn.data.sources.from_files import gather
+from sftn.errors import InputError
+
+SIZE = 64
+NAME = "tiny-imagenet-200"
+ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+LARGEST = 16 * 2**20
+"""Bytes of one file within: no image or list comes near it."""
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+"""What a damaged, encrypted or oddly packed archive raises."""
+_IMAGE = re.compile(r"train/(?P<wnid>n\d+)/images/[^/]+\.jpe?g", re.IGNORECASE)
+
+
+class _Files:
+    """Where Tiny-ImageNet was found, and the files in it, by path and by row."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._own: tuple[int, zipfile.ZipFile] | None = None
+        self._opening = threading.Lock()
+        self._prefix = ""
+        if place.is_dir():
+            found = [(Path(top, name), name) for top, _, names in os.walk(place) for name in names]
+            sizes = {path.relative_to(place).as_posix(): path.lstat().st_size for path, _ in found}
+        else:
+            listed = [info for info in self._archive().infolist() if not info.is_dir()]
+            self._prefix = next(
+                (info.filename.removesuffix("wnids.txt") for info in listed if info.filename.endswith("wnids.txt")), ""
+            )
+            inside = [info for info in listed if info.filename.startswith(self._prefix)]
+            sizes = {info.filename.removeprefix(self._prefix): info.file_size for info in inside}
+        self.names = tuple(sorted(sizes))
+        self.row = {name: row for row, name in enumerate(self.names)}
+        self.sizes: NDArray[np.int64] = np.array([sizes[name] for name in self.names], np.int64)
+        self.stamp = f"{place.resolve()} {place.stat().st_mtime_ns}"
+
+    def __getstate__(self) -> dict[str, object]:
+        """A worker opens the archive itself, and asks by row alone."""
+        return {**vars(self), "_own": None, "_opening": None, "row": {}, "names": Names(self.names)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._opening = threading.Lock()
+
+    def name(self, row: int) -> str:
+        """Its path below tiny-imagenet-200/."""
+        return self.names[row]
+
+    def open(self, row: int) -> tuple[Path, BinaryIO]:
+        """Its path, and its content."""
+        return self.place / self.names[row], io.BytesIO(self.read(self.names[row]))
+
+    def read(self, name: str) -> bytes:
+        """A whole file, however large it says that it is."""
+        try:
+            with (
+                (self.place / name).open("rb")
+                if self.place.is_dir()
+                else self._archive().open(self._prefix + name) as file
+            ):
+                content = file.read(LARGEST + 1)
+        except _BROKEN as error:
+            raise _broken(self.place, error) from error
+        if len(content) > LARGEST:
+            raise InputError(
+                f"{self.place}: {name} is larger than {LARGEST >> 20} MiB, so it is not Tiny-ImageNet's: {_again()}"
+            )
+        return content
+
+    def _archive(self) -> zipfile.ZipFile:
+        """Opened by this process: those that share a handle would share its position."""
+        with self._opening:
+            if self._own is None or self._own[0] != os.getpid():
+                try:
+                    self._own = os.getpid(), zipfile.ZipFile(self.place)
+                except _BROKEN as error:
+                    raise _broken(self.place, error) from error
+            return self._own[1]
+
+
+def load(request: Request) -> Dataset:
+    """Tiny-ImageNet: 100,000 training and 10,000 validation images, 3×64×64, 200 classes.
+
+    The folder tiny-imagenet-200 or its .zip is looked for in `data_dir` and the usual places; `data_dir` may also be
+    the folder or the .zip itself, whatever its name. Fewer images than the official ones will do. The classes stand in
+    the order of wnids.txt, the images in that of their names; the validation images are the test split. Another size
+    than 64 is made bilinearly; size 32 is what transfer is tested at. What exceeds the memory is streamed.
+
+    Raises:
+        InputError: the files are nowhere, truncated or of something else, or an image is unreadable or huge.
+    """
+    files = _Files(_find(request.data_dir))
+    wnids = tuple(_text(files, "wnids.txt").split())
+    if len(set(wnids)) != len(wnids) or len(wnids) < 2:
+        raise InputError(f"{files.place}: wnids.txt does not name classes, each once: {_again()}")
+    labels = {wnid: label for label, wnid in enumerate(wnids)}
+    train, test = _training(files, labels), _validation(files, labels)
+    if not train or not test:
+        raise InputError(f"{files.place} has no images in {'val' if train else 'train'}/: {_again()}")
+    rows = tuple([(files.row[name], label) for name, label in part] for part in (train, test))
+    size = SIZE if request.size is None else request.size
+    return gather("tiny-imagenet", files, (rows[0], rows[1]), _classes(files, wnids), request, size)
+
+
+def _again() -> str:
+    return f"fetch {ADDRESS} again"
+
+
+def _find(data_dir: Path | None) -> Path:
+    places = roots(data_dir)
+    for root in places:
+        if root.is_file() and root.suffix == ".zip":
+            return root
+        for place in (root, root / NAME):
+            if (place / "wnids.txt").is_file():
+                return place
+        if (root / f"{NAME}.zip").is_file():
+            return root / f"{NAME}.zip"
+    raise InputError(
+        f"tiny-imagenet is missing: neither {NAME}/ nor {NAME}.zip is in {', '.join(map(str, places))}; fetch "
+        f"{ADDRESS} and name its folder with --data-dir"
+    )
+
+
+def _broken(place: Path, error: Exception) -> InputError:
+    return InputError(f"{place} is truncated or cannot be read ({error}): {_again()}")
+
+
+def _text(files: _Files, name: str) -> str:
+    if name not in files.names:
+        raise InputError(f"{files.place} lacks {name}: {_again()}")
+    try:
+        return files.read(name).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{files.place}: {name} is no text: {_again()}") from error
+
+
+def _training(files: _Files, labels: dict[str, int]) -> list[tuple[str, int]]:
+    found = [(name, match["wnid"]) for name in files.names if (match := _IMAGE.fullmatch(name))]
+    for name, wnid in found:
+        if wnid not in labels:
+            raise InputError(f"{files.place}: {name} is of a class that wnids.txt does not name: {_again()}")
+    return sorted(((name, labels[wnid]) for name, wnid in found), key=lambda entry: (entry[1], entry[0]))
+
+
+def _validation(files: _Files, labels: dict[str, int]) -> list[tuple[str, int]]:
+    """The validation images that are there, with the labels that val_annotations.txt gives them."""
+    there, found = set(files.names), []
+    for number, line in enumerate(_text(files, "val/val_annotations.txt").splitlines(), 1):
+        name, _, rest = line.partition("\t")
+        wnid = rest.partition("\t")[0]
+        if wnid not in labels:
+            raise InputError(
+                f"{files.place}: val_annotations.txt, line {number} names no class of wnids.txt: {_again()}"
+            )
+        if f"val/images/{name}" in there:
+            found.append((f"val/images/{name}", labels[wnid]))
+    return sorted(found)
+
+
+def _classes(files: _Files, wnids: tuple[str, ...]) -> tuple[str, ...]:
+    """The first name of each class in words.txt, with its number where two share it; its number where there is none."""
+    named: dict[str, str] = {}
+    if "words.txt" in files.names:
+        for line in _text(files, "words.txt").splitlines():
+            wnid, _, words = line.partition("\t")
+            named[wnid] = words.split(",")[0].strip()
+    names = [named.get(wnid) or wnid for wnid in wnids]
+    shared = Counter(names)
+    return tuple(name if shared[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids))

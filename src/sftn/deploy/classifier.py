@@ -1,0 +1,103 @@
+"""A network with its normalisation and its labels inside: pixels in, logits out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sftn.deploy.preprocessing import Images
+from sftn.errors import InputError
+from sftn.networks import PRETRAINED, build
+from sftn.networks.staged import StagedNet
+from sftn.networks.weights import load_weights, read_metadata, read_state, save_weights
+
+
+class Classifier(nn.Module):
+    """(B, C, H, W) pixels in 0..255, uint8 or floating point, RGB -> (B, K) logits.
+
+    Args:
+        network: trained; shared, not copied.
+        images: what it was trained on.
+        name: by which `sftn.networks.build` makes such a network.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: StagedNet, images: Images, name: str) -> None:
+        super().__init__()
+        self.network = network
+        self.images = images
+        self.name = name
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(images, name)).view(1, -1, 1, 1), persistent=False)
+        self.eval()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names, in the order of the logits."""
+        return self.images.classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of pixels.
+
+        Raises:
+            InputError: the images are of another shape than the network was trained on.
+        """
+        if images.dim() != 4 or tuple(images.shape[1:]) != self.images.shape:
+            given, wanted = ("×".join(map(str, shape)) for shape in (images.shape, ("B", *self.images.shape)))
+            raise InputError(f"{self.name} takes images of {wanted}, not {given}: resize and crop them first")
+        logits: Tensor = self.network((images.to(self.mean.dtype) - self.mean) / self.std)
+        return logits
+
+    def save(self, path: Path, run: str = "") -> None:
+        """Write a file of weights that says all that is needed to use them; `load` and `sftn evaluate` read it.
+
+        Args:
+            path: ends in .safetensors.
+            run: the id of the run that trained them.
+
+        Raises:
+            InputError: it cannot be written there.
+        """
+        images = self.images
+        mean, std = (json.dumps(list(values)) for values in (images.mean, images.std))
+        metadata = {"network": self.name, "classes": str(len(images.classes)), "run": run}
+        save_weights(self.network, path, {**metadata, "mean": mean, "std": std, "images": json.dumps(images.record())})
+
+    @staticmethod
+    def load(path: Path) -> Classifier:
+        """What `save` wrote.
+
+        Raises:
+            InputError: the file is missing, damaged, or does not say what images it takes.
+        """
+        said = read_metadata(path)
+        if "images" not in said or "network" not in said:
+            raise InputError(
+                f"{path} does not say what images it takes: give the run's folder, or what sftn export wrote of it"
+            )
+        try:
+            record = json.loads(said["images"])
+        except (ValueError, RecursionError):
+            record = None
+        images = Images.read(record, str(path))
+        return Classifier(trained(said["network"], images, path), images, said["network"])
+
+
+def trained(name: str, images: Images, path: Path) -> StagedNet:
+    """A network for some images with a file's weights; those that it started from are not fetched.
+
+    Raises:
+        InputError: the file is missing, damaged, or another network's.
+    """
+    classes = len(images.classes)
+    # Only a matrix that is there may say how many classes are built.
+    if not any(tensor.dim() > 1 and len(tensor) == classes and tensor.numel() for tensor in read_state(path).values()):
+        raise InputError(f"{path} has no classifier of {classes} classes: give the weights that were measured")
+    network = build(name.removesuffix(PRETRAINED), classes, channels=images.shape[0], image=images.shape[1:])
+    load_weights(network, path)
+    return network

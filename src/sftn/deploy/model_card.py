@@ -1,0 +1,249 @@
+"""A model card: what somebody must know who finds an exported network, in Hugging Face's form."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sftn.deploy.classifier import Classifier
+from sftn.deploy.source import Source
+from sftn.errors import InputError
+from sftn.profiling.layers import layers
+from sftn.runs.folder import result
+from sftn.spec.objective import Objective
+from sftn.spec.run import Run, Weights
+from sftn.storage.atomic import write_atomically
+
+NAME = "README.md"
+_MARK = "<!-- written by sftn export -->"
+
+
+def check_place(folder: Path) -> None:
+    """Check that a card may be written into a folder.
+
+    Raises:
+        InputError: a README.md of something else is there.
+    """
+    path = folder / NAME
+    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(f"{path} is of something else: choose another --out")
+
+
+def check_licence(licence: str | None) -> None:
+    """Check the name of a licence.
+
+    Raises:
+        InputError: it cannot be one of Hugging Face's identifiers.
+    """
+    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
+        raise InputError(f"--license {licence!r}: write Hugging Face's identifier, such as mit, apache-2.0 or other")
+
+
+def write(folder: Path, text: str) -> None:
+    """Write a card."""
+    check_place(folder)
+    write_atomically(folder / NAME, text.encode())
+
+
+def card(source: Source, exports: Sequence[Mapping[str, Any]], licence: str | None) -> str:
+    """The card of a run's network, as Markdown.
+
+    Args:
+        source: the network, of a run.
+        exports: what was exported into the folder: the entries of `export.json`.
+        licence: of the weights; None if it is not stated.
+    """
+    run, classifier = source.run, source.classifier
+    assert run is not None
+    front = ["library_name: sftn", "pipeline_tag: image-classification", "metrics:", "- accuracy"]
+    front += ["tags:", "- image-classification", "- knowledge-distillation", "- sftn"]
+    if licence is not None:
+        front.append(f"license: {json.dumps(licence)}")
+    parts = [
+        "\n".join(["---", *front, "---", _MARK]),
+        f"# {run.name}",
+        f"An image classifier: {run.network}, {len(classifier.classes)} classes. Trained with sftn.",
+        _numbers(source, exports),
+        _use(classifier, exports),
+        _training(source),
+        _classes(classifier),
+        _limits(source, licence),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _numbers(source: Source, exports: Sequence[Mapping[str, Any]]) -> str:
+    own, run, classifier = source.result, source.run, source.classifier
+    precision = "" if run is None else f" (in {run.precision})"
+    rows = [(f"accuracy on the test images{precision}", f"{own['accuracy']:.2f} %")]
+    teacher = None if run is None else run.teacher
+    if isinstance(teacher, Run):
+        folder = source.folder.resolve().parent / teacher.folder
+        done = result(folder, teacher) if folder.is_dir() else None
+        rows.append(("accuracy of its teacher", f"{done['accuracy']:.2f} %" if done else "not recorded here"))
+    found = layers(classifier.network, classifier.images.shape)
+    rows.append(("parameters", f"{sum(p.numel() for p in classifier.network.parameters()):,}"))
+    rows.append(("multiply-adds of an image", f"{sum(layer.multiply_adds for layer in found):,}"))
+    lines = ["## Numbers", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    for entry in exports:
+        if entry.get("measured"):
+            lines += [
+                "",
+                f"Measured with onnxruntime on a CPU, {threads(entry['threads'])}, the median of a batch:",
+                "",
+            ]
+            lines += _markdown(entry["measured"])
+    return "\n".join(lines)
+
+
+def threads(count: int) -> str:
+    """As people say it."""
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
+def _markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    header, *cells = table(rows)
+    return ["| " + " | ".join(row) + " |" for row in (header, ("---",) * len(header), *cells)]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """What was measured of files, as text; the header first."""
+    sizes = list(rows[0]["seconds"])
+    found: list[tuple[str, ...]] = [
+        ("", "numbers", "file", "test accuracy", *(f"{'image' if str(n) == '1' else f'batch of {n}'}" for n in sizes))
+    ]
+    for row in rows:
+        times = [f"{1000 * row['seconds'][size]:.2f} ms" for size in sizes]
+        label = f"{row['role']} {row['network']}"
+        found.append((label, row["numbers"], f"{row['bytes'] / 1e6:.2f} MB", f"{row['accuracy']:.2f} %", *times))
+    return found
+
+
+def _use(classifier: Classifier, exports: Sequence[Mapping[str, Any]]) -> str:
+    channels, height, width = classifier.images.shape
+    lines = ["## Use", ""]
+    files = [name for entry in exports for name in entry["files"]]
+    if any(name.endswith(".safetensors") for name in files):
+        lines += [
+            "```python",
+            "from sftn.deploy.hub import Student",
+            "student = Student.from_pretrained(FOLDER)  # or the name of its repository",
+            "print(student.predict([IMAGE]))",
+            "```",
+            "",
+        ]
+    if "model.onnx" in files:
+        lines += [
+            "```python",
+            "import onnxruntime",
+            'session = onnxruntime.InferenceSession("model.onnx")',
+            'logits, probabilities = session.run(None, {"images": pixels})',
+            "```",
+            "",
+        ]
+    if "model.pt2" in files:
+        lines += [
+            "```python",
+            "import torch",
+            'module = torch.export.load("model.pt2").module()',
+            "logits, probabilities = module(pixels)",
+            "```",
+            "",
+        ]
+    colours = "RGB" if channels == 3 else "grey" if channels == 1 else f"{channels} channels"
+    resize = classifier.images.resize
+    lines.append(
+        f"`pixels` are {colours}, uint8 in 0..255, (B, {channels}, {height}, {width}): the shorter side of an image "
+        f"resized to {resize}, its centre cut out. The normalisation is inside. `config.json` and the file itself name "
+        "the classes. On files: `sftn predict FILE IMAGE`."
+    )
+    for entry in exports:
+        if entry.get("check"):
+            check = entry["check"]
+            lines += [
+                "",
+                f"`{entry['files'][0]}` was checked against PyTorch: {check['same']} of {check['images']} "
+                f"{check['kind']} get the same class, logits differ by at most {check['difference']:.1e}.",
+            ]
+    return "\n".join(lines)
+
+
+def _training(source: Source) -> str:
+    run = source.run
+    assert run is not None
+    lines = ["## Training", ""]
+    given = [f"{name} {getattr(run.data, name)}" for name in ("limit", "classes", "size") if getattr(run.data, name)]
+    lines.append("- images: " + ", ".join([data_name(run), *given, f"fingerprint {run.data.fingerprint}"]))
+    lines += [f"- {line}" for line in _teaching(run)]
+    s = run.schedule
+    falls = ", ".join(f"{m:g}" for m in s.milestones)
+    lines.append(
+        f"- schedule: {s.epochs} epochs of batches of {s.batch}, SGD, learning rate {s.lr:g}, times {s.gamma:g} at "
+        f"{falls}, momentum {s.momentum:g}, weight decay {s.weight_decay:g}, {run.precision}"
+    )
+    lines.append(f"- seed {run.seed}; run {run.id}")
+    environment = source.result.get("environment", {})
+    lines.append(f"- sftn {environment.get('sftn', '?')}, PyTorch {environment.get('torch', '?')}")
+    return "\n".join(lines)
+
+
+def data_name(run: Run) -> str:
+    """The name of a run's images, without the folders above theirs: a card may be read by anybody."""
+    source, colon, path = run.data.name.partition(":")
+    return source + colon + Path(path).name if colon else source
+
+
+def _teaching(run: Run) -> list[str]:
+    lines = []
+    if run.fine_tune is not None:
+        frozen, rate = run.fine_tune.frozen_stages, run.fine_tune.backbone_rate
+        lines.append(f"fine-tuned from trained weights, backbone at {rate:g} of the rate, {frozen} stages frozen")
+    if run.friendly is not None:
+        lines.append(f"made friendly to {run.friendly.student}: {_weights(run)}")
+    teacher = run.teacher
+    if isinstance(teacher, Weights):
+        lines.append(f"teacher: {teacher.network}, from a file of weights (SHA-256 {teacher.sha256})")
+    elif teacher is not None:
+        kind = f"made friendly to {teacher.friendly.student} ({_weights(teacher)})" if teacher.friendly else "standard"
+        lines.append(f"teacher: {teacher.network}, {kind}, {teacher.schedule.epochs} epochs, run {teacher.id}")
+    if run.objective is not None:
+        lines.append(f"objective {run.objective.name}: {formula(run.objective)}")
+    return lines or ["no teacher: labels alone"]
+
+
+def _weights(run: Run) -> str:
+    how = run.friendly
+    assert how is not None
+    return f"λ_T {how.teacher_ce:g}, λ_R^KL {how.branch_kl:g}, λ_R^CE {how.branch_ce:g}, τ {how.temperature:g}"
+
+
+def formula(objective: Objective) -> str:
+    """The objective as a sum."""
+    parts = [(objective.ce, "CE"), (objective.kd, f"KD (temperature {objective.temperature:g})")]
+    parts += [(term.weight, term.method.upper()) for term in objective.terms]
+    return " + ".join(f"{weight:g}·{name}" for weight, name in parts if weight)
+
+
+def _classes(classifier: Classifier, most: int = 1000) -> str:
+    lines = [f"{number}. `{name}`" for number, name in enumerate(classifier.classes[:most])]
+    left = len(classifier.classes) - most
+    return "\n".join(["## Classes", "", *lines, *([f"and {left} more, see config.json"] if left > 0 else [])])
+
+
+def _limits(source: Source, licence: str | None) -> str:
+    run = source.run
+    assert run is not None
+    stated = f"The licence of the weights: {licence}." if licence else "The licence of the weights is not stated."
+    return "\n".join(
+        [
+            "## Limits",
+            "",
+            f"Every image gets one of the {len(source.classifier.classes)} classes, also one that shows none of them. "
+            f"The accuracy is that on the test images of {data_name(run)}; other cameras, places or times may do "
+            "worse, and probabilities were not calibrated. "
+            f"{stated} That of the images was not looked at.",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Many runs: planned as tables, worked off, collected and compared."""

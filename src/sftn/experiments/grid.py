@@ -1,0 +1,149 @@
+"""From a table to its runs: `Conditions` say on which images and how long, `grid` lists the runs of every seed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from sftn.errors import unknown
+from sftn.experiments.table import ALONE, FRIENDLY, TEACHERS, Cell, Pair, Table
+from sftn.spec.run import Data, Friendly, OnNan, Run
+from sftn.spec.schedule import Schedule
+from sftn.tasks import recipes
+
+TINY = Pair("wrn_10_1", "resnet8")
+"""Stands in for every pair of a table in a smoke test."""
+_IMAGES = {"cifar100": 50_000, "imagenet": 1_281_167}
+"""For training, all of them."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all runs of a table have in common: runs under different conditions never share a mean."""
+
+    data: Data
+    schedule: Schedule
+    """Of a network with the usual learning rate; `sftn.tasks.recipes.SLOW_LEARNERS` have a fifth of it."""
+    precision: str
+    on_nan: OnNan = "stop"
+    norm_shares: int = 1
+
+    @staticmethod
+    def of(run: Run) -> Conditions:
+        """Those under which a run was made."""
+        slow = run.network in recipes.SLOW_LEARNERS
+        schedule = replace(run.schedule, lr=run.schedule.lr * 5) if slow else run.schedule
+        return Conditions(run.data, schedule, run.precision, run.on_nan, run.norm_shares)
+
+    def plain(self, network: str, seed: int) -> Run:
+        """A network trained without a teacher: the student alone, or a standard teacher."""
+        schedule = self.schedule
+        if network in recipes.SLOW_LEARNERS:
+            schedule = replace(schedule, lr=schedule.lr / 5)
+        shares = self.norm_shares
+        return Run(network, self.data, seed, schedule, self.precision, on_nan=self.on_nan, norm_shares=shares)
+
+    def run(self, table: Table, cell: Cell, seed: int) -> Run:
+        """The run of a cell."""
+        own = self.plain(cell.network, seed)
+        if cell.way == ALONE:
+            return own
+        teacher = self.plain(cell.pair.teacher, seed)
+        if cell.way == FRIENDLY:
+            teacher = replace(teacher, friendly=Friendly(cell.pair.student, **table.setting(cell.setting).friendly))
+        if cell.role == "teacher":
+            return teacher
+        return replace(own, teacher=teacher, objective=recipes.objective(cell.method))
+
+    def deviations(self, table: Table) -> list[str]:
+        """In what they differ from those of a table of the paper or of a study, a phrase each; empty if in nothing."""
+        own = recipes.schedule(table.recipe, "", epochs=table.epochs, batch=table.batch)
+        found, data = [], self.data
+        if data.name != table.data:
+            found.append(f"{data.name} instead of {table.data}")
+        if data.limit != table.limit:
+            there = _IMAGES.get(table.data) if not found and data.classes is None else None
+            of = "" if there is None else f" of {there:,}"
+            of = of if table.limit is None else f" instead of {table.limit:,}"
+            found.append(f"{'all' if data.limit is None else f'{data.limit:,}'} training images{of}")
+        if data.size is not None:
+            found.append(f"images of {data.size}×{data.size}")
+        if data.classes != table.classes:
+            found.append("all classes" if data.classes is None else f"the first {data.classes} classes only")
+        if self.schedule.epochs != own.epochs:
+            found.append(f"{_epochs(self.schedule.epochs)} instead of {own.epochs}")
+        if self.on_nan != "stop":
+            found.append(f"a NaN makes it {self.on_nan}")
+        if self.norm_shares > 1:
+            found.append(f"batch norm over 1/{self.norm_shares} of a batch")
+        for name in ("batch", "lr", "milestones", "gamma", "momentum", "weight_decay"):
+            ours, theirs = getattr(self.schedule, name), getattr(own, name)
+            if ours != theirs:
+                found.append(f"{name.replace('_', ' ')} {ours} instead of {theirs}")
+        return found
+
+    def __str__(self) -> str:
+        images = "" if self.data.limit is None else f", {self.data.limit:,} training images"
+        classes = "" if self.data.classes is None else f", {self.data.classes} classes"
+        return (
+            f"{self.data.name}{images}{classes}, {_epochs(self.schedule.epochs)}, batch {self.schedule.batch}, "
+            f"{self.precision}"
+        )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run, and the first of the cells that it fills."""
+
+    cell: Cell
+    run: Run
+    setting: str = ""
+    """As people read it; only where a table compares several."""
+
+    @property
+    def title(self) -> str:
+        """What it is, in a line."""
+        return f"{self.run.name}{self.setting and f' ({self.setting})'}"
+
+
+def grid(table: Table, conditions: Conditions, seeds: int, teachers: Collection[str] = TEACHERS) -> list[Planned]:
+    """The runs of a table, each once: all of one seed before the next, teachers before their students."""
+    found: dict[str, Planned] = {}
+    for seed in range(seeds):
+        for pair in table.pairs:
+            for cell in table.cells(pair):
+                if cell.way == ALONE or cell.way in teachers:
+                    run = conditions.run(table, cell, seed)
+                    found.setdefault(run.id, Planned(cell, run, table.setting(cell.setting).label))
+    return list(found.values())
+
+
+def part(
+    table: Table, pairs: Collection[str] = (), methods: Collection[str] = (), teachers: Collection[str] = ()
+) -> tuple[Table, tuple[str, ...]]:
+    """A table cut down to some pairs (`wrn_40_2:wrn_16_2`), methods and teachers; empty collections keep all.
+
+    Raises:
+        InputError: the table has no such pair, method or teacher.
+    """
+    known = {str(pair): pair for pair in table.pairs}
+    chosen = tuple(_chosen(f"pair of {table.name}", pairs, known))
+    rows = tuple(_chosen(f"method of {table.name}", methods, table.methods))
+    ways = tuple(_chosen("teacher", teachers, TEACHERS))
+    return replace(table, pairs=tuple(known[pair] for pair in chosen), methods=rows), ways
+
+
+def smoke(table: Table) -> Table:
+    """The same table with one tiny pair in place of its own: for trying the whole path."""
+    return replace(table, pairs=(TINY,))
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch" + "s" * (count != 1)
+
+
+def _chosen(kind: str, names: Collection[str], known: Collection[str]) -> Iterator[str]:
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+    yield from (name for name in known if not names or name in names)

@@ -1,0 +1,125 @@
+"""The same runs on a Ray cluster: a task a run, which waits for its teacher's task. The folder must be shared."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sftn.data.dataset import Dataset
+from sftn.errors import InputError, Stopped
+from sftn.experiments.grid import Planned
+from sftn.runs.runner import train
+from sftn.spec.execution import Conduct
+from sftn.spec.run import Run
+from sftn.storage.lease import Held, Lost
+
+
+def check() -> None:
+    """See that Ray can be used.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import ray  # noqa: F401
+    except ImportError:
+        raise InputError("ray is not installed: pip install 'sftn[ray]', or leave --executor ray out") from None
+
+
+def work(
+    planned: Sequence[Planned],
+    dataset: Dataset,
+    out: Path,
+    conduct: Conduct = Conduct(),
+    *,
+    gpus_per_run: float = 1.0,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Hand all runs to Ray: to the cluster that RAY_ADDRESS names, or to one that is started on this machine.
+
+    Args:
+        planned: the runs, teachers before their students.
+        dataset: the images; they are sent to each machine once.
+        out: the folder of all runs, which every machine must see under this path.
+        conduct: how; each run has a process of its own and is alone in it, so what it says of processes, cohorts and
+            `ask_once` does not count, and neither does `log`.
+        gpus_per_run: what a run asks of the cluster where it has GPUs; 0.5 puts two runs on one.
+        say: is told a line a run.
+
+    Raises:
+        InputError: Ray is not installed, or something given from outside is wrong.
+        FloatingPointError: some runs diverged; all others are done.
+    """
+    check()
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    started = not ray.is_initialized()
+    ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
+    gpus = gpus_per_run if ray.cluster_resources().get("GPU", 0) and conduct.device in ("auto", "cuda") else 0
+    if gpus > ray.cluster_resources().get("GPU", 0):
+        raise InputError(f"gpus_per_run is {gpus_per_run}: the cluster has fewer")
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(_carry_out)
+    images = ray.put(dataset)
+    alone = replace(conduct, devices=1, nodes=1, log=(), ask_once=0.0)
+    refs: dict[str, Any] = {}
+    for item in planned:
+        run = item.run
+        teacher = refs.get(run.teacher.id) if isinstance(run.teacher, Run) else None
+        refs[run.id] = task.remote(run, images, item.title, str(out.resolve()), alone, teacher)
+    left, failed, count = list(refs.values()), [], 0
+    try:
+        while left:
+            (ready,), left = ray.wait(left, num_returns=1)
+            answer = ray.get(ready)
+            count += 1
+            say(f"{count:4d}/{len(refs)}  {answer['line']}")
+            if answer["kind"] == "input":
+                raise InputError(answer["line"])
+            if answer["kind"] == "diverged":
+                failed.append(answer["line"])
+    except BaseException:
+        for ref in left:
+            ray.cancel(ref)  # as Ctrl-C does: a run saves its state before it ends
+        raise
+    finally:
+        if started:
+            ray.shutdown()
+    if failed:
+        raise FloatingPointError(f"{len(failed)} of {len(refs)} runs diverged; the first: {failed[0]}")
+
+
+def _carry_out(
+    run: Run,
+    dataset: Dataset,
+    title: str,
+    out: str,
+    conduct: Conduct,
+    teacher: dict[str, str] | None,
+) -> dict[str, str]:
+    """A run on a worker; what went wrong comes back as a value, so that Ray does not try it again."""
+    who = f"seed {run.seed}  {title}"
+    if teacher is not None and teacher["kind"] != "done":
+        return {"kind": "diverged", "line": f"{who}: its teacher is not there"}
+    device = conduct.device
+    torch.set_num_threads(1 if device in ("auto", "cpu") and not torch.cuda.is_available() else torch.get_num_threads())
+    while True:
+        try:
+            record: dict[str, Any] = train(run, dataset, Path(out), conduct, say=lambda line: None)
+        except (Held, Lost):
+            time.sleep(5)
+        except InputError as error:
+            return {"kind": "input", "line": str(error)}
+        except FloatingPointError as error:
+            return {"kind": "diverged", "line": f"{who}: {error}"}
+        except Stopped as stop:
+            return {"kind": "stopped", "line": f"{who}: stopped by signal {stop.signal}, the state is saved"}
+        else:
+            return {"kind": "done", "line": f"{who:<54} {record['accuracy']:6.2f} %  ({record['seconds']:.0f} s)"}

@@ -1,0 +1,1 @@
+"""The same networks, computed faster on the same weights."""

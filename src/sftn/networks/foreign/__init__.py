@@ -1,0 +1,1 @@
+"""Networks of others (timm, torchvision, any module), cut into stages."""

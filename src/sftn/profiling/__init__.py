@@ -1,0 +1,1 @@
+"""Speed and size: throughput, limits, estimates, layers."""

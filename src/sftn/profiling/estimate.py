@@ -1,0 +1,154 @@
+"""How long runs will take, from a few steps of each kind on this machine and from what such runs took before."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from sftn.data.dataset import Dataset
+from sftn.data.loader import Feed, feed
+from sftn.runs.build import blank, evaluation_interval, plan
+from sftn.runs.folder import result
+from sftn.runtime.device import make_fabric
+from sftn.runtime.environment import environment
+from sftn.spec.run import Run
+from sftn.training.phase import Phase
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+BUDGET = 60.0
+"""Seconds that timing may take."""
+_STEPS = 3
+"""Timed after one that is not."""
+
+
+class Kind(NamedTuple):
+    """What the cost of a run's epoch depends on."""
+
+    network: str
+    teacher: str | None
+    method: str | None
+    branches: str
+    batch: int
+    precision: str
+
+    @staticmethod
+    def of(run: Run) -> Kind:
+        """The kind of a run; whose friend its teacher is makes no difference."""
+        friendly = "" if run.friendly is None else f"{run.friendly.student} {run.friendly.branches}"
+        teacher = None if run.teacher is None else run.teacher.network
+        method = None if run.objective is None else run.objective.name
+        return Kind(run.network, teacher, method, friendly, run.schedule.batch, run.precision)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Hours on this machine, and how they were found."""
+
+    hours: float
+    how: str
+
+
+def estimate(
+    runs: Sequence[Run],
+    dataset: Dataset,
+    out: Path,
+    *,
+    done: Iterable[Run] = (),
+    device: str = "auto",
+    budget: float = BUDGET,
+    time_steps: Callable[[Run, Dataset, str], float] | None = None,
+) -> Estimate | None:
+    """Time what is left to do; None if there was neither time nor anything done before.
+
+    Args:
+        runs: what is left.
+        dataset: the images.
+        out: the folder of all runs.
+        done: runs that are there; what they took on this machine counts more than a short timing.
+        device: auto, cpu, cuda or mps.
+        budget: in seconds; kinds of runs for which it does not suffice are taken to cost what similar ones do.
+        time_steps: gives the seconds that an epoch of a run takes; by default a few steps are timed.
+    """
+    per_epoch: dict[Kind, float] = {}
+    here = environment(str(make_fabric(device, "float32").device))["device"]
+    seen = _seen(done, out, here)
+    examples = {Kind.of(run): run for run in runs}
+    began, timed = time.perf_counter(), 0
+    for kind in sorted(examples, key=lambda kind: (kind.method is not None, kind.method != "kd", str(kind.method))):
+        if kind in seen:
+            per_epoch[kind] = statistics.fmean(seen[kind])
+        elif time.perf_counter() - began < budget:
+            per_epoch[kind] = (time_steps or _epoch)(examples[kind], dataset, device)
+            timed += 1
+    if not per_epoch:
+        return None
+    evaluation = len(dataset.test) / len(dataset.train) / 3 / evaluation_interval(dataset)
+    seconds = sum(_like(Kind.of(run), per_epoch) * run.schedule.epochs for run in runs) * (1 + evaluation)
+    parts = [f"{timed} of {len(examples)} kinds of run timed for {_STEPS} steps"] if timed else []
+    measured = sum(kind in seen for kind in examples)
+    parts += [f"{measured} of {len(examples)} known from finished runs"] if measured else []
+    guessed = len(examples) - timed - measured
+    parts += [f"{guessed} taken to be like similar ones"] if guessed else []
+    return Estimate(seconds / 3600, "; ".join(parts) + f"; on {here}")
+
+
+def _seen(done: Iterable[Run], out: Path, here: str) -> dict[Kind, list[float]]:
+    """Seconds an epoch, of runs that were finished on this kind of machine."""
+    seen: dict[Kind, list[float]] = {}
+    for run in done:
+        record = result(out / run.folder, run) or {}
+        if record.get("environment", {}).get("device") == here:
+            seen.setdefault(Kind.of(run), []).append(float(record["seconds"]) / run.schedule.epochs)
+    return seen
+
+
+def _like(kind: Kind, known: dict[Kind, float]) -> float:
+    """Seconds an epoch of a kind, or of those that are most like it."""
+    if kind in known:
+        return known[kind]
+    for same in (2, 1, 0):  # teacher and student alike, then the network alone, then anything
+        values = [value for other, value in known.items() if other[:same] == kind[:same]]
+        if values:
+            return statistics.fmean(values)
+    return 0.0
+
+
+def _epoch(run: Run, dataset: Dataset, device: str) -> float:
+    """Seconds that an epoch of a run takes, its share of first stages included, from a few steps."""
+    fabric = make_fabric(device, run.precision)
+    network = blank(run.network, dataset)
+    teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
+    phases, _, copies, flip = plan(run, network, dataset, teacher)
+    loader = feed(dataset, batch=run.schedule.batch, flip=flip, copies=copies, device=fabric.device)
+    seconds = sum(_step(phase, loader, fabric) * phase.schedule.epochs for phase in phases)
+    return seconds * len(loader) / run.schedule.epochs
+
+
+def _step(phase: Phase, loader: Feed, fabric: Fabric) -> float:
+    """The median time of a training step, in seconds."""
+    phase.task.requires_grad_(False).eval()
+    for module in phase.trains:
+        module.requires_grad_(True).train()
+    phase.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parameters = [parameter for module in phase.trains for parameter in module.parameters()]
+    task, optimizer = fabric.setup(phase.task, torch.optim.SGD(parameters, lr=1e-6, momentum=0.9, fused=True))
+    times = []
+    for step, batch in enumerate(loader.epoch(0)):
+        began = time.perf_counter()
+        terms = task(*batch)
+        fabric.backward(terms["loss"])
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        terms["loss"].item()  # waits for the device
+        times.append(time.perf_counter() - began)
+        if step == _STEPS:
+            break
+    return statistics.median(times[1:] or times)

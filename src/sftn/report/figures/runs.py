@@ -1,0 +1,113 @@
+"""The figures of the page of own runs: what was minimised, how sure the answers are, size against accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from sftn.errors import InputError
+from sftn.report.figures.tables import canvas
+from sftn.runs.folder import Entry, history
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#444444", "#E69F00", "#56B4E9")
+LINES = ("-", "--", ":", "-.")
+MARKERS = "osD^vP*X"
+_NO_TERMS = {"phase", "epoch", "lr", "accuracy", "images_per_second", "seconds"}
+
+
+def style(number: int) -> dict[str, Any]:
+    """Of the line of one thing among several: told apart by colour and by dashes."""
+    return {"color": COLOURS[number % 7], "linestyle": LINES[number // 7 % 4 if number > 6 else number % 4]}
+
+
+def series(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[int, float]], dict[int, str]]:
+    """Every number of a log by the epoch, counted through all phases, and where each phase begins."""
+    found: dict[str, dict[int, float]] = {}
+    begins: dict[int, str] = {}
+    phase = None
+    for number, row in enumerate(rows, 1):
+        if row.get("phase") != phase:
+            phase = row.get("phase")
+            begins[number] = str(phase)
+        for name, value in row.items():
+            if isinstance(value, float):
+                found.setdefault(name, {})[number] = value
+    return found, begins
+
+
+def training(entry: Entry) -> Any:
+    """The loss and its terms, and the accuracy on training batches and test images; None if no log can be read."""
+    try:
+        found, begins = series(history(entry.folder))
+    except InputError:
+        return None
+    losses = {name: values for name, values in found.items() if name not in _NO_TERMS and not name.startswith("test_")}
+    if "test_nll" in found:
+        losses["cross-entropy, test"] = found["test_nll"]
+    sides = {"training batches": found.get("accuracy", {}), "test": found.get("test_accuracy", {})}
+    sides = {name: values for name, values in sides.items() if values}
+    if not losses and not sides:
+        return None
+    figure, (left, right) = canvas(1, 2, height=3.4)
+    for axis, curves, label in ((left, losses, "loss and its terms"), (right, sides, "accuracy, %")):
+        for number, (name, values) in enumerate(curves.items()):
+            marker = "o" if len(values) < 3 else None
+            axis.plot(list(values), list(values.values()), label=name, marker=marker, **style(number))
+        axis.set_xlabel("epoch")
+        axis.set_title(label, fontsize=9)
+        if curves:
+            axis.legend(frameon=False, fontsize=7.5)
+        for number, phase in begins.items() if len(begins) > 1 else ():
+            axis.axvline(number - 0.5, color="#888888", linewidth=0.6)
+            axis.text(number - 0.4, 1, phase, fontsize=7, va="top", transform=axis.get_xaxis_transform())
+    heights = [height for curve in losses.values() for height in curve.values()]
+    if heights and min(heights) > 0 and max(heights) > 50 * min(heights):
+        left.set_yscale("log")
+    return figure
+
+
+def reliability(tables: Mapping[str, torch.Tensor]) -> Any:
+    """Accuracy over confidence, by bins: on the diagonal a network is right as often as it is sure.
+
+    The area of a point grows with the images in its bin.
+
+    Args:
+        tables: by name, (3, bins): images, right answers, summed confidence.
+    """
+    figure, (axis,) = canvas(1, 1, height=3.4 + 0.17 * len(tables), width=4.8, epochs=False)
+    axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
+    for number, (name, table) in enumerate(tables.items()):
+        images, right, confidence = table[:, table[0] > 0]
+        places = (100 * confidence / images).tolist(), (100 * right / images).tolist()
+        axis.plot(*places, label=name, linewidth=1, **style(number))
+        areas = (8 + 150 * images / images.sum()).tolist()
+        axis.scatter(*places, areas, COLOURS[number % 7], marker=MARKERS[number % 8])
+    axis.set(xlabel="confidence, %", ylabel="right, %", xlim=(0, 101), ylim=(0, 101))
+    figure.legend(frameon=False, fontsize=7.5, loc="outside lower center")
+    return figure
+
+
+def tradeoff(rows: Sequence[tuple[str, float, float, float]]) -> Any:
+    """Accuracy over parameters and over latency, a point each.
+
+    Args:
+        rows: name, accuracy in percent, parameters, milliseconds.
+    """
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    figure, axes = canvas(1, 2, height=2.8 + 0.2 * len(rows), epochs=False)
+    for axis, place, label in zip(axes, (2, 3), ("parameters", "latency of one image, ms")):
+        for number, row in enumerate(rows):
+            shape = {"marker": MARKERS[number % 8], "color": COLOURS[number % 7], "markersize": 7, "linestyle": "none"}
+            axis.plot(row[place], row[1], label=row[0] if place == 2 else None, **shape)
+        axis.set(xlabel=label, ylabel="test accuracy, %")
+        axis.margins(0.15)
+        low, high = min(row[1] for row in rows), max(row[1] for row in rows)
+        axis.set_ylim(low - max(0.5, 0.15 * (high - low)), high + max(0.5, 0.15 * (high - low)))
+        axis.set_xlim(left=0)  # twice as far right is twice as much
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+    axes[0].xaxis.set_major_formatter(EngFormatter())
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False)
+    return figure

@@ -1,0 +1,171 @@
+"""The page of a study: standard and student-friendly teachers over seeds, and what was measured on the same runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sftn.experiments import collect, measured_table
+from sftn.experiments.collect import Line, Section, Side, Spread, cost, sections
+from sftn.experiments.measured_table import Page
+from sftn.experiments.statistics import p_value, said, verdict
+from sftn.experiments.studies import Study
+from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Pair, Row
+from sftn.report import document, terminal
+from sftn.report.document import Block, Bullets, Drawing, Heading, Rows, Text
+from sftn.report.figures import measured, tables
+from sftn.report.figures.analysis import write_csv
+from sftn.report.phrases import heading
+from sftn.runs.folder import Entry
+from sftn.storage.atomic import write_atomically
+
+LEGEND = (
+    "Accuracies are of the test images in %, after the last epoch: mean ± sample standard deviation over seeds. SFTN "
+    "is the student-friendly teacher. The difference is SFTN minus standard, paired by seed: both start from the same "
+    "weights and see the same batches. p is a paired t-test's, two-sided, not corrected for the number of rows. "
+    "Training accuracy and entropy (mean of the softmax outputs, nats) are of the training images as they are."
+)
+_HEADER = ("", "standard teacher", "SFTN teacher", "difference", "seeds", "higher in", "p")
+_MEASURED = {
+    "similarity": "How alike teacher and student are on test images",
+    "entropy": "How sure teachers and students are",
+    "corruption": "Accuracy on corrupted test images",
+    "curves": "While training",
+}
+_TRAINED = (("accuracy", 2), ("entropy", 4))
+"""On the training images as they are, and how many digits are shown."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A study under one set of conditions."""
+
+    section: Section
+    pages: list[Page]
+    """What was measured."""
+
+    def lines(self, pair: Pair) -> Iterator[Line]:
+        """The rows of a pair; a teacher's are followed by how well it knows its training images."""
+        for row, line in zip(self.section.table.rows(pair), self.section.lines(pair)):
+            yield line
+            if any(cell.role == "teacher" for cell in row.cells.values()):
+                yield from self._trained(row)
+
+    def _trained(self, row: Row) -> Iterator[Line]:
+        for name, digits in _TRAINED:
+
+            def value(entry: Entry, name: str = name) -> float | None:
+                return ((entry.result or {}).get("train") or {}).get(name)
+
+            spreads = {way: self.section.spread(cell, value, digits) for way, cell in row.cells.items()}
+            sides = {way: Side(row.cells[way], one, Spread(), None) for way, one in spreads.items()}
+            yield Line(f"{row.label}, training {name}", sides)
+
+    def numbers(self) -> Iterator[dict[str, object]]:
+        """Every number of every seed, the measured ones too, for CSV."""
+        for pair in self.section.table.pairs:
+            for lines in (self.lines(pair), *(page.lines(pair) for page in self.pages)):
+                yield from collect.rows(self.section, pair, lines)
+
+
+def write(study: Study, out: Path, folder: Path, console: Console) -> Path:
+    """Print the page of a study and write it: report.html, report.md, report.csv and figures.
+
+    Args:
+        study: which.
+        out: the folder of all runs.
+        folder: that is there.
+        console: what to print on.
+    """
+    parts = [
+        _Part(section, [measured_table.page(which, section) for which in study.measured])
+        for section in sections(study.grid, out)
+    ]
+    title = heading(study.grid)
+    shown = list(_blocks(study, parts, folder))
+    terminal.show_blocks(title, shown, console)
+    write_csv(folder / "report.csv", [row for part in parts for row in part.numbers()])
+    write_atomically(folder / "report.md", document.text(title, shown).encode())
+    write_atomically(folder / "report.html", document.page(title, shown).encode())
+    return folder
+
+
+def _blocks(study: Study, parts: Iterable[_Part], folder: Path) -> Iterator[Block]:
+    yield from (Text(note) for note in study.grid.notes)
+    yield Text(LEGEND, "note")
+    if not tables.available():
+        yield Text(tables.MISSING, "note")
+    for number, part in enumerate(parts, 1):
+        yield from _part(part, folder, f"figure{number}")
+
+
+def _part(part: _Part, folder: Path, prefix: str) -> Iterator[Block]:
+    section = part.section
+    yield Heading(str(section.conditions or "Nothing run yet"))
+    yield from (Text(warning, "warning") for warning in section.warnings())
+    for pair in section.table.pairs:
+        yield Heading(f"{pair.teacher} → {pair.student}", 3)
+        yield Rows([_HEADER, *map(_row, part.lines(pair))])
+        sentences = list(_sentences(section, pair))
+        if sentences:
+            yield Bullets(sentences)
+    if tables.available():
+        yield from (Drawing(*drawn) for drawn in tables.draw(section, folder, prefix))
+    for page in part.pages:
+        yield Heading(_MEASURED[page.which.measure])
+        yield from (Text(remark, "warning") for remark in page.remarks())
+        for pair in section.table.pairs:
+            lines = [line for line in page.lines(pair) if any(side.last.values for side in line.sides.values())]
+            if lines:
+                yield Rows([_HEADER, *map(_row, lines)])
+        yield Bullets([f"Mean difference over methods, {gain}." for gain in page.gains()])
+        if tables.available():
+            drawn_too = measured.draw(page, folder, f"{prefix}-{page.which.measure}")
+            yield from (Drawing(*drawn) for drawn in drawn_too)
+    if section.conditions is not None:
+        yield Heading("Cost and origin")
+        yield Bullets(cost(section.distinct()))
+
+
+def _row(line: Line) -> tuple[str, ...]:
+    """The cells of a line; what cannot be said of one seed, or of a student alone, is left empty."""
+    if ALONE in line.sides:
+        alone = line.sides[ALONE].last
+        return (line.label, _cell(alone, len(alone.values)), "", "", _seeds(alone), "", "")
+    gap = line.gain or Spread()
+    gaps = list(gap.values.values())
+    p = p_value(gaps)
+    values = [_cell(line.sides[way].last, len(gaps)) for way in (STANDARD, FRIENDLY)]
+    higher = f"{sum(one > 0 for one in gaps)} of {len(gaps)}" if gaps else ""
+    return (line.label, *values, gap.bare(sign=True), _seeds(gap), higher, "" if p is None else _p(p))
+
+
+def _cell(found: Spread, seeds: int) -> str:
+    """Mean and deviation; with their number if they are not of the seeds of the line."""
+    return found.bare() if found.values and len(found.values) == seeds else found.text()
+
+
+def _seeds(found: Spread) -> str:
+    return str(found.of) if len(found.values) == found.of else f"{len(found.values)} of {found.of}"
+
+
+def _p(value: float) -> str:
+    return said(value, 3).removeprefix("= ")
+
+
+def _sentences(section: Section, pair: Pair) -> Iterator[str]:
+    """What was measured of each student, whichever way it falls."""
+    alone: dict[int, float] = {}
+    for line in section.lines(pair):
+        if ALONE in line.sides:
+            alone = line.sides[ALONE].last.values
+        elif line.sides[FRIENDLY].cell.role == "student":
+            standard, friendly = (line.sides[way].last.values for way in (STANDARD, FRIENDLY))
+            seeds = sorted(standard.keys() & friendly.keys())
+            if seeds:
+                ours, theirs = ([values[seed] for seed in seeds] for values in (friendly, standard))
+                own = [alone[seed] for seed in seeds] if set(seeds) <= alone.keys() else []
+                yield verdict(f"By {line.label}, {pair.student}", theirs, ours, own)

@@ -1,0 +1,54 @@
+"""What every form of a report says in the same words."""
+
+from __future__ import annotations
+
+import statistics
+
+from sftn.experiments.collect import Section, Side
+from sftn.experiments.table import Table
+
+LEGEND = (
+    "Test accuracy in %. Ours is the last epoch's, as the paper's: mean ± sample standard deviation (number of seeds); "
+    "the best epoch's stands apart and is labelled. SFTN is the student-friendly teacher; the gain is SFTN minus "
+    "standard, ours paired by seed."
+)
+
+
+def heading(table: Table) -> str:
+    """The title of a page."""
+    return f"{called(table)}: {table.title}"
+
+
+def called(table: Table) -> str:
+    """Table 17, Figure 5."""
+    return table.name.replace("table", "Table ").replace("figure", "Figure ").replace("imagenet", "ImageNet")
+
+
+def where(table: Table) -> str:
+    """Where the printed numbers are from; nothing for a study."""
+    if table.source == "study":
+        return ""
+    if not table.published:
+        return (
+            f"{called(table)} is described in section {table.section} of the supplementary document, without numbers."
+        )
+    return (
+        f"Printed numbers: Learning Student-Friendly Teacher Networks for Knowledge Distillation (NeurIPS 2021), "
+        f"supplementary document, section {table.section}, {called(table)}."
+    )
+
+
+def difference(side: Side) -> str:
+    """Ours minus printed."""
+    return "" if side.difference is None else f"{side.difference:+.{side.last.digits}f}"
+
+
+def gain_sentence(section: Section) -> str:
+    """The mean gain over all complete cells, ours and theirs."""
+    ours, theirs = section.gains()
+    if not ours:
+        return "No pair of students has all its seeds yet, so no mean gain is given."
+    text = f"Mean gain of SFTN over the standard teacher: ours {statistics.fmean(ours):+.2f} over {len(ours)} cells"
+    if not theirs:
+        return text + "; the paper has no numbers for these pairs."
+    return text + f", printed {statistics.fmean(theirs):+.2f} over the same {len(theirs)}."

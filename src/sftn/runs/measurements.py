@@ -1,0 +1,97 @@
+"""What was measured on a run, kept in its folder as `analysis-NAME.json`. Reads and writes; measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sftn.errors import InputError
+from sftn.spec.run import Run
+from sftn.storage.json_files import read_json, write_json
+from sftn.storage.records import digest, typed
+
+FORMAT = 1
+"""Of analysis-NAME.json."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The numbers of one measurement of one run."""
+
+    settings: Mapping[str, Any]
+    """How it was measured: numbers of different settings are not alike."""
+    numbers: Mapping[str, float | None]
+    """None where a number is not defined."""
+    details: Mapping[str, Any]
+    """For figures."""
+
+
+def path(folder: Path, name: str) -> Path:
+    """The file of a measurement in a run's folder."""
+    return folder / f"analysis-{name}.json"
+
+
+def read(folder: Path, run: Run, weights: str | None, name: str) -> Reading | None:
+    """What was measured on a run; None if nothing was.
+
+    Args:
+        folder: of the run.
+        run: what should lie there.
+        weights: the hash of its weights, from its result.
+        name: of the measurement.
+
+    Raises:
+        InputError: the file is of another run, of other weights, of another format, or was edited.
+    """
+    file = path(folder, name)
+    if not file.exists():
+        return None
+    record = read_json(file)
+    seal = record.pop("sha256", None)
+    if seal != digest(record) or any(record.get(key) != value for key, value in _about(run, weights, name).items()):
+        raise InputError(f"{file} is of another run, or was edited: remove it to measure again")
+    try:
+        reading = Reading(record["settings"], typed(record["numbers"], Mapping[str, float | None]), record["details"])
+        _check(reading.settings)
+        typed(reading.details.get("accuracy", {}), Mapping[str, tuple[float, ...]])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{file} lacks or garbles {error}: remove it to measure again") from error
+    return reading
+
+
+def write(folder: Path, run: Run, weights: str | None, name: str, reading: Reading) -> None:
+    """Keep what was measured; atomic.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    # What JSON cannot say becomes null.
+    numbers = {key: None if value is None or value != value else value for key, value in reading.numbers.items()}
+    record = _about(run, weights, name) | {
+        "settings": dict(reading.settings),
+        "numbers": numbers,
+        "details": dict(reading.details),
+    }
+    write_json(path(folder, name), record | {"sha256": digest(record)})
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    """See that settings are what their readers expect, where there are any."""
+    if settings:
+        typed([settings["test_images"], settings["of"]], tuple[int, int])
+        typed(settings.get("corruptions") or [], tuple[str, ...])
+        typed(settings.get("probe", {"epochs": 0})["epochs"], int)
+
+
+def _about(run: Run, weights: str | None, name: str) -> dict[str, Any]:
+    teacher = run.teacher
+    return {
+        "format": FORMAT,
+        "analysis": name,
+        "id": run.id,
+        "teacher": teacher.id if isinstance(teacher, Run) else None if teacher is None else teacher.sha256,
+        "data": run.data.fingerprint,
+        "weights_sha256": weights,
+    }

@@ -1,0 +1,111 @@
+"""What a run leaves when its training is over: weights, and a result that says what they do and whence they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sftn.data.dataset import Dataset
+from sftn.networks.staged import StagedNet
+from sftn.networks.weights import save_weights
+from sftn.runtime.collectives import world
+from sftn.runtime.environment import environment
+from sftn.runtime.processes import led
+from sftn.spec.run import FORMAT, Run
+from sftn.storage.json_files import sha256, write_json
+from sftn.training.checkpoints import Checkpoints
+from sftn.training.evaluate import collapsed, evaluate
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def finish(
+    run: Run,
+    dataset: Dataset,
+    network: StagedNet,
+    fabric: Fabric,
+    checkpoints: Checkpoints,
+    asked_once: dict[str, int] | None,
+    say: Callable[[str], None],
+    step: str = "eager",
+) -> dict[str, Any]:
+    """Leave weights and result of a run whose phases are over. Several processes evaluate together; the leader writes.
+
+    Args:
+        run: which.
+        dataset: the images that it was trained on; the training split is evaluated.
+        network: the trained one.
+        fabric: gives device and precision.
+        checkpoints: know the run's folder and what was logged.
+        asked_once: what was saved by looking a teacher's answers up (`sftn.runs.teacher_cache`).
+        say: is told if the network gives all images the same class.
+        step: how steps were taken, since this process began.
+
+    Returns:
+        The content of `result.json`.
+    """
+    training = dataset.train.to(fabric.device)
+    found = evaluate(network, training, dataset.normalisation, fabric, pause=checkpoints.end_if_asked)
+    return led(lambda: _leave(run, dataset, network, str(fabric.device), checkpoints, found, asked_once, say, step))
+
+
+def _leave(
+    run: Run,
+    dataset: Dataset,
+    network: StagedNet,
+    device: str,
+    checkpoints: Checkpoints,
+    training: dict[str, float],
+    asked_once: dict[str, int] | None,
+    say: Callable[[str], None],
+    step: str = "eager",
+) -> dict[str, Any]:
+    folder, history = checkpoints.folder, checkpoints.history
+    record = {
+        "format": FORMAT,
+        "id": run.id,
+        "name": run.name,
+        "accuracy": history[-1]["test_accuracy"],
+        "best_accuracy": max(row["test_accuracy"] for row in history if "test_accuracy" in row),
+        "test": {name.removeprefix("test_"): v for name, v in history[-1].items() if name.startswith("test_")},
+        "train": training,
+        "collapsed": collapsed(history[-1]["test_favourite"], dataset.test.labels),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "seconds": sum(row["seconds"] for row in history),
+        "images": images_as_given(dataset),
+        "environment": environment(device)
+        | {"precision": run.precision, "data_fingerprint": run.data.fingerprint, "processes": world(), "step": step},
+    }
+    if asked_once is not None:
+        record["asked_once"] = asked_once
+    if run.on_nan == "skip":
+        record["skipped_steps"] = sum(row["skipped"] for row in history)
+    if run.on_nan == "restart":
+        record["restarts"] = checkpoints.restarts
+    if record["collapsed"]:
+        say(
+            f"{run.name} gives {record['test']['favourite']:.1f} % of the test images the same class: it has collapsed "
+            "or was not trained for long enough to begin"
+        )
+    checkpoints.guard()
+    mean, std = (json.dumps(values.tolist()) for values in dataset.normalisation)
+    metadata = {"network": run.network, "classes": str(len(dataset.classes)), "run": run.id, "mean": mean, "std": std}
+    save_weights(network, folder / "weights.safetensors", metadata)
+    record["weights_sha256"] = sha256(folder / "weights.safetensors")
+    checkpoints.guard()
+    write_json(folder / "result.json", record)
+    checkpoints.remove()
+    return record
+
+
+def images_as_given(dataset: Dataset) -> dict[str, Any]:
+    """What somebody must know who gives a trained network an image of his own, and understands its answer.
+
+    `mean` and `std` are of pixels in 0..255; `resize` is what the shorter side becomes before the centre of `shape`
+    (C, H, W) is cut out.
+    """
+    mean, std = (values.tolist() for values in dataset.normalisation)
+    resize = dataset.resize or min(dataset.image[1:])
+    return {"classes": list(dataset.classes), "shape": list(dataset.image), "resize": resize, "mean": mean, "std": std}

@@ -1,0 +1,166 @@
+"""Where and how precisely to compute: Lightning Fabric, with `auto` settled once and by name."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import inspect
+import logging
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from sftn.errors import InputError, unknown
+from sftn.runtime import processes
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "float16": "16-mixed"}
+"""Our names and Fabric's; losses are float32 in all of them."""
+HALVES = {"bf16": torch.bfloat16, "float16": torch.float16}
+"""What autocast computes in."""
+
+
+def settle_precision(precision: str, device: str = "auto") -> str:
+    """`auto` -> bf16 where the hardware computes in it, else float32; other names are checked and kept.
+
+    Raises:
+        InputError: the name is unknown, or float16 is asked of a CPU.
+    """
+    if precision == "auto":
+        return "bf16" if _has_bf16(device) else "float32"
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, ["auto", *PRECISIONS])
+    if precision == "float16" and _accelerator(device) == "cpu":
+        raise InputError("precision float16 needs a GPU: use bf16 or float32")
+    return precision
+
+
+def join(device: str, devices: int, nodes: int) -> None:
+    """Start the processes that train together, or meet them if a launcher has; once is enough, more do no harm.
+
+    Where no launcher has started them, each repeats this program's command line from its beginning up to here.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        devices: processes on each machine, one a device.
+        nodes: machines.
+
+    Raises:
+        InputError: there are fewer devices, the launcher started another number, or the processes cannot meet.
+    """
+    processes.check(_accelerator(device), devices, nodes)
+    if devices * nodes > 1 and not dist.is_initialized():
+        make_fabric(device, "float32", devices, nodes)
+
+
+def make_fabric(device: str = "auto", precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
+    """A launched Fabric: this process's device, and its part of the work where `join` has begun several.
+
+    Args:
+        device: auto, cpu, cuda or mps.
+        precision: auto, float32, bf16 or float16.
+        devices: processes on each machine.
+        nodes: machines.
+
+    Raises:
+        InputError: the device is unknown or not there, or the precision is unknown.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what our own lines already say
+
+    several = devices * nodes > 1
+    # Buffers are equal anyway, and banks of CRD would travel at every step. A parameter that the loss never meets, as
+    # a network of somebody else may have, is no error: which ones these are is the same at every step.
+    new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # PyTorch 2.13 and later
+    how: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False, "static_graph": True}
+    averaged = DDPStrategy(timeout=timedelta(seconds=processes.SILENCE), **how)
+    fabric = Fabric(
+        accelerator=_accelerator(device),
+        strategy=averaged if several else "auto",
+        devices=devices,
+        num_nodes=nodes,
+        precision=PRECISIONS[settle_precision(precision, device)],  # type: ignore[arg-type]
+    )
+    if several:
+        processes.start(fabric)
+    else:
+        fabric.launch()
+    if fabric.device.type == "cpu":
+        _keep_freed_memory()
+    return fabric
+
+
+@contextmanager
+def repeatable(asked: bool = True) -> Iterator[None]:
+    """While this lasts, the same machine computes the same bits from the same seed on a GPU too, more slowly.
+
+    A CPU does so anyway, with the same number of threads. cuBLAS reads its setting when it first computes: ask before
+    anything else has used the GPU.
+
+    Raises:
+        InputError: PyTorch has no deterministic way for something that was to be computed.
+    """
+    if not asked:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        what = str(error).split(". ")[0]
+        raise InputError(f"{what}: leave --deterministic out, or train on --device cpu") from error
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@functools.cache
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of freed activations for the next step instead of giving it back to the system.
+
+    Blocks above 32 MB are otherwise mapped, and every page of them faulted in, anew at each step: a step of
+    wrn_40_2→wrn_16_2 on 256 images took 1.4 times as long. The process then keeps what it once needed.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        no_mmap, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+        libc = ctypes.CDLL(None)
+        libc.mallopt(no_mmap, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
+
+def _accelerator(device: str) -> str:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
+    if device not in there:
+        raise unknown("device", device, ["auto", *there])
+    if not there[device]:
+        raise InputError(f"device {device} is not there: use --device auto or cpu")
+    return device
+
+
+def _has_bf16(device: str) -> bool:
+    accelerator = _accelerator(device)
+    if accelerator == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return accelerator == "cpu" and _cpu_has_bf16()
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 itself (AVX512-BF16 or AMX); emulated it is slower than float32."""
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    return capabilities.startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()

@@ -1,0 +1,1 @@
+"""What is to be done, as plain records that need no torch: runs, schedules, objectives, execution."""

@@ -1,0 +1,44 @@
+"""How runs are carried out, which determines nothing of what comes out; without torch, so that options can name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+COHORT = 8
+"""Students of one teacher that are trained at once: more gain little, and come to their ends later."""
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """Where, by how many processes, how fast and how safely runs are carried out.
+
+    What determines a trained network is a `Run`'s. Nothing here does, up to the rounding that `step`, `deterministic`
+    and another device or number of processes bring, which is recorded with a result.
+    """
+
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    devices: int = 1
+    """Processes on each machine that share every batch; started by the first run if nothing has started them (see
+    `sftn.runtime.device.join`). They decide together what is next."""
+    nodes: int = 1
+    """Machines."""
+    cohort: int = COHORT
+    """At most so many students of one teacher are trained at once, each to the same result as alone
+    (`sftn.runs.cohort`); by one process. Of no meaning to a single run."""
+    log: Sequence[str] = ()
+    """Also write for these: tensorboard, wandb."""
+    checkpoint_seconds: float = 60.0
+    """The time between two checkpoints of a run; at every step if 0."""
+    checkpoint_epochs: int = 0
+    """Epochs between two checkpoints; if 0 they go by time."""
+    deterministic: bool = False
+    """Have a GPU compute the same bits again, too; changes them, so it is recorded with the result."""
+    ask_once: float = 0.0
+    """GiB of memory in which a teacher's answers to crops and flips of the images are kept, and looked up where that
+    changes no bit and pays (see `sftn.runs.teacher_cache`); 0 asks it every time. A cohort has one table for all. On a
+    CPU, by one process."""
+    step: str = "eager"
+    """How steps are taken: eager, compiled, captured (as a CUDA graph) or both (see `sftn.training.step_modes`); a
+    cohort's are eager or captured."""

@@ -1,0 +1,1 @@
+"""What is minimised: a network alone, with its student's branches, or by distillation."""

@@ -1,0 +1,194 @@
+"""Distillation: the objective ce·CE + kd·KD + Σ weight·method, and the student that is trained by it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sftn.errors import InputError
+from sftn.methods.base import Batch, Method, raised
+from sftn.methods.kd import distillation_loss
+from sftn.networks.alignment import Pair
+from sftn.networks.fast.inference_folding import folded
+from sftn.networks.staged import Activations, Shape, StagedNet
+from sftn.spec.alignment import Alignment
+from sftn.spec.objective import Objective
+from sftn.spec.schedule import Schedule
+from sftn.training.phase import Phase
+
+
+class Distiller(nn.Module):
+    """A student, its frozen teacher and an objective: (images, labels, index) -> the loss that trains the student.
+
+    Args:
+        student: the network that learns; trained in place.
+        teacher: the network that is learned from; frozen, in eval mode.
+        objective: what is minimised; `sftn.tasks.recipes.objective("crd")` has the paper's.
+        image: (C, H, W) of the images.
+        labels: (N,) of the training images; needed by methods that keep something for each image (CRD).
+        alignment: which student stage goes with which teacher stage; None for `sftn.networks.alignment.align`'s answer.
+        methods: the objective's methods by name; None for the registered ones (`sftn.methods.METHODS`).
+
+    Raises:
+        InputError: the networks cannot be aligned, or lack what a method needs.
+    """
+
+    def __init__(
+        self,
+        student: StagedNet,
+        teacher: StagedNet,
+        objective: Objective,
+        image: Shape,
+        *,
+        labels: Tensor | None = None,
+        alignment: Alignment | None = None,
+        methods: Mapping[str, type[Method]] | None = None,
+    ) -> None:
+        super().__init__()
+        from sftn.methods import METHODS
+
+        known = METHODS if methods is None else methods
+        labels = torch.empty(0, dtype=torch.long) if labels is None else labels
+        self.pair = Pair.of(teacher, student, image, labels, alignment)
+        self.objective = objective
+        self.image = image
+        self.student = student
+        self.methods = nn.ModuleDict(
+            {term.method: known[term.method](self.pair, **term.options) for term in objective.terms}
+        )
+        viewers = [name for name, method in self._each() if type(method).views is not Method.views]
+        if len(viewers) > 1:
+            raise InputError(f"{' and '.join(viewers)} each want views of their own: use one of them at a time")
+        self.viewer = viewers[0] if viewers else None
+        self.maps = any({"features", "preacts"} & set(method.asks) for _, method in self._each())
+        """Whether the teacher's maps are wanted; if not, they are let go before the student makes its own."""
+        self.foldable = not any(method.batch_statistics for _, method in self._each())
+        self.teacher = (teacher if self.foldable else with_batch_statistics(teacher)).requires_grad_(False).eval()
+        self.answers: Callable[[Tensor, Tensor], Activations] | None = None
+        """Stands in for the teacher's activations of (images, index) in the main phase, where these are known."""
+
+    def _each(self) -> list[tuple[str, Method]]:
+        return list(self.methods.items())  # type: ignore[arg-type]
+
+    @property
+    def copies(self) -> int:
+        """How many independently cropped copies of each image a batch must have."""
+        return max([1, *[method.copies for _, method in self._each()]])  # a form that torch.compile can read
+
+    @property
+    def flip(self) -> bool:
+        """Whether every method tolerates mirrored images."""
+        return all(method.flip for _, method in self._each())
+
+    def train(self, mode: bool = True) -> Distiller:
+        """Train or evaluate the student; the teacher stays in eval mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def keep_teacher_in(self, dtype: torch.dtype) -> None:
+        """Keep the frozen teacher's convolutions and linear layers in the precision of autocast.
+
+        Autocast would cast them to it in every step: no bit of the activations changes. Only for a teacher that nobody
+        uses outside of autocast any more.
+        """
+        for module in self.teacher.modules():
+            if type(module) in (nn.Conv2d, nn.Linear):
+                module.to(dtype)
+
+    def fold_teacher(self, dtype: torch.dtype = torch.float32) -> None:
+        """Let a folded copy answer for the teacher: faster, the same up to rounding.
+
+        `sftn.networks.fast.inference_folding` does it. A teacher that normalises by the batch's statistics cannot be
+        folded and stays. To be called before `phases`.
+
+        Args:
+            dtype: of its weights; in half precision as in `keep_teacher_in`.
+        """
+        if self.foldable:
+            self.teacher = folded(self.teacher, self.image, dtype)
+        elif dtype != torch.float32:
+            self.keep_teacher_in(dtype)
+
+    def phases(self, schedule: Schedule) -> list[Phase]:
+        """The methods' first stages, then the main phase."""
+        warmups = [method.warmup(self.student, self.teacher, schedule) for _, method in self._each()]
+        trained = [module for _, method in self._each() for module in method.trains()]
+        main = Phase("distil", self, (self.student, *trained), schedule)
+        return [*(phase for phase in warmups if phase is not None), main]
+
+    def forward(self, images: Tensor, labels: Tensor, index: Tensor | None = None) -> dict[str, Tensor]:
+        """The loss and its terms, unweighted.
+
+        Args:
+            images: (B·copies, C, H, W)
+            labels: (B,)
+            index: (B,) which training images these are; only for methods that keep something for each image.
+
+        Returns:
+            `loss`, `ce`, `kd`, a term for each method, and the student's `accuracy` on the batch in percent. All are
+            scalars; only `loss` carries a gradient.
+
+        Raises:
+            InputError: a method must know which images these are, or wants more crops of each.
+        """
+        if index is None:
+            needing = [name for name, method in self._each() if method.needs_index]
+            if needing:
+                raise InputError(f"{needing[0]} must know which training images a batch holds: give index, (B,) int64")
+            index = torch.zeros_like(labels)
+        if len(images) != self.copies * len(labels):
+            each = f"{self.copies} crops of each image, side by side" if self.copies > 1 else "one image a label"
+            raise InputError(f"{len(images)} images for {len(labels)} labels: {self.objective.name} takes {each}")
+        batch = Batch(images, labels, index)
+        if self.viewer is not None:
+            images = self.methods[self.viewer].views(images)  # type: ignore[operator]
+        views = len(images) // len(labels)
+        with torch.no_grad():  # before the student's activations are there, which are kept for the backward
+            teacher = self.teacher.activations(images) if self.answers is None else self.answers(images, index)
+        if not self.maps:
+            teacher = teacher._replace(features=(), preacts=())
+        student, teacher = _float(self.student.activations(images)), _float(teacher)
+        logits = student.logits[::views]
+
+        terms = {"ce": F.cross_entropy(logits, labels)}
+        loss = self.objective.ce * terms["ce"]
+        if self.objective.kd:
+            terms["kd"] = distillation_loss(logits, teacher.logits[::views], self.objective.temperature)
+            loss = loss + self.objective.kd * terms["kd"]
+        aligned = self.pair.aligned(student, teacher)
+        plain = aligned if views == 1 else tuple(_first_views(activations, views) for activations in aligned)
+        for term in self.objective.terms:
+            seen = aligned if term.method == self.viewer else plain
+            terms[term.method] = self.methods[term.method](*seen, batch)
+            loss = loss + term.weight * terms[term.method]
+        terms["accuracy"] = 100 * (logits.argmax(1) == labels).float().mean()
+        return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
+
+
+def with_batch_statistics(network: StagedNet) -> StagedNet:
+    """A copy whose batch norms normalise by the batch's own statistics in any mode, and so have no state to spoil."""
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.track_running_stats = False
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+    return network
+
+
+def _float(activations: Activations) -> Activations:
+    return activations._replace(logits=raised(activations.logits), embedding=raised(activations.embedding))
+
+
+def _first_views(activations: Activations, views: int) -> Activations:
+    """The activations of the images themselves, where each stands first among its views."""
+    return Activations(
+        activations.logits[::views],
+        activations.embedding[::views],
+        tuple(feature[::views] for feature in activations.features),
+        tuple(preact[::views] for preact in activations.preacts),
+    )

@@ -1,0 +1,23 @@
+"""A network trained by its cross-entropy alone."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sftn.methods.base import raised
+from sftn.networks.staged import StagedNet
+
+
+class Supervised(nn.Module):
+    """A network and its cross-entropy: how a standard teacher, or a student alone, is trained."""
+
+    def __init__(self, network: StagedNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, labels: Tensor, index: Tensor | None = None) -> dict[str, Tensor]:
+        """`loss` and the batch's `accuracy` in percent, for (B, C, H, W) images and (B,) labels."""
+        logits = raised(self.network(images))
+        accuracy = 100 * (logits.argmax(1) == labels).float().mean()
+        return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy.detach()}

@@ -1,0 +1,206 @@
+"""Phase, and the one loop that trains it."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sftn.errors import Stopped
+from sftn.runtime.collectives import Shares
+from sftn.training.callback import Watcher
+from sftn.training.divergence import Sentinel, Step, diverged
+from sftn.training.phase import Phase, train_only
+from sftn.training.progress import Position
+from sftn.training.step_modes import taking
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from sftn.data.batch import Batch
+    from sftn.data.loader import Feed
+    from sftn.training.checkpoints import Checkpoints
+
+
+def fit(
+    phase: Phase,
+    loader: Feed,
+    fabric: Fabric,
+    *,
+    seed: int = 0,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    evaluate_every: int = 1,
+    watcher: Watcher | None = None,
+    checkpoints: Checkpoints | None = None,
+    skip: bool = False,
+    whole_norms: bool = True,
+    how: str = "eager",
+    say: Callable[[str], None] = print,
+) -> None:
+    """Train one phase to its end, from its beginning or from its last checkpoint.
+
+    A step is a function of tensors alone and never waits for the device: the terms of the loss are summed there and
+    read once an epoch and before a checkpoint, which no state with a number that is not finite ever reaches (see
+    `sftn.training.divergence`). All randomness of an epoch follows from `seed`, the phase's name and the epoch. The
+    whole batch is one step whatever the memory: batch norms and losses that compare images see all of it, also
+    where several processes share it; these call this function alike, each with a loader that gives it its share.
+
+    Args:
+        phase: what to train.
+        loader: training batches.
+        fabric: device, precision and strategy (Lightning Fabric).
+        seed: of the run.
+        evaluate: called after every `evaluate_every`-th epoch and after the last; its numbers join the epoch's row.
+        evaluate_every: epochs between two evaluations.
+        watcher: is told of steps and epochs.
+        checkpoints: where the state is kept; None keeps none.
+        skip: leave out the steps whose loss or gradient is not finite instead of ending the run; their number joins
+            the epoch's row.
+        whole_norms: where several processes share a batch: batch norms normalise by all of it, not by a share.
+        how: steps are taken, one of `sftn.training.step_modes.STEPS` as `settle_step` gave it.
+        say: is told, in a line, if that is not possible.
+
+    Raises:
+        Stopped: a signal asked for it; the state has been saved.
+        Diverged: a number is not finite, or was in none of an epoch's steps (a `FloatingPointError`).
+    """
+    for _ in stepwise(
+        phase,
+        loader,
+        fabric,
+        seed=seed,
+        evaluate=evaluate,
+        evaluate_every=evaluate_every,
+        watcher=watcher,
+        checkpoints=checkpoints,
+        skip=skip,
+        whole_norms=whole_norms,
+        how=how,
+        say=say,
+    ):
+        pass
+
+
+def stepwise(
+    phase: Phase,
+    loader: Feed,
+    fabric: Fabric,
+    *,
+    seed: int = 0,
+    evaluate: Callable[[], Mapping[str, float]] | None = None,
+    evaluate_every: int = 1,
+    watcher: Watcher | None = None,
+    checkpoints: Checkpoints | None = None,
+    skip: bool = False,
+    whole_norms: bool = True,
+    how: str = "eager",
+    say: Callable[[str], None] = print,
+) -> Iterator[tuple[int, int]]:
+    """`fit` a step at a time, so that others can be trained in between; they must put torch's generator back.
+
+    Yields:
+        (epoch, step), counted from 0: the step that is next. The time until it is asked for is nobody's here.
+    """
+    schedule = phase.schedule
+    train_only(phase.task, phase.trains)
+    phase.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sgd = torch.optim.SGD(
+        _groups(phase), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay, fused=True
+    )
+    task, optimizer = fabric.setup(phase.task, sgd)
+    scaler = getattr(fabric._precision, "scaler", None)
+    shares = Shares(loader, whole_norms)
+    sentinel = Sentinel(phase.trains, sgd, scaled=scaler is not None, skip=skip)
+    position = Position(phase.name)
+    if checkpoints is not None:
+        position = checkpoints.resume(position, sgd)
+        if scaler is not None and position.scaler is not None:
+            scaler.load_state_dict(position.scaler)
+    if watcher is not None:
+        watcher.start(phase.name, schedule.epochs, len(loader), position.epoch)
+
+    def take(step: int, batch: Batch) -> tuple[Tensor, Tensor]:
+        sentinel.before()
+        with shares.of(step) as weight:
+            terms = task(*batch)
+        fabric.backward(weight * terms["loss"])
+        seen = sentinel.see(terms)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return seen
+
+    taken = take if how == "eager" else taking(how, take, phase.task, sgd, fabric, loader.images(1), say)
+
+    def reached(epoch: int, step: int, began: float) -> Position:
+        shares.settle(phase.task)
+        found = sentinel.look()
+        if found is None and step == len(loader) and sentinel.images == 0:  # every step was skipped
+            found = sentinel.first or Step(step, {})
+        if found is not None:
+            raise diverged(phase, epoch, found, loader)
+        scale = None if scaler is None else scaler.state_dict()
+        spent = time.perf_counter() - began
+        return Position(phase.name, epoch, step, sentinel.images, sentinel.totals(), spent, sentinel.skipped, scale)
+
+    for epoch in range(position.epoch, schedule.epochs):
+        began = time.perf_counter() - position.seconds
+        if position.step == 0:
+            torch.manual_seed(_mix(seed, phase.name, epoch))
+        for group in sgd.param_groups:
+            _set_rate(group, schedule.lr_at(epoch) * group["rate"])
+        sentinel.begin(position)
+        for step, batch in enumerate(loader.epoch(epoch, start=position.step), start=position.step + 1):
+            left = time.perf_counter()
+            yield epoch, step - 1
+            began += time.perf_counter() - left
+            sentinel.note(step, taken(step, batch), len(batch.labels))
+            if watcher is not None:
+                watcher.step(step)
+            if checkpoints is not None and checkpoints.due():
+                checkpoints.save(reached(epoch, step, began), sgd)
+        position = reached(epoch, len(loader), began)
+        row = _row(phase, position, skip)
+        if evaluate is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == schedule.epochs):
+            try:
+                row |= evaluate()
+            except Stopped:  # it was asked to end in the middle
+                if checkpoints is not None:
+                    checkpoints.save(position, sgd)
+                raise
+            train_only(phase.task, phase.trains)
+        if watcher is not None:
+            watcher.epoch(row)
+        position = Position(phase.name, epoch + 1, scaler=position.scaler)
+        if checkpoints is not None:
+            checkpoints.finish_epoch(position, sgd, row)
+
+
+def _groups(phase: Phase) -> list[dict[str, Any]]:
+    slow = [parameter for module in phase.slow for parameter in module.parameters() if parameter.requires_grad]
+    known = {id(parameter) for parameter in slow}
+    rest = [parameter for module in phase.trains for parameter in module.parameters() if id(parameter) not in known]
+    groups = [{"params": rest, "rate": 1.0}, {"params": slow, "rate": phase.slow_rate}]
+    return [group for group in groups if group["params"]]
+
+
+def _set_rate(group: dict[str, Any], rate: float) -> None:
+    if isinstance(group["lr"], Tensor):  # a recorded step reads it there
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
+
+
+def _row(phase: Phase, position: Position, skip: bool) -> dict[str, Any]:
+    """The log's line of an epoch whose last step is done."""
+    row: dict[str, Any] = {"phase": phase.name, "epoch": position.epoch + 1, "lr": phase.schedule.lr_at(position.epoch)}
+    row |= {name: total / position.images for name, total in (position.sums or {}).items()}
+    row |= {"skipped": position.skipped} if skip else {}
+    return row | {"images_per_second": position.images / position.seconds, "seconds": position.seconds}
+
+
+def _mix(seed: int, name: str, epoch: int) -> int:
+    return zlib.crc32(f"{seed}/{name}/{epoch}".encode())
