@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sftn.networks import KEYS, NETWORKS
-from tests import tiny
+from tests.support import tiny
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -15,22 +13,8 @@ from sftn.cli import COMMANDS, _parse
 from sftn.data import SOURCES
 from sftn.methods import METHODS
 from sftn.networks import NETWORKS
-from tests import tiny
-
-ROOT = Path(__file__).parents[1]
-
-
-def code(page: str) -> str:
-    return "\n".join(re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
-
-
-def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.support import tiny
+from tests.support.pages import ROOT, code, example
 
 
 @pytest.fixture

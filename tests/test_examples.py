@@ -19,8 +19,8 @@ from sftn.networks.staged import StagedNet
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import objective
 from sftn.tasks.student_branches import StudentBranches
-from tests import tiny
-from tests.test_docs import code, example
+from tests.support import tiny
+from tests.support.pages import code, example
 
 LOOPS = {"own_loop": "torch", "accelerate_loop": "accelerate", "lightning_loop": "lightning"}
 LOOPS |= {"trainer_loop": "transformers"}

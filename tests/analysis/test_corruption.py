@@ -17,8 +17,8 @@ from sftn.data.dataset import Dataset, Split
 from sftn.errors import InputError
 from sftn.runtime.device import make_fabric
 from sftn.training.evaluate import evaluate
-from tests import tiny
-from tests.analysis.images import images
+from tests.support import tiny
+from tests.support.images import images
 
 KINDS = ("fog", "contrast")
 

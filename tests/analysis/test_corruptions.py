@@ -19,7 +19,7 @@ from sftn.analysis.corruptions.resample import motion, zoom
 from sftn.analysis.corruptions.spatter import edges, equalise
 from sftn.analysis.corruptions.weather import plasma
 from sftn.errors import InputError
-from tests.analysis.images import images
+from tests.support.images import images
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "corruptions.csv"
 IMAGES = images()

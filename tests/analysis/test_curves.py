@@ -19,8 +19,8 @@ from sftn.runs.folder import write_run
 from sftn.spec.run import FORMAT, Friendly, Run
 from sftn.storage.json_files import write_json
 from sftn.tasks.recipes import objective
-from tests import tiny
-from tests.analysis.images import images
+from tests.support import tiny
+from tests.support.images import images
 
 pytest.importorskip("matplotlib", reason="figures need the extra report")
 

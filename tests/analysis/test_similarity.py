@@ -14,7 +14,7 @@ from sftn.analysis.similarity import CKA, MinibatchCKA, similarity, unbiased_hsi
 from sftn.data.dataset import Split
 from sftn.errors import InputError
 from sftn.runtime.device import make_fabric
-from tests import tiny
+from tests.support import tiny
 
 
 def gram_cka(x: np.ndarray, y: np.ndarray) -> float:

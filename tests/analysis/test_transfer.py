@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from sftn.analysis.transfer import Probe, features, linear_probe, transfer
 from sftn.errors import InputError
 from sftn.runtime.device import make_fabric
-from tests import tiny
+from tests.support import tiny
 
 FABRIC = make_fabric("cpu", "float32")
 

@@ -25,7 +25,7 @@ from sftn.errors import InputError
 from sftn.runs.runner import train
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Data
-from tests import tiny
+from tests.support import tiny
 
 RAW = (torch.zeros(3), torch.ones(3))
 

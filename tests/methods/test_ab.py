@@ -5,8 +5,7 @@ from torch import nn
 from sftn.methods.ab import AB, boundary_loss, stage_loss
 from sftn.networks.alignment import Pair
 from sftn.spec.schedule import Schedule
-
-from . import golden
+from tests.support import golden_methods as golden
 
 
 def slow(student, teacher, margin):

@@ -12,8 +12,7 @@ from sftn.data.loader import Batch
 from sftn.errors import InputError
 from sftn.methods import crd
 from sftn.methods.crd import CRD, contrast, embed, pull, scores, update
-
-from . import golden
+from tests.support import golden_methods as golden
 
 SMALL = {"dimensions": 8, "negatives": 12}
 

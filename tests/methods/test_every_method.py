@@ -14,8 +14,7 @@ from sftn.methods.pkt import PKT
 from sftn.methods.rkd import RKD
 from sftn.methods.sp import SP
 from sftn.methods.vid import VID
-
-from . import golden
+from tests.support import golden_methods as golden
 
 
 @golden.hostile

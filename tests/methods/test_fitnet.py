@@ -4,8 +4,7 @@ from torch import nn
 
 from sftn.errors import InputError
 from sftn.methods.fitnet import FitNet, hint_loss
-
-from . import golden
+from tests.support import golden_methods as golden
 
 
 @pytest.mark.parametrize("dtype", golden.DTYPES)

@@ -7,8 +7,7 @@ from sftn.errors import InputError
 from sftn.methods.ft import FT, bounded, factor_loss, reconstruction_loss
 from sftn.networks.alignment import Pair
 from sftn.spec.schedule import Schedule
-
-from . import golden
+from tests.support import golden_methods as golden
 
 
 def slow(student, teacher, p1, p2):

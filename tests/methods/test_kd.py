@@ -5,8 +5,7 @@ import torch
 
 from sftn.errors import InputError
 from sftn.methods.kd import distillation_loss
-
-from .golden import CASES, DTYPES, assert_golden, leaf, load
+from tests.support.golden_methods import CASES, DTYPES, assert_golden, leaf, load
 
 
 def slow(student: list[list[float]], teacher: list[list[float]], temperature: float) -> float:

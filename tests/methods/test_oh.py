@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from sftn.errors import InputError
 from sftn.methods.oh import OH, margin, norm_margin, overhaul, partial_l2
-
-from . import golden
+from tests.support import golden_methods as golden
 
 STAGES = range(3)
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from sftn.methods.pkt import PKT, transfer_loss
-
-from . import golden
+from tests.support import golden_methods as golden
 
 
 def slow(student, teacher, eps):

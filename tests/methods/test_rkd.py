@@ -5,8 +5,7 @@ import torch
 
 from sftn.methods import rkd
 from sftn.methods.rkd import RKD, relational_loss
-
-from . import golden
+from tests.support import golden_methods as golden
 
 
 def huber(difference):

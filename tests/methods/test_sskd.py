@@ -15,8 +15,7 @@ from sftn.methods.kd import distillation_loss
 from sftn.methods.sskd import SSKD, kept, similarity, supervised, teacher_head_loss, transformed, truth_rank
 from sftn.networks.alignment import Pair
 from sftn.spec.schedule import Schedule
-
-from . import golden
+from tests.support import golden_methods as golden
 
 
 def rotated(rows: Tensor) -> Tensor:

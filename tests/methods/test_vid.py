@@ -6,8 +6,7 @@ from torch.nn import functional as F
 
 from sftn.errors import InputError
 from sftn.methods.vid import VID, information_loss
-
-from . import golden
+from tests.support import golden_methods as golden
 
 
 def golden_method(case, dtype):

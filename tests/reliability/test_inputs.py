@@ -33,7 +33,7 @@ from sftn.runs.trained import subject
 from sftn.storage import lease, torch_files
 from sftn.storage.records import LARGEST, read_text, typed
 from sftn.storage.safe_pickle import ARRAYS, Forbidden, unpickle
-from tests.command import refusal
+from tests.support.command import refusal
 
 AGAIN = b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R"
 SMALL = 50_000

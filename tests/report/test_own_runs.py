@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sftn.analysis.calibration import confidence
+from sftn.cli import main
+from sftn.data import SOURCES
+from sftn.data.dataset import Dataset, Split
+from sftn.errors import InputError
+from sftn.networks.staged import StagedNet
+from sftn.report import command, document
+from sftn.report.evaluated_run import Answers, ask
+from sftn.report.figures import runs, tables, thumbnails
+from sftn.runs.build import load_teacher
+from sftn.runs.folder import read_run
+from sftn.runs.runner import train
+from sftn.runtime.device import make_fabric
+from sftn.tasks.recipes import objective
+from tests.support import tiny
+from tests.support.drawing import CHROMIUM, DRAWN
+
+CLASSES = "a<b", "b", "c|d", "d"
+"""Names that are no markup."""
+
+
+@pytest.fixture(scope="module")
+def images() -> Dataset:
+    return replace(tiny.dataset(images=64, tests=40), classes=CLASSES)
+
+
+@pytest.fixture(scope="module")
+def out(images: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain run, which is a teacher too, and one by ft, which has a first stage."""
+    from tests.conftest import tiny_networks
+
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SOURCES, "tiny", lambda request: images)
+        for _ in tiny_networks.__wrapped__():
+            teacher = tiny.run(images, "wide", epochs=3)
+            train(teacher, images, folder)
+            train(tiny.run(images, epochs=3, teacher=teacher, objective=objective("ft")), images, folder)
+    return folder
+
+
+@pytest.fixture
+def known(images: Dataset, tiny_networks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SOURCES, "tiny", lambda request: images)
+
+
+def named(out: Path, name: str) -> str:
+    (folder,) = out.glob(f"{name}-*")
+    return str(folder)
+
+
+def network(out: Path, name: str, images: Dataset) -> StagedNet:
+    return load_teacher(read_run(Path(named(out, name))), images, out)
+
+
+@pytest.mark.usefixtures("known")
+def test_answers_are_what_evaluation_counts(out: Path, images: Dataset) -> None:
+    fabric = make_fabric("cpu", "float32")
+    net = network(out, "wide", images)
+    seen = ask(net, images.test, images.normalisation, fabric, batch=7)
+    expected = confidence(net, images.test, images.normalisation, fabric)
+    assert seen.accuracy == pytest.approx(expected["accuracy"])
+    assert seen.ece == pytest.approx(expected["ece"], abs=1e-4)
+    assert 100 * float(seen.confidence.mean()) == pytest.approx(expected["confidence"], abs=1e-4)
+    counts = seen.confusion(4)
+    assert counts.sum(1).tolist() == [10, 10, 10, 10]
+    assert 100 * int(counts.diagonal().sum()) / 40 == seen.accuracy
+
+
+def test_confusion_and_loss_by_hand() -> None:
+    seen = Answers(
+        torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), torch.tensor([0.9, 0.6, 0.8]).double(), torch.ones(3)
+    )
+    assert seen.confusion(2).tolist() == [[1, 0], [1, 1]]
+    assert seen.ece == pytest.approx(100 * (0.1 + 0.6 + 0.2) / 3)
+
+
+@pytest.mark.usefixtures("known")
+def test_a_page_of_a_student_shows_everything(out: Path) -> None:
+    (folder,) = command([named(out, "tiny-ft")], out)
+    html, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    for heading in ("While training", "Size, accuracy, latency", "What is taken for what", "Hardest images"):
+        assert heading in html
+        assert heading in text
+    cases = re.findall(r"^\| (?:both|only).*? \| (\d+) \|", text, re.MULTILINE)
+    assert len(cases) == 5
+    assert sum(map(int, cases)) == 40
+    rows = [line for line in text.splitlines() if line.startswith(("| tiny-ft", "| wide"))]
+    assert len(rows) == 4  # the summary, student and teacher by size, calibration
+    assert html.count("<figure><img") >= 12 + tables.available() * 3
+    assert "a&lt;b" in html
+    assert "a<b" not in html
+    assert "c\\|d" in text
+    assert not re.search(r"""(?:src|href)=(?!"data:)""", html)
+    for picture in re.findall(r"!\[[^]]*]\(([^)]+)\)", text):
+        assert (folder / picture).stat().st_size
+
+
+@pytest.mark.usefixtures("known")
+def test_several_runs_stand_side_by_side(out: Path) -> None:
+    names = [named(out, "wide"), named(out, "tiny-ft")]
+    (folder,) = command([*names, names[0]], out)
+    html, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    assert "# 2 runs" in text
+    assert html.count("<div class=columns>") == 3 + tables.available()
+    assert "Run against run" in text
+    # The teacher of one run is the other run: it is listed once.
+    assert len(re.findall(r"^\| wide \(seed 0\) ", text, re.MULTILINE)) == 1
+
+
+@pytest.mark.usefixtures("known")
+def test_without_its_images_the_rest_is_shown(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(request: object) -> Dataset:
+        raise InputError("no files: give --data-dir")
+
+    monkeypatch.setitem(SOURCES, "tiny", missing)
+    (folder,) = command([named(out, "tiny-ft")], out)
+    text = (folder / "report.md").read_text()
+    assert "the images of tiny are not there: no files: give --data-dir" in text
+    assert "Size, accuracy, latency" in text
+    assert "Hardest images" not in text
+    assert "Cost and origin" in text
+
+
+@pytest.mark.usefixtures("known")
+def test_other_images_are_not_evaluated(out: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(images, test=Split(255 - images.test.images, images.test.labels))
+    monkeypatch.setitem(SOURCES, "tiny", lambda request: other)
+    (folder,) = command([named(out, "wide")], out)
+    text = (folder / "report.md").read_text()
+    assert "holds other images now" in text
+    assert "What is taken for what" not in text
+
+
+@pytest.mark.usefixtures("known")
+def test_without_matplotlib_images_and_tables_stay(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "available", lambda: False)
+    (folder,) = command([named(out, "tiny-ft")], out)
+    html = (folder / "report.html").read_text()
+    assert "matplotlib is not installed" in html
+    assert "image/svg" not in html
+    assert html.count("data:image/png") >= 12
+    assert "class='scroll matrix'" in html
+
+
+def test_many_classes_are_listed_by_their_mistakes() -> None:
+    from sftn.report.pages.runs import _pairs, _weakest
+
+    counts = torch.tensor([[5, 5, 0], [0, 9, 1], [0, 0, 0]])
+    assert list(_pairs("xyz", counts, 9))[1:] == [("x", "y", "5", "50.0"), ("y", "z", "1", "10.0")]
+    assert list(_weakest("xyz", counts))[1:] == [("x", "50.0", "y", "5"), ("y", "90.0", "z", "1")]
+
+
+def test_a_log_of_two_phases_is_one_line_of_epochs() -> None:
+    rows = [{"phase": "ft", "epoch": 1, "loss": 3.0}, {"phase": "ft", "epoch": 2, "loss": 2.0}]
+    rows += [{"phase": "distil", "epoch": 1, "loss": 9.0, "ce": 1.0}]
+    found, begins = runs.series(rows)
+    assert found == {"loss": {1: 3.0, 2: 2.0, 3: 9.0}, "ce": {3: 1.0}}
+    assert begins == {1: "ft", 3: "distil"}
+
+
+def test_thumbnails_of_any_image(tmp_path: Path) -> None:
+    grey, large = torch.full((1, 8, 8), 7, dtype=torch.uint8), torch.zeros(3, 300, 200, dtype=torch.uint8)
+    large[0] = 255
+    small, other = thumbnails.thumbnail(grey), thumbnails.thumbnail(large)
+    assert (small.size, small.getpixel((0, 0))) == ((8, 8), (7, 7, 7))
+    assert (max(other.size), other.getpixel((3, 3))) == (thumbnails.LARGEST, (255, 0, 0))
+    from PIL import Image
+
+    sheet = Image.open(thumbnails.sheet([small] * 6 + [other], tmp_path / "sheet.png"))
+    assert sheet.size == (6 * 102 - 6, 2 * 102 - 6)
+
+
+def test_text_is_never_markup() -> None:
+    shown = [document.Text("<i>"), document.Matrix(["<i>", "b"], [[1, 0], [1, 2]]), document.Columns([("<i>", [])])]
+    assert "<i>" not in document.page("<i>", shown)
+
+
+@DRAWN
+@pytest.mark.usefixtures("known")
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
+def test_a_browser_shows_it(out: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (folder,) = command([named(out, "wide"), named(out, "tiny-ft")], out)
+    shot = tmp_path / "shot.png"
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr")
+    place = (f"--user-data-dir={tmp_path / 'profile'}", "--window-size=390,3000", f"--screenshot={shot}")
+    command_line = [str(CHROMIUM), *flags, *place, f"file://{folder / 'report.html'}"]
+    asked = subprocess.run(command_line, capture_output=True, text=True, timeout=60, check=True)
+    assert "CONSOLE" not in asked.stderr
+    image = Image.open(shot).convert("L")
+    # Wide tables scroll within themselves: at the right edge of a phone nothing is cut off.
+    assert image.crop((386, 0, 390, 3000)).getextrema()[0] > 200
+
+
+@pytest.mark.usefixtures("known")
+def test_the_command_takes_a_data_dir(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["report", named(out, "wide"), "--out", str(tmp_path), "--data-dir", str(tmp_path), "--device", "cpu"])
+    assert "report.html" in capsys.readouterr().out

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sftn.experiments.compare
+import sftn.experiments.queue
+import sftn.runs.teacher_cache
+from sftn.cli.options import TrainOptions
+from sftn.data.dataset import Dataset
+from sftn.data.loader import Loader
+from sftn.errors import InputError, Stopped
+from sftn.experiments.compare import Arm
+from sftn.experiments.grid import Planned
+from sftn.experiments.table import Cell, Pair
+from sftn.methods import METHODS
+from sftn.networks.staged import Activations
+from sftn.runs.cohort import train_together
+from sftn.runs.runner import train
+from sftn.runs.teacher_cache import FIELDS, LEAST, Answers, wanted
+from sftn.spec.execution import Conduct
+from sftn.spec.objective import Objective, Term
+from sftn.spec.run import Run
+from sftn.tasks.distillation import Distiller
+from sftn.tasks.recipes import objective
+from sftn.training.output_cache import FLOOR, Asked, hit_rate
+from tests.support import tiny
+from tests.support.interruptions import Bomb, crash, interrupt, terminate
+from tests.support.run_files import left, quiet
+
+pytestmark = pytest.mark.usefixtures("tiny_networks")
+IMAGES, BATCH, EPOCHS, VIEWS = 100, 32, 5, 9
+
+
+def images() -> Dataset:
+    """Three batches of 32 and one of 4 an epoch."""
+    return tiny.dataset(IMAGES)
+
+
+def students(out: Path, *methods: str, epochs: int = EPOCHS, **changes: Any) -> list[Run]:
+    """Runs of students, whose teacher is trained."""
+    data = images()
+    teacher = tiny.run(data, "wide", epochs=1)
+    train(teacher, data, out, say=quiet)
+    plain = tiny.run(data, epochs=epochs, teacher=teacher, **changes)
+    plain = replace(plain, schedule=replace(plain.schedule, batch=BATCH))
+    return [replace(plain, objective=objective(method)) for method in methods]
+
+
+def compared(out: Path, run: Run) -> tuple[dict[str, int] | None, tuple[Any, ...]]:
+    """What a run says of its teacher's answers, and everything else that it left."""
+    record, *rest = left(out, run)
+    return record.pop("asked_once", None), (record, *rest)
+
+
+def told(said: list[str]) -> list[str]:
+    """Lines about the teacher, without those about a student that gives all images the same class."""
+    return [line for line in said if "teacher" in line.partition(" gives ")[0]]
+
+
+def looked_up(run: Run, kept: int = IMAGES) -> int:
+    """What can be, by going through the epochs."""
+    data = images()
+    loader = Loader(data.train, batch=BATCH, normalisation=data.normalisation, padding=1, seed=run.seed)
+    seen: set[tuple[int, int]] = set()
+    hits = 0
+    for epoch in range(run.schedule.epochs):
+        outcomes = loader.outcomes(epoch)
+        for batch in loader.epoch(epoch):
+            if len(batch.index) == BATCH:
+                views = {(int(i), int(outcomes[i])) for i in batch.index if i < kept}
+                hits += len(views & seen)
+                seen |= views
+    return hits
+
+
+@pytest.mark.parametrize(
+    ("method", "precision"), [("kd", "float32"), ("kd", "bf16"), ("crd+kd", "float32"), ("rkd", "bf16")]
+)
+def test_a_run_ends_with_the_bits_that_it_has_without(
+    method: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
+    (run,) = students(tmp_path / "plain", method, precision=precision)
+    students(tmp_path / "once", method)
+    train(run, images(), tmp_path / "plain", say=quiet)
+    said: list[str] = []
+    train(run, images(), tmp_path / "once", Conduct(ask_once=0.1), say=said.append)
+    none, expected = compared(tmp_path / "plain", run)
+    record, found = compared(tmp_path / "once", run)
+    assert found == expected
+    assert none is None
+    full = IMAGES // BATCH * BATCH * EPOCHS
+    assert record == {"views": VIEWS, "kept": IMAGES, "questions": full, "looked_up": looked_up(run)}
+    assert record["looked_up"] > 0.1 * full
+    (line,) = told(said)
+    rate = 100 * hit_rate(EPOCHS, VIEWS)
+    what = "9 views of all 100 images in at most 0.0 GiB"
+    assert line == f"teacher wide asked once: {what}, {rate:.0f} % looked up in 5 epochs"
+
+
+def test_an_interrupted_run_ends_with_the_bits_that_it_has_without(tmp_path: Path) -> None:
+    (run,) = students(tmp_path / "plain", "crd+kd", epochs=6)
+    students(tmp_path / "once", "kd")
+    train(run, images(), tmp_path / "plain", say=quiet)
+    conduct = Conduct(checkpoint_seconds=0.0, ask_once=0.1)
+    for at, act, error in ((6, crash, ConnectionError), (7, terminate, Stopped), (3, interrupt, Stopped)):
+        with pytest.raises(error):
+            train(run, images(), tmp_path / "once", conduct, watcher=Bomb(at, act), say=quiet)
+    train(run, images(), tmp_path / "once", conduct, say=quiet)
+    assert compared(tmp_path / "once", run)[1] == compared(tmp_path / "plain", run)[1]
+
+
+@pytest.mark.parametrize(("methods", "precision"), [("kd oh ab", "float32"), ("kd crd", "bf16")])
+def test_a_cohort_shares_the_answers_and_ends_with_the_bits_that_each_has_alone(
+    methods: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
+    """OH has a teacher of its own, and AB's first stage asks it itself."""
+    runs = students(tmp_path / "alone", *methods.split(), precision=precision)
+    runs.append(replace(runs[0], schedule=replace(runs[0].schedule, epochs=6)))
+    for run in runs:
+        train(run, images(), tmp_path / "alone", say=quiet)
+    students(tmp_path / "together", "kd")
+    before: list[str] = []
+    said: list[str] = []
+    conduct, bomb = Conduct(checkpoint_seconds=0.0, ask_once=0.1), Bomb(25, terminate)
+    with pytest.raises(Stopped):
+        train_together(runs, images(), tmp_path / "together", conduct, watcher=bomb, say=before.append)
+    train_together(runs, images(), tmp_path / "together", conduct, say=said.append)
+    for run in runs:
+        assert compared(tmp_path / "together", run)[1] == compared(tmp_path / "alone", run)[1], run.name
+    assert len(told(before)) == len(told(said)) == 1, "before the stop, and after it"
+
+
+def test_in_a_cohort_a_batch_is_one_question(tmp_path: Path) -> None:
+    runs = students(tmp_path, "kd", "crd")
+    train_together(runs, images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
+    record, _ = compared(tmp_path, runs[1])
+    full = IMAGES // BATCH * BATCH * EPOCHS
+    assert record == {"views": VIEWS, "kept": IMAGES, "questions": full, "looked_up": looked_up(runs[1])}
+
+
+def test_where_one_of_a_cohort_needs_the_maps_all_have_the_whole_answer(tmp_path: Path) -> None:
+    runs = students(tmp_path, "kd", "at")
+    said: list[str] = []
+    train_together(runs, images(), tmp_path, Conduct(ask_once=0.1), say=said.append)
+    assert told(said) == []
+    assert all(compared(tmp_path, run)[0] is None for run in runs)
+
+
+def test_memory_is_given_back_as_soon_as_a_run_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the next collection of cyclic garbage comes: the next run has answers of its own."""
+    tables: list[Any] = []
+
+    class Noted(Asked):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            tables.append(weakref.ref(self))
+
+    monkeypatch.setattr(sftn.runs.teacher_cache, "Asked", Noted)
+    run, other = students(tmp_path, "kd", "pkt")
+    gc.disable()
+    try:
+        train(run, images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
+        train_together([other, run], images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
+    finally:
+        gc.enable()
+    assert [table() for table in tables] == [None, None]
+
+
+def test_what_does_not_fit_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
+    (run,) = students(tmp_path / "plain", "kd")
+    students(tmp_path / "once", "kd")
+    train(run, images(), tmp_path / "plain", say=quiet)
+    said: list[str] = []
+    row = VIEWS * tiny.CLASSES * 4
+    train(run, images(), tmp_path / "once", Conduct(ask_once=70.5 * row / 2**30), say=said.append)
+    record, found = compared(tmp_path / "once", run)
+    assert found == compared(tmp_path / "plain", run)[1]
+    assert record is not None
+    assert (record["kept"], record["looked_up"]) == (70, looked_up(run, kept=70))
+    assert "9 views of 70 of 100 images" in told(said)[0]
+
+
+def test_a_teacher_whose_answers_depend_on_their_company_is_asked_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sftn.runs.teacher_cache, "same_in_parts", lambda answer, images: False)
+    (run,) = students(tmp_path, "kd")
+    said: list[str] = []
+    train(run, images(), tmp_path, Conduct(ask_once=0.1), say=said.append)
+    assert compared(tmp_path, run)[0] is None
+    (line,) = told(said)
+    assert line == "teacher wide asked every time: its answers to parts of a batch would be rounded otherwise"
+
+
+def test_where_answers_are_kept(tmp_path: Path) -> None:
+    data = images()
+    teacher = tiny.run(data, "wide")
+    runs = {name: tiny.run(data, teacher=teacher, objective=objective(name), epochs=EPOCHS) for name in METHODS}
+    runs["kd"] = replace(runs["rkd"], objective=objective("kd"))
+    assert wanted(teacher) is wanted(runs["oh"]) is wanted(runs["sskd"]) is None
+    runs = {name: replace(run, schedule=replace(run.schedule, batch=BATCH)) for name, run in runs.items()}
+    served = {name for name, run in runs.items() if Answers.of([run], 1.0, quiet) is not None}
+    assert served == {"kd", "rkd", "pkt", "crd", "ab"}
+    kd, crd, at, oh = (runs[name] for name in ("kd", "crd", "at", "oh"))
+    assert Answers.of([kd, at], 1.0, quiet) is None
+    assert Answers.of([kd], 0.0, quiet) is None
+    assert Answers.of([replace(kd, schedule=replace(kd.schedule, batch=FLOOR))], 1.0, quiet) is None
+    both = Answers.of([kd, crd, oh], 1.0, quiet)
+    assert both is not None
+    assert both.fields == ["logits", "embedding"]
+    with pytest.raises(InputError, match="ask_once is -1"):
+        Answers.of([kd], -1.0, quiet)
+
+    task = Distiller(tiny.network(), tiny.network(), objective("kd"), tiny.IMAGE)
+    loader = Loader(data.train, batch=BATCH, normalisation=data.normalisation, padding=1)
+    few = Answers.of([replace(kd, schedule=replace(kd.schedule, epochs=2))], 1.0, quiet)
+    assert few is not None
+    assert hit_rate(2, VIEWS) < LEAST
+    assert few.serve(kd, task, loader) is loader
+    streamed: Any = object()
+    assert both.serve(kd, task, streamed) is streamed
+    assert both.serve(oh, task, loader) is loader
+    assert task.answers is None
+    assert both.serve(kd, task, loader) is not loader
+    assert task.answers is not None
+
+
+@pytest.mark.parametrize("name", sorted(name for name, method in METHODS.items() if set(method.asks) <= set(FIELDS)))
+def test_a_method_takes_no_more_of_the_teacher_than_it_says(name: str) -> None:
+    options = {"crd": {"dimensions": 8, "negatives": 12}}.get(name, {})
+    labels = torch.arange(48) % tiny.CLASSES
+    found = Objective(name, ce=1.0, terms=(Term(name, 1.0, options),))
+    task = Distiller(tiny.network(), tiny.network((6, 8, 12)), found, tiny.IMAGE, labels=labels).eval()
+    pictures, index = torch.randn(16, *tiny.IMAGE), torch.arange(16)
+
+    def answers(pictures: torch.Tensor, index: torch.Tensor) -> Activations:
+        whole = task.teacher.activations(pictures)
+        parts = [getattr(whole, field) if field in METHODS[name].asks else torch.empty(16, 0) for field in FIELDS]
+        return Activations(parts[0], parts[1], (), ())
+
+    torch.manual_seed(1)
+    expected = task(pictures, labels[:16], index)
+    task.answers = answers
+    torch.manual_seed(1)
+    assert torch.equal(task(pictures, labels[:16], index)["loss"], expected["loss"])
+
+
+def test_a_person_is_told_of_much_memory_only(tmp_path: Path) -> None:
+    (run,) = students(tmp_path, "kd")
+    said: list[str] = []
+    train(run, images(), tmp_path, Conduct(ask_once=0.1), say=said.append)
+    assert compared(tmp_path, run)[0] is not None
+    assert told(said) == []
+
+
+@pytest.mark.parametrize("command", ["compare", "reproduce"])
+def test_commands_keep_answers(command: str, tmp_path: Path) -> None:
+    assert TrainOptions().ask_once == 2.0
+    (run,) = students(tmp_path, "kd")
+    if command == "compare":
+        teacher = run.teacher
+        assert isinstance(teacher, Run)
+        listed = [(Arm("teacher", "wide", "standard"), teacher), (Arm("student", "tiny", "standard", "kd"), run)]
+        sftn.experiments.compare.compare("tiny", [listed], images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
+    else:
+        planned = [Planned(Cell(Pair("wide", "tiny"), "student", "standard"), run)]
+        sftn.experiments.queue.work(planned, images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
+    record = json.loads((tmp_path / run.folder / "result.json").read_text())
+    assert record["asked_once"]["looked_up"] > 0
