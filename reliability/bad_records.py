@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 from reliability import hostile
 from reliability.reader import Bad, Reader
 from sftn.analysis import curves
-from sftn.cli.commands.runs import Console, show, table
+from sftn.cli.commands.runs import show, table
+from sftn.cli.console import console
 from sftn.errors import InputError
 from sftn.runs import archive, measurements
 from sftn.runs.folder import BROKEN, history, look
@@ -83,9 +83,9 @@ def _beside_unfinished(folder: Path) -> None:
 def _show(folder: Path) -> None:
     """List and show it as the commands do; what is broken is refused."""
     entry = look(folder)
-    console = Console(file=io.StringIO(), markup=False)
-    table([entry], console)
-    show(entry, console)
+    with console.capture():
+        table([entry])
+        show(entry)
     if entry.state == BROKEN:
         raise InputError(entry.reason)
 

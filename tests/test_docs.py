@@ -9,7 +9,7 @@ import shlex
 import pytest
 import torch
 
-from sftn.cli import COMMANDS, _parse
+from sftn.cli import COMMANDS, parse
 from sftn.data import SOURCES
 from sftn.methods import METHODS
 from sftn.networks import NETWORKS
@@ -82,7 +82,7 @@ def commands(page: str) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_commands_of_the_docs_are_understood(page: str) -> None:
     for line in commands(page):
-        _parse(shlex.split(line, comments=True)[1:])
+        parse(shlex.split(line, comments=True)[1:])
 
 
 def test_every_page_is_on_the_site_and_every_reference_exists() -> None:

@@ -60,7 +60,7 @@ class Place:
         schedule = Schedule(epochs=epochs, lr=1 / 16, gamma=0.5, batch=32)
         named = Data("noise", fingerprint(self.data)[:16])
         if kind == "friendly":
-            return Run(TEACHER, named, 0, schedule, precision, friendly=Friendly(STUDENT))
+            return Run(TEACHER, named, 0, schedule, precision, friendly=Friendly(student=STUDENT))
         if kind == "plain":
             return Run(STUDENT, named, 0, schedule, precision)
         teacher = Run(TEACHER, named, 0, Schedule(epochs=1, lr=1 / 16, batch=32), "float32")

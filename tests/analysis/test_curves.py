@@ -44,7 +44,7 @@ def row(epoch: int, kd: float | None = None, accuracy: float | None = None, phas
 def runs() -> tuple[Run, Run, Run, Run]:
     """Standard and friendly teacher, and the student of each."""
     standard = tiny.run(tiny.dataset(), "wide")
-    friendly = replace(standard, friendly=Friendly("tiny"))
+    friendly = replace(standard, friendly=Friendly(student="tiny"))
     pupils = [replace(tiny.run(tiny.dataset()), teacher=one, objective=objective("kd")) for one in (standard, friendly)]
     return standard, friendly, pupils[0], pupils[1]
 

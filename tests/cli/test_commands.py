@@ -140,7 +140,7 @@ def test_all_twelve_methods_in_one_table(capsys: pytest.CaptureFixture[str], tmp
         capsys=capsys,
     )
     assert (code, err) == (0, "")
-    assert all(f"by {name} " in said for name in names)
+    assert all(f"with {name} " in said for name in names)
 
 
 def test_help_needs_no_torch() -> None:
@@ -205,7 +205,7 @@ def test_several_students_and_one_that_the_teacher_never_met(
         capsys=capsys,
     )
     assert (code, err) == (0, "")
-    assert all(f"student {name} by kd" in said for name in ("resnet8", "wrn_10_2", "resnet14"))
+    assert all(f"student {name} with kd" in said for name in ("resnet8", "wrn_10_2", "resnet14"))
     assert len(list(tmp_path.glob("wrn_10_1-for-resnet8+wrn_10_2-*/result.json"))) == 1
     assert len(list(tmp_path.glob("resnet14-kd-from-wrn_10_1-for-resnet8+wrn_10_2-*/result.json"))) == 1
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sftn.cli import resolve
-from sftn.cli.options import DataOptions, TrainOptions
+from sftn.runs import requests
 from sftn.runs.runner import train
 from sftn.spec.execution import Conduct
+from sftn.spec.images import Images
+from sftn.spec.training import Training
 from sftn.tasks import recipes
 
 CLASSES = ("blue", "green", "red")
@@ -38,13 +39,11 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def student(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a student's run; its teacher's lies beside it."""
     out = tmp_path_factory.mktemp("runs")
-    data = DataOptions(data=f"folder:{photos}", size=16)
-    how = TrainOptions(epochs=4, batch=9, lr=0.05, precision="float32", device="cpu", out=out)
-    images = resolve.images(data)
-    teacher = resolve.plain_run("resnet14", images, data, how, 0)
-    run = replace(
-        resolve.plain_run("resnet8", images, data, how, 0), teacher=teacher, objective=recipes.objective("kd")
-    )
+    asked, execution = Images(data=f"folder:{photos}", size=16), Conduct(device="cpu")
+    how = Training(epochs=4, batch=9, lr=0.05, precision="float32")
+    images = requests.load_images(asked)
+    teacher, alone = (requests.plain_run(name, images, asked, how, execution) for name in ("resnet14", "resnet8"))
+    run = replace(alone, teacher=teacher, objective=recipes.objective("kd"))
     for each in (teacher, run):
-        train(each, images, out, Conduct(device="cpu"))
+        train(each, images, out, execution)
     return out / run.folder

@@ -11,13 +11,13 @@ import pytest
 
 from sftn.errors import InputError
 from sftn.experiments import measure
+from sftn.experiments import measured_table as reports
 from sftn.experiments.metrics import RESULT, Measured
 from sftn.experiments.paper import TABLES
 from sftn.experiments.paper.published import measured as printed_numbers
 from sftn.experiments.paper.published import rows
 from sftn.networks import NETWORKS
 from sftn.report import command
-from sftn.report.pages import measured as reports
 from sftn.runs import measurements as records
 from sftn.runtime.device import make_fabric
 from sftn.tasks.recipes import OBJECTIVES

@@ -7,9 +7,8 @@ import statistics
 import pytest
 
 from sftn.errors import InputError
-from sftn.experiments import table
 from sftn.experiments.grid import Conditions, grid, part, smoke
-from sftn.experiments.paper import TABLES
+from sftn.experiments.paper import TABLES, table
 from sftn.experiments.paper.published import accuracies, rows
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Table
 from sftn.networks import NETWORKS, build
@@ -96,7 +95,7 @@ def test_runs_are_those_of_the_other_commands() -> None:
     pair = Pair("resnet32x4", "shufflev1")
     plain = Run("resnet32x4", PAPER.data, 1, Schedule(), "float32")
     slow = Run("shufflev1", PAPER.data, 1, Schedule(lr=0.05 / 5), "float32")
-    friendly = Run("resnet32x4", PAPER.data, 1, Schedule(), "float32", friendly=Friendly("shufflev1"))
+    friendly = Run("resnet32x4", PAPER.data, 1, Schedule(), "float32", friendly=Friendly(student="shufflev1"))
     which = table("table18")
     assert PAPER.run(which, Cell(pair, "teacher", STANDARD), 1).id == plain.id
     assert PAPER.run(which, Cell(pair, "student", ALONE), 1).id == slow.id

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sftn.cli import options
 from sftn.cli.commands import train
-from sftn.cli.options import TrainOptions
 from sftn.errors import InputError
 from sftn.experiments.collect import sections
-from sftn.experiments.compare import Arm
-from sftn.experiments.grid import Conditions, grid
+from sftn.experiments.grid import Conditions, Planned, grid
 from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES, entry, parts
 from sftn.experiments.table import FRIENDLY, STANDARD
@@ -22,8 +21,9 @@ from sftn.report import command
 from sftn.report.figures import tables
 from sftn.runs import measurements as records
 from sftn.runs.folder import result
-from sftn.spec.run import Data, Run
+from sftn.spec.run import Data
 from sftn.spec.schedule import Schedule
+from sftn.spec.training import Training
 from sftn.tasks.recipes import OBJECTIVES
 from tests.support import made_runs as made
 from tests.support.command import called
@@ -66,13 +66,14 @@ def test_studies_of_the_digits_share_their_runs() -> None:
 def test_the_demo_shows_runs_of_the_study_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     planned: list[str] = []
 
-    def note(title: str, seeds: list[list[tuple[Arm, Run]]], *rest: object, **more: object) -> None:
-        planned.extend(run.id for listed in seeds for _, run in listed)
+    def note(runs: list[Planned], *rest: object, **more: object) -> None:
+        planned.extend(item.run.id for item in runs)
         raise InputError("seen")
 
-    monkeypatch.setattr(train, "compare_runs", note)
+    monkeypatch.setattr("sftn.experiments.compare.work", note)
+    training = Training(epochs=80, batch=32, precision="bf16")
     with pytest.raises(InputError, match="seen"):
-        train.demo(3, TrainOptions(precision="bf16", out=tmp_path))
+        train.demo(options.Demo(training=training, out=tmp_path))
     assert len(planned) == 3 * 5
     assert set(planned) <= {item.run.id for item in grid(STUDIES["weights"].grid, DEMO, 5)}
 

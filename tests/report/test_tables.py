@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from sftn.errors import InputError
-from sftn.experiments import table
 from sftn.experiments.collect import Section, Spread, sections
 from sftn.experiments.grid import Conditions
+from sftn.experiments.paper import table
 from sftn.experiments.table import FRIENDLY, STANDARD, Cell, Pair
 from sftn.report import command, html, write
 from sftn.report.figures import tables

@@ -13,15 +13,14 @@ import sftn.experiments.queue
 import sftn.runs.cohort
 from sftn.data.loader import Loader
 from sftn.errors import Diverged, InputError, Stopped
-from sftn.experiments.compare import arms
-from sftn.experiments.grid import Planned
-from sftn.experiments.table import Cell, Pair
+from sftn.experiments.grid import Conditions, grid
+from sftn.experiments.table import Pair, Table
 from sftn.networks.staged import StagedNet
 from sftn.runs.cohort import company, joins, size, train_together
 from sftn.runs.folder import write_run
 from sftn.runs.runner import train
 from sftn.spec.execution import Conduct
-from sftn.spec.run import Friendly, Run
+from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lease
 from sftn.tasks.recipes import objective
 from tests.support import tiny
@@ -193,15 +192,13 @@ def test_several_processes_train_no_cohort() -> None:
         size(Conduct(cohort=0), runs, said.append)
 
 
-@pytest.mark.parametrize("command", ["compare", "reproduce"])
-def test_commands_train_students_of_one_teacher_together(
-    command: str, alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_queue_trains_students_of_one_teacher_together(
+    alone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tiny.dataset()
-    teacher = tiny.run(data, "wide", epochs=1)
-    friendly = replace(teacher, friendly=Friendly("tiny"))
-    student = tiny.run(data, "tiny")
-    listed = arms(teacher, friendly, [student], [objective(method) for method in ("kd", "at", "vid")])
+    table = Table("t", "t", (Pair("wide", "tiny"),), methods=("kd", "at", "vid"))
+    conditions = Conditions.of(tiny.run(data, "tiny"))
+    planned = grid(table, conditions, 1)
     groups: list[list[str]] = []
     ways = ("standard", "friendly")
 
@@ -210,14 +207,9 @@ def test_commands_train_students_of_one_teacher_together(
         return train_together(runs, *args, **kwargs)
 
     monkeypatch.setattr(sftn.runs.cohort, "train_together", noted)
-    if command == "compare":
-        sftn.experiments.compare.compare("tiny", [listed], data, tmp_path, Conduct(cohort=2), say=quiet)
-    else:
-        cell = Cell(Pair("wide", "tiny"), "student", "standard")
-        planned = [Planned(cell, run) for _, run in listed]
-        sftn.experiments.queue.work(planned, data, tmp_path, Conduct(cohort=2), say=quiet)
-    names = {way: [run.name for arm, run in listed if (arm.role, arm.way) == ("student", way)] for way in ways}
+    sftn.experiments.queue.work(planned, data, tmp_path, Conduct(cohort=2))
+    students = [item for item in planned if item.cell.method != "-"]
+    names = {way: [item.run.name for item in students if item.cell.way == way] for way in ways}
     assert groups == [names[way][:2] for way in ways], "the third one is left over"
-    for arm, run in listed:
-        if arm.way in ways:
-            assert left(tmp_path, run) == alone(run), run.name
+    for item in students:
+        assert left(tmp_path, item.run) == alone(item.run), item.run.name

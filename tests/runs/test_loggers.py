@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sftn.cli.options import TrainOptions
 from sftn.errors import InputError, Stopped
 from sftn.runs.loggers import LOGGERS, opened
 from sftn.runs.runner import train
@@ -120,8 +119,3 @@ def test_a_missing_library_is_one_line(
         opened([name], tmp_path, run, [])
     with pytest.raises(InputError, match="unknown logger 'tensorbord': did you mean tensorboard"):
         opened(["tensorbord"], tmp_path, run, [])
-
-
-def test_both_options_are_one() -> None:
-    assert TrainOptions(tensorboard=True).loggers == ("tensorboard",)
-    assert TrainOptions(log=("wandb", "tensorboard"), tensorboard=True).loggers == ("wandb", "tensorboard")

@@ -18,7 +18,7 @@ from tests.support import tiny
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 
-@pytest.mark.parametrize("friendly", [None, Friendly("tiny")])
+@pytest.mark.parametrize("friendly", [None, Friendly(student="tiny")])
 def test_frozen_stages_stay_as_they_are(friendly: Friendly | None, tmp_path: Path) -> None:
     data = tiny.dataset()
     run = tiny.run(data, "wide", friendly=friendly, fine_tune=FineTune(frozen_stages=2))
@@ -39,9 +39,9 @@ def test_what_cannot_work_is_said_before_training() -> None:
     with pytest.raises(InputError, match="CRD"):
         check(tiny.run(data, teacher=teacher, objective=objective("crd")), one_class)
     with pytest.raises(InputError, match="branches"):
-        check(tiny.run(data, "wide", friendly=Friendly("tiny", branches=(9,))), data)
+        check(tiny.run(data, "wide", friendly=Friendly(student="tiny", branches=(9,))), data)
     with pytest.raises(InputError, match="unknown network"):
-        check(tiny.run(data, "wide", friendly=Friendly("tiny+tinier")), data)
+        check(tiny.run(data, "wide", friendly=Friendly(student="tiny+tinier")), data)
 
 
 def test_a_student_needs_its_teacher_first(tmp_path: Path) -> None:

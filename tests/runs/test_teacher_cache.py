@@ -10,14 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-import sftn.experiments.compare
 import sftn.experiments.queue
 import sftn.runs.teacher_cache
-from sftn.cli.options import TrainOptions
 from sftn.data.dataset import Dataset
 from sftn.data.loader import Loader
 from sftn.errors import InputError, Stopped
-from sftn.experiments.compare import Arm
 from sftn.experiments.grid import Planned
 from sftn.experiments.table import Cell, Pair
 from sftn.methods import METHODS
@@ -264,17 +261,9 @@ def test_a_person_is_told_of_much_memory_only(tmp_path: Path) -> None:
     assert told(said) == []
 
 
-@pytest.mark.parametrize("command", ["compare", "reproduce"])
-def test_commands_keep_answers(command: str, tmp_path: Path) -> None:
-    assert TrainOptions().ask_once == 2.0
+def test_the_queue_keeps_answers(tmp_path: Path) -> None:
     (run,) = students(tmp_path, "kd")
-    if command == "compare":
-        teacher = run.teacher
-        assert isinstance(teacher, Run)
-        listed = [(Arm("teacher", "wide", "standard"), teacher), (Arm("student", "tiny", "standard", "kd"), run)]
-        sftn.experiments.compare.compare("tiny", [listed], images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
-    else:
-        planned = [Planned(Cell(Pair("wide", "tiny"), "student", "standard"), run)]
-        sftn.experiments.queue.work(planned, images(), tmp_path, Conduct(ask_once=0.1), say=quiet)
+    planned = [Planned(Cell(Pair("wide", "tiny"), "student", "standard"), run)]
+    sftn.experiments.queue.work(planned, images(), tmp_path, Conduct(ask_once=0.1))
     record = json.loads((tmp_path / run.folder / "result.json").read_text())
     assert record["asked_once"]["looked_up"] > 0

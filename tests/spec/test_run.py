@@ -15,7 +15,7 @@ from sftn.tasks.recipes import objective
 from tests.support import tiny
 
 DATA = tiny.dataset()
-TEACHER = tiny.run(DATA, "wide", friendly=Friendly("tiny", branches=(1,)))
+TEACHER = tiny.run(DATA, "wide", friendly=Friendly(student="tiny", branches=(1,)))
 STUDENT = tiny.run(DATA, teacher=TEACHER, objective=objective("crd+kd:0.5"), alignment=((0, 0), (1, 2)))
 
 

@@ -30,7 +30,7 @@ def runs(tmp_path: Path) -> dict[str, Run]:
     data = tiny.dataset()
     teacher = tiny.run(data, "wide", epochs=1)
     train(teacher, data, tmp_path, say=lambda _: None)
-    kinds = {"plain": tiny.run(data), "friendly": tiny.run(data, "wide", friendly=Friendly("tiny"))}
+    kinds = {"plain": tiny.run(data), "friendly": tiny.run(data, "wide", friendly=Friendly(student="tiny"))}
     kinds |= {name: tiny.run(data, teacher=teacher, objective=OBJECTIVES[name]) for name in OBJECTIVES}
     kinds["crd"] = tiny.run(data, teacher=teacher, objective=objective("crd"))
     return kinds

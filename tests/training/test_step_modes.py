@@ -88,7 +88,7 @@ def run_of(kind: str, **changes: Any) -> Run:
     if kind == "plain":
         return tiny.run(data, **changes)
     if kind == "friendly":
-        return tiny.run(data, "wide", friendly=Friendly("tiny"), **changes)
+        return tiny.run(data, "wide", friendly=Friendly(student="tiny"), **changes)
     teacher = tiny.run(data, "wide", epochs=1)
     return tiny.run(data, teacher=teacher, objective=OBJECTIVES[kind], **changes)
 

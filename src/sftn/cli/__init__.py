@@ -1,37 +1,40 @@
-"""The commands: each a few lines that call what anyone can call. Nothing here imports torch before it is needed."""
+"""The commands: a record of options each, and the function that carries it out, which is imported when it is needed."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import importlib
 import io
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tyro
 
-from sftn.cli import analyse, looking, paper, shipping, training
+from sftn.cli import options
+from sftn.cli.arguments import check
 from sftn.errors import InputError, Stopped
 from sftn.runtime.signals import sigterm
+from sftn.spec import jobs
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": training.demo,
-    "compare": training.compare,
-    "train-teacher": training.train_teacher,
-    "distill": training.distill,
-    "reproduce": paper.reproduce,
-    "report": paper.report,
-    "runs": paper.runs,
-    "analyse": analyse.analyse,
-    "evaluate": looking.evaluate,
-    "export": shipping.export,
-    "predict": shipping.predict,
-    "bench": looking.bench,
-    "describe": looking.describe,
-    "list": looking.list_names,
+COMMANDS: dict[str, tuple[type[Any], str]] = {
+    "demo": (options.Demo, "train.demo"),
+    "compare": (options.Compare, "train.compare"),
+    "train-teacher": (options.TrainTeacher, "train.train_teacher"),
+    "distill": (jobs.Distill, "train.distill"),
+    "reproduce": (options.Reproduce, "reproduce.reproduce"),
+    "report": (options.Report, "report.report"),
+    "runs": (options.Runs, "runs.runs"),
+    "analyse": (options.Analyse, "analyse.analyse"),
+    "evaluate": (options.Evaluate, "inspect.evaluate"),
+    "export": (options.Export, "deploy.export"),
+    "predict": (options.Predict, "deploy.predict"),
+    "bench": (options.Bench, "bench.bench"),
+    "describe": (options.Describe, "inspect.describe"),
+    "list": (options.List, "inspect.list_names"),
 }
+"""What a command is asked for, and which function of `sftn.cli.commands` does it."""
+_FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.HelptextFromCommentsOff)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,63 +45,53 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         with sigterm():
-            _parse(arguments)()
+            asked = parse(sys.argv[1:] if arguments is None else arguments)
+            place = next(place for kind, place in COMMANDS.values() if kind is type(asked))
+            from sftn.cli.console import show_log
+
+            show_log()
+            module, function = place.split(".")
+            getattr(importlib.import_module(f"sftn.cli.commands.{module}"), function)(asked)
     except InputError as error:
         _end(str(error), 2, error)
     except Stopped as stop:
-        _end("stopped; the state is saved, the same command goes on from here", 128 + stop.signal)
+        _end("stopped; the state is saved, the same command resumes from here", 128 + stop.signal)
     except KeyboardInterrupt:
-        _end("interrupted; the same command goes on from the last checkpoint", 130)
+        _end("interrupted; the same command resumes from the last checkpoint", 130)
     except FloatingPointError as error:
         _end(str(error), 1, error)
 
 
-def _parse(arguments: Sequence[str] | None) -> Callable[[], None]:
-    complaint = io.StringIO()
+def parse(arguments: Sequence[str]) -> Any:
+    """What a command line asks for: a record of `sftn.cli.options`.
+
+    Raises:
+        InputError: there is no such command or option, or a value cannot be read.
+    """
+    arguments = list(arguments)
+    check({name: kind for name, (kind, _) in COMMANDS.items()}, arguments)
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(io.StringIO()):
             return tyro.extras.subcommand_cli_from_dict(
-                {name: _later(command) for name, command in COMMANDS.items()},
+                {name: kind for name, (kind, _) in COMMANDS.items()},
                 prog="sftn",
                 description="Train a teacher for its student, then distil it.",
                 args=arguments,
-                config=(tyro.conf.HelptextFromCommentsOff,),
+                config=_FLAT,
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise InputError(_one_line(complaint.getvalue())) from None
-
-
-def _later(command: Callable[..., None]) -> Callable[..., Any]:
-    """The command with its arguments bound but not yet run: what parsing prints and what it prints stay apart."""
-
-    @functools.wraps(command)
-    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
-        return functools.partial(command, *args, **kwargs)
-
-    return bind
-
-
-def _one_line(box: str) -> str:
-    """The parser's framed complaint as one line: what is wrong, and the nearest names without their help texts."""
-    lines = [line.strip("│ \n") for line in box.splitlines() if line.startswith("│")]
-    what, *rest = re.split(r" ?─{5,} ?", " ".join(lines) or " ".join(box.split()))
-    misread = re.match(r"Error parsing (--\S+):.*?from (\[.*?\])", what)
-    if misread:
-        return f"option {misread[1]} cannot be read from {misread[2]}: it takes a value of another kind, see --help"
-    near = [option for part in rest if part.startswith("Perhaps") for option in re.findall(r"--[a-z][a-z-]+", part)]
-    near = [option for option in dict.fromkeys(near) if option != "--help"][:3]
-    hint = f": did you mean {' or '.join(near)}?" if near else ""
-    choices = [part for part in rest if part.startswith("Available")]
-    return "; ".join(part[0].lower() + part[1:] for part in (what.rstrip(" .") + hint, *choices) if part)
+        command = " ".join(["sftn", *arguments[:1]])
+        raise InputError(f"{command}: something is missing, or is one too many: see {command} --help") from None
 
 
 def _end(line: str, code: int, error: Exception | None = None) -> None:
     """End with one line, said by one process where several train together."""
-    from sftn.runtime.processes import ends_quietly
+    if "sftn.runtime.processes" in sys.modules:  # else nothing has begun, and importing it takes seconds
+        from sftn.runtime.processes import ends_quietly
 
-    if ends_quietly(error):
-        sys.exit(0)
+        if ends_quietly(error):
+            sys.exit(0)
     print(f"sftn: {line}", file=sys.stderr)
     sys.exit(code)

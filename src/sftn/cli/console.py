@@ -1,7 +1,8 @@
-"""The terminal that all commands write to."""
+"""The terminal that all commands write to: one console, plain lines, and what the package logs."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,4 +25,21 @@ def watch(title: str) -> Iterator[Display]:
 
 def say(line: str) -> None:
     """Write a line, however long and whatever is in it, as one line."""
-    console.print(printable(line), soft_wrap=True, markup=False)
+    console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
+
+
+class Lines(logging.Handler):
+    """Writes what the package logs for people, a line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record's message."""
+        say(record.getMessage())
+
+
+def show_log() -> None:
+    """From now on, let people see what the package logs."""
+    logger = logging.getLogger("sftn")
+    if not any(isinstance(handler, Lines) for handler in logger.handlers):
+        logger.addHandler(Lines())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,143 +1,346 @@
-"""The options that commands share, without torch, so that `sftn --help` is instant."""
+"""What each command can be asked for: one record a command, without torch, so that `sftn --help` is instant."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import tyro
 
-from sftn.spec.execution import COHORT, Conduct
+from sftn.spec import jobs
+from sftn.spec.execution import Conduct
+from sftn.spec.images import Images
+from sftn.spec.run import Branches
+from sftn.spec.training import Training
+
+Names: TypeAlias = tyro.conf.Positional[tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchOptions(Branches):
+    """`Branches` beside a temperature of KD."""
+
+    temperature: Annotated[float, tyro.conf.arg(name="branch-temperature")] = 1.0
+    """τ of the branches' divergence."""
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """Which images."""
+class Demo:
+    """The main job in minutes, on real digits: `compare` with a small, fixed setting."""
 
-    data: str = "digits"
-    """digits, cifar10, cifar100, stl10, tiny-imagenet, imagenet, folder:PATH (one folder a class) or hf:NAME."""
+    seeds: int = 3
+    """How many seeds."""
+    training: Training = Training(epochs=80, batch=32)
+    execution: Conduct = Conduct()
+    out: Path = Path("runs")
+    """The folder of all runs; what is finished there is not trained again."""
+
+
+@dataclass(frozen=True)
+class Compare(jobs.Compare):
+    """Compare a student alone, taught by a standard teacher and by a student-friendly one, over seeds."""
+
+    branches: BranchOptions = BranchOptions()
+
+
+@dataclass(frozen=True)
+class TrainTeacher(jobs.TrainTeacher):
+    """Train a teacher that is friendly to a student, or a standard one."""
+
+    branches: BranchOptions = BranchOptions()
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Carry out a table of the paper, or a study: the plan is shown first, and what is finished is not repeated.
+
+    Interrupted at any moment, the same command resumes. Several processes, or machines that share the folder of runs,
+    can work on the same table.
+    """
+
+    table: tyro.conf.Positional[str]
+    """table11 to table19, figure4, figure5, imagenet, or one of our own studies (sftn list tables)."""
+    pairs: tuple[str, ...] = ()
+    """Only these, e.g. wrn_40_2:wrn_16_2."""
+    methods: tuple[str, ...] = ()
+    """Only these."""
+    teachers: tuple[Literal["standard", "friendly"], ...] = ()
+    """Only these."""
+    seeds: int | None = None
+    """How many; the table's own number by default (3 in the paper)."""
+    smoke: bool = False
+    """Try the whole path in a minute, with a tiny pair and a few digits (for imagenet: the images of --data-dir, in its
+    layout, at 32×32)."""
+    plan_only: bool = False
+    """Show the plan and stop."""
+    executor: Literal["local", "ray"] = "local"
+    """On this machine, or on a Ray cluster."""
+    gpus_per_run: float = 1.0
+    """For Ray; 0.5 puts two runs on one GPU."""
+    timing_seconds: float = 60.0
+    """How long timing for the estimate may take; 0 for no estimate."""
+    to: tuple[str, ...] = ()
+    """For table12: other data sets than stl10 and tiny-imagenet, such as folder:PATH."""
+    test_images: int | None = None
+    """Measure on at most this many images of a split, for a trial; --limit is for training."""
+    images: Images = Images(data="paper")
+    training: Training = Training()
+    execution: Conduct = Conduct()
+    out: Path = Path("runs")
+    """The folder of all runs; what is finished there is not trained again."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the page of tables and studies, or of runs side by side, from finished runs; never trains."""
+
+    what: Names
+    """Tables (table17 …), studies (digits …) or runs (folders or ids)."""
+    out: Path = Path("runs")
+    """The folder of all runs, or of kept ones; the page goes to its folder report-TABLE or report-runs-…."""
+    data_dir: Path | None = None
+    """Where the files of the data set are; runs are evaluated on its test images, if they are found."""
+    device: str = "auto"
+    """For that: auto, cpu, cuda or mps."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What is in the folder of runs: list, show or remove runs, verify that they are what they claim, or keep them."""
+
+    what: tyro.conf.Positional[Literal["list", "show", "rm", "verify", "keep"]]
+    """list, show, rm, verify (read, hash and evaluate again) or keep (one small file per run, without weights)."""
+    run: Names = ()
+    """Folders, paths or beginnings of ids; verify without any takes all finished runs. keep also takes studies and
+    tables."""
+    out: Path = Path("runs")
+    """The folder of all runs; list and show also take one of kept runs."""
+    data_dir: Path | None = None
+    """For verify: where the files of the data set are."""
+    device: str = "auto"
+    """For verify: auto, cpu, cuda or mps."""
+    to: Path = Path("results")
+    """For keep: the folder of kept runs."""
+    networks: tuple[str, ...] = ()
+    """For keep: runs whose weights are kept as well, in its folder networks."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Accuracy and confidence of a trained network on test images."""
+
+    what: tyro.conf.Positional[str]
+    """The folder of a run, or a file of weights."""
+    network: str | None = None
+    """The network that a file belongs to, where the file does not say."""
+    data: str | None = None
+    """digits, cifar10, cifar100, stl10, tiny-imagenet, imagenet, folder:PATH or hf:NAME; a run's own by default."""
     data_dir: Path | None = None
     """Where the files of the data set are."""
-    limit: int | None = None
-    """Train on so many images, the same number of each class."""
-    classes: int | None = None
-    """Only the first so many classes."""
     size: int | None = None
-    """Height and width that images of files (and of STL-10) are brought to."""
-    download: bool = False
-    """Fetch missing files from the data set's official address."""
-    stream: bool = False
-    """Read images when they are wanted, with random parts of them in training, even if --memory would hold them."""
-    memory: float = 4.0
-    """GiB of decoded images that are kept in memory; more are streamed."""
-    damaged: Literal["refuse", "skip"] = "refuse"
-    """Refuse images that cannot be decoded, or leave them out; streamed ones are then all read once first."""
-    workers: int = 2
-    """Processes that read streamed images; 0 for none but this one. Changes nothing but speed."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train."""
-
-    recipe: str = "paper"
-    """paper (240 epochs), short (30), smoke (1) or imagenet (100); the other options change single values of it."""
-    epochs: int | None = None
-    """Epochs of the main phase; first stages and milestones keep their share."""
-    batch: int | None = None
-    """Images in a batch."""
-    lr: float | None = None
-    """Learning rate at the start; of all networks."""
-    milestones: tuple[float, ...] | None = None
-    """When the rate falls to a tenth: epochs (150 180 210) or fractions of the run (0.625 0.75 0.875)."""
+    """Height and width that images of a folder are resized to."""
     precision: str = "auto"
-    """auto, float32, bf16 or float16; losses are always float32."""
+    """auto, float32, bf16 or float16."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
-    devices: int = 1
-    """Processes on each machine that share every batch, one a GPU (or on CPUs); changes nothing but speed."""
-    nodes: int = 1
-    """Machines; start the command on each by torchrun, or with MASTER_ADDR, MASTER_PORT and NODE_RANK set."""
-    cohort: int = COHORT
-    """At most so many students of one teacher are trained at once, each to the same result as alone; 1 for one by one.
-    Of compare and reproduce, with one process."""
-    ask_once: float = 2.0
-    """GiB of memory for a teacher's answers to crops and flips of the images, which are kept where the method needs no
-    more of it than logits and embedding and enough come twice; no bit changes. 0 never. On a CPU, with one process."""
-    sync_bn: bool = True
-    """Batch norm over the whole batch; else each process normalises by its share, which is another run."""
-    out: Path = Path("runs")
-    """The folder of all runs; what is done there is not done again."""
-    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Also write for TensorBoard, or Weights & Biases (offline unless you are logged in there)."""
-    tensorboard: bool = False
-    """The same as --log tensorboard."""
-    checkpoint_seconds: float = 60.0
-    """The time between two checkpoints; one that took long to write puts the next one off."""
-    checkpoint_epochs: int = 0
-    """Epochs between two checkpoints; 0 goes by time."""
-    on_nan: Literal["stop", "skip", "restart"] = "stop"
-    """When a number is not finite: end the run, skip the step, or begin again with half the rate (3 times at most)."""
-    deterministic: bool = False
-    """On a GPU, too, the same bits from the same seed; slower."""
-    step: Literal["eager", "compiled", "captured", "both"] = "eager"
-    """How steps are taken: eager, compiled by PyTorch, captured as one CUDA graph, or both. Changes only speed and
-    rounding; see docs/speed.md."""
-
-    @property
-    def loggers(self) -> tuple[str, ...]:
-        """Those asked for, by either option."""
-        return tuple(dict.fromkeys((*self.log, *["tensorboard"] * self.tensorboard)))
-
-    @property
-    def conduct(self) -> Conduct:
-        """How runs are to be carried out."""
-        return Conduct(
-            device=self.device,
-            devices=self.devices,
-            nodes=self.nodes,
-            cohort=self.cohort,
-            log=self.loggers,
-            checkpoint_seconds=self.checkpoint_seconds,
-            checkpoint_epochs=self.checkpoint_epochs,
-            deterministic=self.deterministic,
-            ask_once=self.ask_once,
-            step=self.step,
-        )
 
 
 @dataclass(frozen=True)
-class FriendlyOptions:
-    """How a teacher is made student-friendly; the defaults are the paper's."""
+class Export:
+    """Write a finished run's network for others: normalisation and labels inside, checked, with a model card."""
 
+    run: tyro.conf.Positional[Path]
+    """The folder of a run."""
+    to: str = "onnx"
+    """onnx, safetensors (which sftn and the Hugging Face Hub read) or torch-export."""
+    out: Path | None = None
+    """Where the files go; export in the run's folder by default."""
+    check_images: int = 100
+    """Test images on which the file must answer as PyTorch does."""
+    quantize: bool = False
+    """For ONNX: also int8, with accuracy, size and time of student and teacher."""
+    license: str | None = None
+    """Licence of the weights for the card, e.g. mit; not stated by default."""
+    data: str | None = None
+    """Other images than the run's own to check and measure with."""
+    data_dir: Path | None = None
+    """Where the files of the data set are."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The class of image files; one that cannot be read is named, and the exit code is then 2."""
+
+    what: tyro.conf.Positional[Path]
+    """The folder of a run, or a .onnx or .safetensors file that sftn export wrote."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Files, or folders of files."""
+    top: int = 5
+    """Number of classes per image."""
+    data: str | None = None
+    """For a run of an older version: the images that it was trained on."""
+    data_dir: Path | None = None
+    """Where the files of the data set are."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How fast this machine trains, how near that is to its limits, and how long the paper's tables would take."""
+
+    teacher: str = "resnet32x4"
+    """The teacher."""
+    student: str = "resnet8x4"
+    """The student."""
+    method: str = "kd"
+    """A distillation method, or a sum of them."""
+    precision: str = "auto"
+    """auto, float32, bf16 or float16."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    seconds: float = 20.0
+    """How long to train."""
+    batch: int = 64
+    """Images per batch."""
+    tables: tuple[str, ...] = ("table17", "table18")
+    """Tables of the paper to estimate; nothing is trained to its end, a few steps of each kind of run are timed."""
+    table_seconds: float = 30.0
+    """How long that may take per table; further kinds of runs are assumed to cost what similar ones do."""
+
+
+@dataclass(frozen=True)
+class Describe:
+    """The layers of a network and, with a student, the branches that it would grow."""
+
+    network: tyro.conf.Positional[str]
+    """The network, or the teacher."""
+    student: str | None = None
+    """Its student."""
+    classes: int = 100
+    """Number of classes."""
+    image: tuple[int, int, int] = (3, 32, 32)
+    """Channels, height and width."""
     branches: tuple[int, ...] | None = None
-    """Which branches to grow, counted from 1; all if not given."""
-    teacher_ce: float = 1.0
-    """λ_T, the weight of the teacher's own cross-entropy."""
-    branch_kl: float = 3.0
-    """λ_R^KL, the weight of the branches' divergence from the teacher."""
-    branch_ce: float = 1.0
-    """λ_R^CE, the weight of the branches' cross-entropy."""
-    branch_temperature: float = 1.0
-    """τ of that divergence."""
-    reduction: Literal["mean", "sum"] = "mean"
-    """Over the branches."""
-    detach: bool = False
-    """Keep the divergence's gradient from the teacher's logits."""
+    """Which branches, counted from 1; all by default."""
+    align: tuple[str, ...] = ()
+    """Which student stage goes with which teacher stage, e.g. 2:1 3:2 4:3; by default the last stages backwards."""
 
 
 @dataclass(frozen=True)
-class FineTuneOptions:
-    """How a teacher that comes with trained weights (NAME@pretrained) learns on."""
+class List:
+    """What there is: networks, methods, data sets, or the paper's tables and our studies, one per line."""
 
-    backbone_rate: float | None = None
-    """Learning rate of its stem and stages, over that of its new classifier; 1 if not given."""
-    frozen_stages: int = 0
-    """So many of its stages stay as they are, and its stem with them."""
+    what: tyro.conf.Positional[Literal["networks", "methods", "data", "tables"]]
+    """networks, methods, data or tables."""
 
 
-Data = Annotated[DataOptions, tyro.conf.arg(name="")]
-Train = Annotated[TrainOptions, tyro.conf.arg(name="")]
-FineTune = Annotated[FineTuneOptions, tyro.conf.arg(name="")]
-FriendlyTo = Annotated[FriendlyOptions, tyro.conf.arg(name="")]
+@dataclass(frozen=True)
+class LookOptions:
+    """What every analysis of networks takes."""
+
+    network: str | None = None
+    """The network that files of weights belong to, where they do not say it."""
+    data: str | None = None
+    """digits, cifar10, cifar100, stl10, tiny-imagenet or folder:PATH; those of the first run if not given."""
+    data_dir: Path | None = None
+    """Where the files of the data set are."""
+    size: int | None = None
+    """Height and width that the images are brought to."""
+    precision: str = "auto"
+    """auto, float32, bf16 or float16."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    out: Path = Path("runs")
+    """Where the tables and figures are written, in a folder of their own."""
+    figure: bool = True
+    """Draw it (needs the extra report)."""
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Accuracy under the 19 corruptions of CIFAR-C at severities 1 to 5 (Table 11)."""
+
+    runs: Names
+    """Folders of runs, or files of weights."""
+    corruptions: tuple[str, ...] = ()
+    """Only these; all 19 if not given."""
+    reference: str | None = None
+    """A run or file whose errors are 100 % of mCE."""
+    corrupted: Path | None = None
+    """Where the official .npy files are; if not given, looked for among the data, else generated in OUT/corrupted."""
+    seed: int = 0
+    """Of generated corruptions."""
+    threads: int | None = None
+    """For generating; every core if not given."""
+    look: LookOptions = LookOptions()
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Frozen features and a linear classifier on other images (Table 12)."""
+
+    runs: Names
+    """Folders of runs, or files of weights."""
+    to: tuple[str, ...] = ("stl10", "tiny-imagenet")
+    """To which images: stl10, tiny-imagenet, folder:PATH or any other data set."""
+    epochs: int = 100
+    """Of the classifier; the rate falls at 30, 60 and 90 of 100."""
+    seed: int = 0
+    """Of the classifier's start and batches."""
+    limit: int | None = None
+    """Only so many training images."""
+    look: LookOptions = LookOptions()
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike a teacher and its student are: KL divergence, linear CKA, top-1 agreement (Table 19)."""
+
+    runs: Names
+    """Folders of distilled runs, or files of students' weights."""
+    teacher: str | None = None
+    """The run or file of the teacher of all of them; the teacher of each run if not given."""
+    teacher_network: str | None = None
+    """The network that the teacher's file belongs to, where the file does not say it."""
+    minibatch: int = 256
+    """Images of one term of the minibatch estimate of CKA."""
+    look: LookOptions = LookOptions()
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Entropy and calibration of the outputs on training and test images (Table 13)."""
+
+    runs: Names
+    """Folders of runs, or files of weights."""
+    bins: int = 15
+    """Of the expected calibration error."""
+    look: LookOptions = LookOptions()
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Divergence and test accuracy by epoch (Figure 5); teachers' against students' accuracy (Figure 4)."""
+
+    runs: Names
+    """Folders of runs."""
+    out: Path = Path("runs")
+    """Where the tables and figures are written, in a folder of their own."""
+    figure: bool = True
+    """Draw it (needs the extra report)."""
+
+
+Analysis: TypeAlias = (
+    Annotated[Corruption, tyro.conf.subcommand("corruption")]
+    | Annotated[Transfer, tyro.conf.subcommand("transfer")]
+    | Annotated[Similarity, tyro.conf.subcommand("similarity")]
+    | Annotated[Entropy, tyro.conf.subcommand("entropy")]
+    | Annotated[Curves, tyro.conf.subcommand("curves")]
+)
+
+
+@dataclass(frozen=True)
+class Analyse:
+    """Corruption, transfer, similarity, entropy or curves of trained networks, as table, JSON, CSV and figure."""
+
+    analysis: Analysis

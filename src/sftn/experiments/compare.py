@@ -1,75 +1,111 @@
-"""Compare: a student alone, from a standard teacher and from a student-friendly one, over seeds."""
+"""Compare: a student alone, from a standard teacher and from a student-friendly one, over seeds.
+
+A comparison is a table of one's own: `plan` makes it, `sftn.experiments.queue` carries its runs out, and what they left
+is put together here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+import hashlib
+import html
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from sftn.data.dataset import Dataset
+from sftn.errors import InputError
+from sftn.experiments.grid import Conditions, Planned, grid
+from sftn.experiments.queue import work
 from sftn.experiments.statistics import spread, verdict
-from sftn.runs.cohort import carry_out, company, size
-from sftn.spec.execution import Conduct
-from sftn.spec.objective import Objective
-from sftn.spec.run import FORMAT, Run
+from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Row, Setting, Table
+from sftn.networks import check_name
+from sftn.runs import requests
+from sftn.runs.build import check
+from sftn.runs.folder import result
+from sftn.runtime.device import join
+from sftn.runtime.processes import leads
+from sftn.spec.jobs import Compare
+from sftn.spec.run import FORMAT, Branches, FineTune
 from sftn.storage.atomic import write_atomically
 from sftn.storage.json_files import write_json
+from sftn.tasks import recipes
 from sftn.training.callback import Watcher
 
-ALONE, STANDARD, FRIENDLY = "alone", "standard", "friendly"
-"""The three ways to a student: without a teacher, from a standard one, from a student-friendly one."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A cell of the comparison: which teacher, or which student by which way."""
+class Plan:
+    """A comparison before it is carried out."""
 
-    role: str
-    """"teacher" or "student"."""
-    network: str
-    way: str
-    """ALONE, STANDARD or FRIENDLY."""
-    method: str = "-"
+    table: Table
+    conditions: Conditions
+    seeds: int
+    title: str
+
+    @property
+    def planned(self) -> list[Planned]:
+        """Its runs, each once: all of one seed before the next, teachers before their students."""
+        return grid(self.table, self.conditions, self.seeds)
 
 
-def arms(
-    teacher: Run, friendly: Run, students: Sequence[Run], objectives: Sequence[Objective]
-) -> list[tuple[Arm, Run]]:
-    """The runs of one seed, teachers before the students that need them.
+def plan(asked: Compare, dataset: Dataset) -> Plan:
+    """The runs of a comparison.
 
-    Args:
-        teacher: the standard teacher.
-        friendly: the student-friendly one.
-        students: each alone; those that the friendly teacher was made for, or others.
-        objectives: by what the students are distilled.
+    Raises:
+        InputError: there is no such network or method, or an option is out of range.
     """
-    listed = [(Arm("student", student.network, ALONE), student) for student in students]
-    ways = ((STANDARD, teacher), (FRIENDLY, friendly))
-    listed += [(Arm("teacher", teacher.network, way), source) for way, source in ways]
-    for student in students:
-        for objective in objectives:
-            for way, source in ways:
-                run = replace(student, teacher=source, objective=objective, alignment=friendly.alignment)
-                listed.append((Arm("student", student.network, way, objective.name), run))
-    return listed
+    if asked.seeds < 1:
+        raise InputError(f"seeds is {asked.seeds}: give at least 1")
+    if not asked.methods:
+        raise InputError("no method given: choose from " + ", ".join(recipes.OBJECTIVES))
+    for method in asked.methods:
+        recipes.objective(method, alone=asked.alone, temperature=asked.temperature)
+    if not asked.student:
+        raise InputError("no student given: name at least one network")
+    students = tuple(dict.fromkeys((*asked.student, *asked.unknown)))
+    for name in (asked.teacher, *students):
+        check_name(name)
+    made_for = "+".join(asked.student)
+    branches = {f.name: getattr(asked.branches, f.name) for f in fields(Branches)}
+    table = Table(
+        name="compare",
+        title="",
+        pairs=tuple(Pair(asked.teacher, student, made_for) for student in students),
+        methods=tuple(dict.fromkeys(asked.methods)),
+        settings=(Setting(friendly=branches),),
+        seeds=asked.seeds,
+        temperature=asked.temperature,
+        beside_kd=not asked.alone,
+        alignment=requests.alignment(asked.align, students),
+        fine_tune=None if asked.fine_tune == FineTune() else asked.fine_tune,
+        one_rate=asked.training.lr is not None,
+    )
+    conditions = Conditions.of(requests.plain_run("", dataset, asked.images, asked.training, asked.execution))
+    strangers = f" (and, unknown to it, {' + '.join(asked.unknown)})" if asked.unknown else ""
+    title = (
+        f"{asked.teacher} → {' + '.join(asked.student)}{strangers}, {dataset.name}, "
+        f"{len(dataset.train):,} training images, {conditions.schedule.epochs} epochs"
+    )
+    return Plan(table, conditions, asked.seeds, title)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Accuracies of the last epoch in percent, by arm, one a seed."""
+    """What came of a comparison; it shows itself as a table in a terminal and in a notebook."""
 
     title: str
-    accuracies: dict[Arm, list[float]]
-    best: dict[Arm, list[float]]
-    """The best epoch's, for those who report that one."""
-
-    def students(self) -> list[tuple[str, str]]:
-        """(network, method) of every distilled student."""
-        return list(dict.fromkeys((arm.network, arm.method) for arm in self.accuracies if arm.method != "-"))
+    table: Table
+    accuracies: dict[Cell, list[float]]
+    """Test accuracy of the last epoch in percent, one value a seed."""
+    best: dict[Cell, list[float]]
+    """That of the best epoch."""
+    folder: Path | None = None
+    """Where comparison.md and comparison.json are."""
 
     def subtitle(self) -> str:
         """What the numbers are."""
@@ -79,124 +115,128 @@ class Comparison:
     def rows(self) -> list[tuple[str, str, str, str]]:
         """The cells of the table, its header first; a row a student and method."""
         found = [("", "standard teacher", "student-friendly teacher", "difference")]
-        found += [
-            (f"teacher {arm.network} itself", *self._cells(arm))
-            for arm in self.accuracies
-            if (arm.role, arm.way) == ("teacher", STANDARD)
-        ]
-        for arm, values in self.accuracies.items():
-            if arm.way == ALONE:
-                found.append((f"student {arm.network} alone", spread(values), "", ""))
-                found += [
-                    (f"student {network} by {method}", *self._cells(Arm("student", network, STANDARD, method)))
-                    for network, method in self.students()
-                    if network == arm.network
-                ]
+        for label, row in self._rows():
+            if ALONE in row.cells:
+                found.append((label, spread(self.accuracies[row.cells[ALONE]]), "", ""))
+                continue
+            standard, friendly = (self.accuracies[row.cells[way]] for way in (STANDARD, FRIENDLY))
+            gaps = [f - s for s, f in zip(standard, friendly)]
+            found.append((label, spread(standard), spread(friendly), spread(gaps, sign=True)))
         return found
 
-    def table(self) -> Table:
-        """For a terminal."""
-        header, *rows = self.rows()
-        table = Table(title=f"{self.title}\n{self.subtitle()}")
-        table.add_column(header[0], no_wrap=max(len(row[0]) for row in rows) <= 32, overflow="fold")
-        for column in header[1:]:
-            table.add_column(column, justify="right")
-        for row in rows:
-            table.add_row(*row)
-        return table
+    def _rows(self) -> Iterator[tuple[str, Row]]:
+        """Rows with their labels; the teachers' once, though every student's pair has them."""
+        for number, pair in enumerate(self.table.pairs):
+            for row in self.table.rows(pair):
+                (cell, *_) = row.cells.values()
+                if cell.role == "teacher":
+                    if number == 0:
+                        yield f"teacher {pair.teacher} itself", row
+                elif cell.way == ALONE:
+                    yield f"student {pair.student} alone", row
+                else:
+                    yield f"student {pair.student} with {cell.method}", row
+
+    def verdict(self) -> list[str]:
+        """A sentence for each student and method on what was measured, whichever way it falls."""
+        found = []
+        for pair in self.table.pairs:
+            for method in self.table.methods:
+                standard, friendly = (
+                    self.accuracies[Cell(pair, "student", way, method)] for way in (STANDARD, FRIENDLY)
+                )
+                alone = self.accuracies[Cell(pair, "student", ALONE)]
+                found.append(verdict(f"With {recipes.title(method)}, {pair.student}", standard, friendly, alone))
+        return found
+
+    def record(self) -> dict[str, Any]:
+        """For comparison.json."""
+        rows = {}  # every student's pair has the teachers' cells
+        for cell, values in self.accuracies.items():
+            about = {"role": cell.role, "network": cell.network, "way": cell.way, "method": cell.method}
+            rows[tuple(about.values())] = about | {"accuracy": values, "best_accuracy": self.best[cell]}
+        return {"format": FORMAT, "title": self.title, "rows": list(rows.values()), "verdict": self.verdict()}
 
     def markdown(self) -> str:
         """For comparison.md."""
         header, *rows = ["| " + " | ".join(row) + " |" for row in self.rows()]
-        return "\n".join(
-            [
-                f"**{self.title}**",
-                "",
-                self.subtitle(),
-                "",
-                header,
-                "|---|---:|---:|---:|",
-                *rows,
-                "",
-                *self.verdict(),
-                "",
-            ]
-        )
+        table = [header, "|---|---:|---:|---:|", *rows]
+        return "\n".join([f"**{self.title}**", "", self.subtitle(), "", *table, "", *self.verdict(), ""])
 
-    def _cells(self, arm: Arm) -> tuple[str, str, str]:
-        standard, friendly = self.accuracies[arm], self.accuracies[replace(arm, way=FRIENDLY)]
-        gaps = [f - s for s, f in zip(standard, friendly)]
-        return spread(standard), spread(friendly), spread(gaps, sign=True)
-
-    def verdict(self) -> list[str]:
-        """A sentence a student and method on what was measured, whichever way it falls."""
-        return [
-            verdict(
-                f"By {method}, {network}",
-                self.accuracies[Arm("student", network, STANDARD, method)],
-                self.accuracies[Arm("student", network, FRIENDLY, method)],
-                self.accuracies[Arm("student", network, ALONE)],
-            )
-            for network, method in self.students()
+    def __str__(self) -> str:
+        rows = self.rows()
+        first, *others = (max(len(row[column]) for row in rows) for column in range(4))
+        lines = [
+            "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others))]).rstrip()
+            for row in rows
         ]
+        return "\n".join([self.title, self.subtitle(), "", *lines, "", *self.verdict()])
 
-    def record(self) -> dict[str, Any]:
-        """For comparison.json."""
-        rows = [
-            {**asdict(arm), "accuracy": self.accuracies[arm], "best_accuracy": self.best[arm]}
-            for arm in self.accuracies
-        ]
-        return {"format": FORMAT, "title": self.title, "rows": rows, "verdict": self.verdict()}
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        header, *rows = [[html.escape(cell) for cell in row] for row in self.rows()]
+        head = "".join(f"<th>{cell}</th>" for cell in header)
+        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+        caption = f"<caption>{html.escape(self.title)}<br>{self.subtitle()}</caption>"
+        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.verdict())
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}"
 
 
 def compare(
-    title: str,
-    seeds: Sequence[list[tuple[Arm, Run]]],
-    dataset: Dataset,
-    out: Path,
-    conduct: Conduct = Conduct(),
+    asked: Compare,
+    dataset: Dataset | None = None,
     *,
     watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
-    say: Callable[[str], None] = print,
 ) -> Comparison:
-    """Carry out the runs of all seeds, all arms of one seed before the next; what is done is not done again.
+    """Carry a comparison out and leave comparison.md and comparison.json; what is done is not done again.
 
     Args:
-        title: of the table.
-        seeds: for each seed its arms, as `arms` gives them.
-        dataset: the images.
-        out: the folder of all runs.
-        conduct: how.
+        asked: what to compare, on which images, and how.
+        dataset: the images, if they are there already.
         watch: gives the watcher of a run, from the run's title.
-        say: is told a line a run.
+
+    Raises:
+        InputError: something given from outside is wrong.
+        FloatingPointError: a run diverged; all others are done.
     """
-    accuracies: dict[Arm, list[float]] = {}
-    best: dict[Arm, list[float]] = {}
+    dataset = requests.load_images(asked.images) if dataset is None else dataset
+    chosen = plan(asked, dataset)
+    planned = chosen.planned
+    for item in planned:
+        if item.run.seed == 0:
+            check(item.run, dataset)
+    join(asked.execution.device, asked.execution.devices, asked.execution.nodes)
+    logger.info("%s, %s, runs in %s", chosen.title, chosen.conditions.precision, asked.out)
+    work(planned, dataset, asked.out, asked.execution, watch=watch)
+    found = collected(chosen, asked.out)
+    if leads() and found.folder is not None:
+        write(found, found.folder)
+    return found
 
-    def title_of(runs: Sequence[Run]) -> str:
-        return f"{runs[0].name}{f' and {len(runs) - 1} more' * (len(runs) > 1)} (seed {runs[0].seed})"
 
-    most = size(conduct, [run for _, run in seeds[0]] if seeds else [], say)
-    for listed in seeds:
-        records: dict[str, dict[str, Any]] = {}
-        there = {run.id for _, run in listed if (out / run.folder / "result.json").exists()}
-        for _, run in listed:
-            if run.id in records:
-                continue
-            left = [other for _, other in listed if other.id not in records.keys() | there]
-            group = [run] if run.id in there else company(left, most)
-            with nullcontext() if watch is None else watch(title_of(group)) as watcher:
-                found = carry_out(group, dataset, out, conduct, watcher=watcher, say=say)
-            for each, record in zip(group, found):
-                if isinstance(record, Exception):
-                    raise record
-                records[each.id] = record
-                took = "was there" if each.id in there else f"{record['seconds']:.0f} s"
-                say(f"seed {each.seed}  {each.name:<44} {record['accuracy']:6.2f} %  ({took})")
-        for arm, run in listed:
-            accuracies.setdefault(arm, []).append(records[run.id]["accuracy"])
-            best.setdefault(arm, []).append(records[run.id]["best_accuracy"])
-    return Comparison(title, accuracies, best)
+def collected(chosen: Plan, out: Path) -> Comparison:
+    """What the finished runs of a comparison say.
+
+    Raises:
+        InputError: a run is not done, or its result is damaged.
+    """
+    accuracies: dict[Cell, list[float]] = {}
+    best: dict[Cell, list[float]] = {}
+    ids = ""
+    for seed in range(chosen.seeds):
+        for pair in chosen.table.pairs:
+            for cell in chosen.table.cells(pair):
+                run = chosen.conditions.run(chosen.table, cell, seed)
+                record = result(out / run.folder, run)
+                if record is None:
+                    raise InputError(f"{run.name} is not done: {out / run.folder} has no result")
+                accuracies.setdefault(cell, []).append(record["accuracy"])
+                best.setdefault(cell, []).append(record["best_accuracy"])
+                ids += run.id
+    pair = chosen.table.pairs[0]
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"compare-{pair.teacher}-{pair.made_for}")
+    folder = out / f"{name}-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
+    return Comparison(chosen.title, chosen.table, accuracies, best, folder)
 
 
 def write(comparison: Comparison, folder: Path) -> None:

@@ -35,25 +35,28 @@ class Conditions:
         schedule = replace(run.schedule, lr=run.schedule.lr * 5) if slow else run.schedule
         return Conditions(run.data, schedule, run.precision, run.on_nan, run.norm_shares)
 
-    def plain(self, network: str, seed: int) -> Run:
+    def plain(self, network: str, seed: int, *, one_rate: bool = False) -> Run:
         """A network trained without a teacher: the student alone, or a standard teacher."""
         schedule = self.schedule
-        if network in recipes.SLOW_LEARNERS:
+        if network in recipes.SLOW_LEARNERS and not one_rate:
             schedule = replace(schedule, lr=schedule.lr / 5)
         shares = self.norm_shares
         return Run(network, self.data, seed, schedule, self.precision, on_nan=self.on_nan, norm_shares=shares)
 
     def run(self, table: Table, cell: Cell, seed: int) -> Run:
         """The run of a cell."""
-        own = self.plain(cell.network, seed)
+        own = self.plain(cell.network, seed, one_rate=table.one_rate)
         if cell.way == ALONE:
             return own
-        teacher = self.plain(cell.pair.teacher, seed)
+        teacher = replace(self.plain(cell.pair.teacher, seed, one_rate=table.one_rate), fine_tune=table.fine_tune)
         if cell.way == FRIENDLY:
-            teacher = replace(teacher, friendly=Friendly(cell.pair.student, **table.setting(cell.setting).friendly))
+            student = cell.pair.made_for or cell.pair.student
+            friendly = Friendly(student=student, **table.setting(cell.setting).friendly)
+            teacher = replace(teacher, friendly=friendly, alignment=table.alignment)
         if cell.role == "teacher":
             return teacher
-        return replace(own, teacher=teacher, objective=recipes.objective(cell.method))
+        objective = recipes.objective(cell.method, alone=not table.beside_kd, temperature=table.temperature)
+        return replace(own, teacher=teacher, objective=objective, alignment=table.alignment)
 
     def deviations(self, table: Table) -> list[str]:
         """In what they differ from those of a table of the paper or of a study, a phrase each; empty if in nothing."""

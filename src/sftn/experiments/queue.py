@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,8 @@ from sftn.spec.execution import Conduct
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost
 from sftn.training.callback import Watcher
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,6 @@ def work(
     conduct: Conduct = Conduct(),
     *,
     watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
-    say: Callable[[str], None] = print,
     wait: float = 5.0,
 ) -> None:
     """Carry out all runs that are not done, in their order, leaving out those that other processes are at.
@@ -86,7 +88,6 @@ def work(
         out: the folder of all runs.
         conduct: how.
         watch: gives the watcher of a run, from the run's title.
-        say: is told a line a run.
         wait: at most so many seconds between two looks at what others are doing, when nothing else is left.
 
     Raises:
@@ -95,7 +96,7 @@ def work(
         FloatingPointError: some runs diverged; all others are done.
     """
     left = list(planned)
-    most = size(conduct, [item.run for item in left], say)
+    most = size(conduct, [item.run for item in left], logger.info)
     total, count = len(left), 0
     failed: dict[str, str] = {}
     pause = 0.0
@@ -119,26 +120,26 @@ def work(
                 noted = _Noted()
                 with nullcontext() if watch is None or was_there else watch(title) as seen:
                     runs = [each.run for each in group]
-                    found = carry_out(runs, dataset, out, conduct, watcher=noted.beside(seen), say=say)
+                    found = carry_out(runs, dataset, out, conduct, watcher=noted.beside(seen), say=logger.info)
                 for each, outcome in zip(group, found):
                     seed = each.run.seed
                     if isinstance(outcome, FloatingPointError):
                         failed[each.run.id] = f"{each.title}, seed {seed}: {outcome}"
-                        say(failed[each.run.id])
+                        logger.warning(failed[each.run.id])
                     elif isinstance(outcome, dict):
                         count += 1
                         took = f"{outcome['seconds']:.0f} s" if noted.began else "was there"
                         result = f"{outcome['accuracy']:6.2f} %  ({took})"
-                        say(f"{count:4d}/{total}  seed {seed}  {each.title:<44} {result}")
+                        logger.info(f"{count:4d}/{total}  seed {seed}  {each.title:<44} {result}")
                     elif isinstance(outcome, Lost):
-                        say(str(outcome))
+                        logger.warning(str(outcome))
                     if not isinstance(outcome, Held | Lost):
                         over.add(each.run.id)
                 if over:
                     break
             else:
                 if not pause:
-                    say(f"the {len(left)} runs that are left wait for other processes")
+                    logger.info(f"the {len(left)} runs that are left wait for other processes")
                 pause = min(2 * pause or 0.25, wait)
                 time.sleep(pause)
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from sftn.runs.runner import train
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost
+
+logger = logging.getLogger(__name__)
 
 
 def check() -> None:
@@ -40,7 +42,6 @@ def work(
     conduct: Conduct = Conduct(),
     *,
     gpus_per_run: float = 1.0,
-    say: Callable[[str], None] = print,
 ) -> None:
     """Hand all runs to Ray: to the cluster that RAY_ADDRESS names, or to one that is started on this machine.
 
@@ -51,7 +52,6 @@ def work(
         conduct: how; each run has a process of its own and is alone in it, so what it says of processes, cohorts and
             `ask_once` does not count, and neither does `log`.
         gpus_per_run: what a run asks of the cluster where it has GPUs; 0.5 puts two runs on one.
-        say: is told a line a run.
 
     Raises:
         InputError: Ray is not installed, or something given from outside is wrong.
@@ -80,7 +80,7 @@ def work(
             (ready,), left = ray.wait(left, num_returns=1)
             answer = ray.get(ready)
             count += 1
-            say(f"{count:4d}/{len(refs)}  {answer['line']}")
+            logger.info(f"{count:4d}/{len(refs)}  {answer['line']}")
             if answer["kind"] == "input":
                 raise InputError(answer["line"])
             if answer["kind"] == "diverged":

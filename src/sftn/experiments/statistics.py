@@ -34,28 +34,29 @@ def said(p: float, digits: int) -> str:
 
 
 def verdict(who: str, standard: Sequence[float], friendly: Sequence[float], alone: Sequence[float] = ()) -> str:
-    """One honest sentence on whether the student learned more from the student-friendly teacher.
+    """One honest sentence on whether the student scored higher when taught by the student-friendly teacher.
 
     Seeds are paired: both students of a seed start from the same weights and see the same batches. A difference is
-    called clear only if a paired t-test gives p < 0.05; with one seed nothing is.
+    called significant only if a paired t-test gives p < 0.05; with one seed nothing is.
 
     Args:
-        who: learned, such as "By kd, resnet8".
-        standard: accuracies by the standard teacher in percent, one a seed.
-        friendly: by the student-friendly one, of the same seeds.
+        who: method and student, such as "With KD, resnet8".
+        standard: accuracies with the standard teacher in percent, one per seed.
+        friendly: with the student-friendly one, of the same seeds.
         alone: of the student without a teacher, if it is known.
     """
     gaps = [f - s for s, f in zip(standard, friendly, strict=True)]
     mean, n, p = round(statistics.fmean(gaps), 2), len(gaps), p_value(gaps)
-    more = f"{abs(mean):.2f} points {'more' if mean > 0 else 'less'} than" if mean else "as much as"
-    how = f"{more} from the standard one"
+    scored = f"scored {abs(mean):.2f} points {'higher' if mean > 0 else 'lower'}" if mean else "scored the same"
     if p is None:
-        how += " (one seed: this shows little)"
+        how = "one seed: this shows little"
     else:
         wins = sum(gap > 0 for gap in gaps)
-        clear = "a clear difference" if p < 0.05 else "no clear difference"
-        how += f", more in {wins} of {n} seeds: {clear} (paired t-test, p {said(p, 2)})"
-    text = f"{who} learned {how}"
+        found = "a significant difference" if p < 0.05 else "no significant difference"
+        how = f"higher in {wins} of {n} seeds; {found}, paired t-test, p {said(p, 2)}"
+    text = f"{who} {scored} when taught by the student-friendly teacher ({how})"
+    if not mean:
+        text = f"{who} {scored} with both teachers ({how})"
     if not alone:
         return f"{text}."
     over = round(statistics.fmean(friendly) - statistics.fmean(alone), 2)

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sftn.spec.alignment import Alignment
+from sftn.spec.run import FineTune
+
 ALONE, STANDARD, FRIENDLY = "alone", "standard", "friendly"
 """The ways to a network: without a teacher, from or as a standard teacher, from or as a student-friendly one."""
 TEACHERS = (STANDARD, FRIENDLY)
@@ -21,6 +24,8 @@ class Pair:
 
     teacher: str
     student: str
+    made_for: str = ""
+    """Whom the student-friendly teacher is made for, joined by +, if not for this student alone."""
 
     def __str__(self) -> str:
         return f"{self.teacher}:{self.student}"
@@ -92,6 +97,16 @@ class Table:
     limit: int | None = None
     classes: int | None = None
     """Of them only so many to train on, and the first so many classes; all if None."""
+    temperature: float = 4.0
+    """Of KD."""
+    beside_kd: bool = True
+    """Whether feature methods have KD beside them."""
+    alignment: Alignment | None = None
+    """Which stages of teachers and students go together; None for the usual answer."""
+    fine_tune: FineTune | None = None
+    """How teachers with trained weights are fine-tuned."""
+    one_rate: bool = False
+    """Whether all networks learn at the schedule's rate, the slow learners too."""
     notes: tuple[str, ...] = ()
     """What a reader must know before comparing: faults of the print, inferences, gaps."""
 

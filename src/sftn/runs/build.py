@@ -83,12 +83,14 @@ def _first_training(run: Run, task: nn.Module, network: StagedNet) -> Phase:
     """The phase of a network that has no teacher: all of it, or what fine-tuning leaves of it."""
     if run.fine_tune is None:
         return Phase("train", task, (task,), run.schedule)
-    frozen = run.fine_tune.frozen_stages
+    frozen, rate = run.fine_tune.frozen_stages, run.fine_tune.backbone_rate
+    if not rate >= 0:
+        raise InputError(f"backbone_rate is {rate}: it must not be negative")
     if not 0 <= frozen <= len(network.stages):
         raise InputError(f"frozen stages {frozen}: {network.name} has {len(network.stages)}")
     backbone = (*([] if frozen else [network.stem]), *network.stages[frozen:])
     others = [module for name, module in task.named_children() if module is not network]
-    return Phase("train", task, (*backbone, network.head, *others), run.schedule, backbone, run.fine_tune.backbone_rate)
+    return Phase("train", task, (*backbone, network.head, *others), run.schedule, backbone, rate)
 
 
 def evaluation_interval(dataset: Dataset) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 COHORT = 8
 """Students of one teacher that are trained at once: more gain little, and come to their ends later."""
@@ -27,7 +27,7 @@ class Conduct:
     cohort: int = COHORT
     """At most so many students of one teacher are trained at once, each to the same result as alone
     (`sftn.runs.cohort`); by one process. Of no meaning to a single run."""
-    log: Sequence[str] = ()
+    log: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Also write for these: tensorboard, wandb."""
     checkpoint_seconds: float = 60.0
     """The time between two checkpoints of a run; at every step if 0."""
@@ -35,7 +35,7 @@ class Conduct:
     """Epochs between two checkpoints; if 0 they go by time."""
     deterministic: bool = False
     """Have a GPU compute the same bits again, too; changes them, so it is recorded with the result."""
-    ask_once: float = 0.0
+    ask_once: float = 2.0
     """GiB of memory in which a teacher's answers to crops and flips of the images are kept, and looked up where that
     changes no bit and pays (see `sftn.runs.teacher_cache`); 0 asks it every time. A cohort has one table for all. On a
     CPU, by one process."""

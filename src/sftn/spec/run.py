@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, get_args
 
@@ -35,32 +35,47 @@ class Data:
     """Whether images that cannot be decoded were left out."""
 
 
-@dataclass(frozen=True)
-class Friendly:
-    """How a teacher is made friendly to its students.
+@dataclass(frozen=True, kw_only=True)
+class Branches:
+    """How branches train their teacher; the defaults are the paper's."""
 
-    The arguments of `sftn.tasks.student_branches.StudentBranches`.
-    """
+    branches: tuple[int, ...] | None = None
+    """Which branches to grow, counted from 1; all by default."""
+    teacher_ce: float = 1.0
+    """λ_T, the weight of the teacher's own cross-entropy."""
+    branch_kl: float = 3.0
+    """λ_R^KL, the weight of the branches' divergence from the teacher."""
+    branch_ce: float = 1.0
+    """λ_R^CE, the weight of the branches' cross-entropy."""
+    temperature: float = 1.0
+    """τ of that divergence."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over the branches."""
+    detach: bool = False
+    """Keep the divergence's gradient from the teacher's logits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Friendly(Branches):
+    """How a teacher is made friendly to its students: what `sftn.StudentBranches` takes."""
 
     student: str
     """A network's name, or several joined by +."""
-    branches: tuple[int, ...] | None = None
-    teacher_ce: float = 1.0
-    branch_kl: float = 3.0
-    branch_ce: float = 1.0
-    temperature: float = 1.0
-    reduction: Literal["mean", "sum"] = "mean"
-    detach: bool = False
+
+    @staticmethod
+    def to(students: Sequence[str], branches: Branches = Branches()) -> Friendly:
+        """Made for some students, by branches of theirs."""
+        return Friendly(student="+".join(students), **{f.name: getattr(branches, f.name) for f in fields(Branches)})
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """How a network that comes with trained weights learns on: its classifier is new, the rest is not."""
+    """How a teacher that comes with trained weights (NAME@pretrained) is fine-tuned; its classifier is new."""
 
     backbone_rate: float = 1.0
-    """The learning rate of stem and stages, over that of the classifier and of branches."""
+    """Learning rate of its stem and stages, as a multiple of that of its new classifier and of branches."""
     frozen_stages: int = 0
-    """So many stages stay as they are, and the stem with them; 0 freezes nothing."""
+    """Number of its stages that are frozen, and its stem with them."""
 
 
 @dataclass(frozen=True)

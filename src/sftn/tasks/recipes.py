@@ -45,6 +45,14 @@ OBJECTIVES: dict[str, Objective] = {
 }
 """The objective of every row of Tables 17 and 18."""
 
+
+def title(text: str) -> str:
+    """A method's name as people write it: `KD` for `kd`, `CRD + KD` for `crd+kd`; weights stay."""
+    parts = [part.strip().partition(":") for part in text.split("+")]
+    names = {name: method.__name__ for name, method in METHODS.items()}
+    return " + ".join(f"{names.get(name.lower(), name.upper())}{colon}{weight}" for name, colon, weight in parts)
+
+
 SLOW_LEARNERS = ("mobilenetv2", "shufflev1", "shufflev2")
 """Networks that RepDistiller trains with a learning rate of 0.01 instead of 0.05."""
 

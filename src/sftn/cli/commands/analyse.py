@@ -12,7 +12,7 @@ from rich.console import Console
 from sftn.analysis import calibration, corruption, curves, similarity, transfer
 from sftn.analysis.corrupted import Corrupted, find, generate
 from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, check
-from sftn.cli import analyse_options
+from sftn.cli import options
 from sftn.data import load
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError, printable
@@ -25,7 +25,7 @@ from sftn.runtime.device import make_fabric
 console = Console(highlight=False)
 
 
-def analyse(asked: analyse_options.Analysis) -> Path:
+def analyse(command: options.Analyse) -> Path:
     """Carry out an analysis, show its table, leave JSON, CSV and figures.
 
     Returns:
@@ -34,25 +34,26 @@ def analyse(asked: analyse_options.Analysis) -> Path:
     Raises:
         InputError: something given from outside is wrong.
     """
+    asked = command.analysis
     if not asked.runs:
         raise InputError("nothing to look at: give folders of runs or files of weights")
-    plain = asked if isinstance(asked, analyse_options.Curves) else asked.look
+    plain = asked if isinstance(asked, options.Curves) else asked.look
     if plain.figure:
         analysis.require()
-    if isinstance(asked, analyse_options.Corruption):
+    if isinstance(asked, options.Corruption):
         found = _corruption(asked)
-    elif isinstance(asked, analyse_options.Transfer):
+    elif isinstance(asked, options.Transfer):
         found = _transfer(asked)
-    elif isinstance(asked, analyse_options.Similarity):
+    elif isinstance(asked, options.Similarity):
         found = _similarity(asked)
-    elif isinstance(asked, analyse_options.Entropy):
+    elif isinstance(asked, options.Entropy):
         found = _entropy(asked)
     else:
         found = _curves(asked)
     return keep(found, type(asked).__name__.lower(), plain.out, console)
 
 
-def _corruption(asked: analyse_options.Corruption) -> Found:
+def _corruption(asked: options.Corruption) -> Found:
     names = asked.corruptions or tuple(CORRUPTIONS)
     for kind in names:
         check(kind)
@@ -103,7 +104,7 @@ def _corruption(asked: analyse_options.Corruption) -> Found:
     )
 
 
-def _transfer(asked: analyse_options.Transfer) -> Found:
+def _transfer(asked: options.Transfer) -> Found:
     look = asked.look
     probe = transfer.Probe(epochs=asked.epochs, seed=asked.seed, milestones=_milestones(asked.epochs))
     tested = _subjects(asked.runs, look)
@@ -132,7 +133,7 @@ def _transfer(asked: analyse_options.Transfer) -> Found:
     )
 
 
-def _similarity(asked: analyse_options.Similarity) -> Found:
+def _similarity(asked: options.Similarity) -> Found:
     look = asked.look
     students = _subjects(asked.runs, look)
     if asked.teacher is None:
@@ -159,7 +160,7 @@ def _similarity(asked: analyse_options.Similarity) -> Found:
     )
 
 
-def _entropy(asked: analyse_options.Entropy) -> Found:
+def _entropy(asked: options.Entropy) -> Found:
     look = asked.look
     if asked.bins < 1:
         raise InputError(f"bins {asked.bins}: give at least 1")
@@ -186,7 +187,7 @@ def _entropy(asked: analyse_options.Entropy) -> Found:
     )
 
 
-def _curves(asked: analyse_options.Curves) -> Found:
+def _curves(asked: options.Curves) -> Found:
     folders = [Path(run) for run in asked.runs]
     drawn = [curves.curve(folder) for folder in folders]
     points = curves.points(folders)
@@ -219,11 +220,11 @@ def _curves(asked: analyse_options.Curves) -> Found:
     )
 
 
-def _subjects(names: Sequence[str], look: analyse_options.LookOptions) -> list[Subject]:
+def _subjects(names: Sequence[str], look: options.LookOptions) -> list[Subject]:
     return [trained.subject(name, look.network) for name in names]
 
 
-def _images(tested: Sequence[Subject], look: analyse_options.LookOptions) -> Dataset:
+def _images(tested: Sequence[Subject], look: options.LookOptions) -> Dataset:
     dataset, notes = trained.images_of(tested, look.data, look.data_dir, look.size)
     for note in notes:
         _say(note)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from sftn.cli import options
 from sftn.cli.console import console, say
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
@@ -22,30 +22,21 @@ from sftn.spec.run import Data
 from sftn.spec.schedule import Schedule
 
 
-def bench(
-    teacher: str,
-    student: str,
-    method: str,
-    precision: str,
-    device: str,
-    seconds: float,
-    batch: int,
-    tables: Sequence[str],
-    table_seconds: float,
-    dataset: Dataset | None = None,
-) -> Speed:
+def bench(asked: options.Bench, dataset: Dataset | None = None) -> Speed:
     """Measure a pair and method on random images; then time some steps of every kind of run in the tables."""
+    seconds, batch, device = asked.seconds, asked.batch, asked.device
     if not seconds > 0:
         raise InputError(f"seconds {seconds:g}: give more than 0")
     if batch < 2:
         raise InputError(f"batch {batch}: give at least 2")
-    for name in (teacher, student):
+    for name in (asked.teacher, asked.student):
         check_name(name)
-    grids = [paper.table(name) for name in tables]
-    precision = settle_precision(precision, device)
+    grids = [paper.table(name) for name in asked.tables]
+    precision = settle_precision(asked.precision, device)
     dataset = noise() if dataset is None else dataset
-    say(f"{teacher} → {student}, {method}, batch {batch}, {precision}; {machine()}")
-    loop = Loop(teacher, student, method, dataset, precision=precision, device=device, batch=batch)
+    say(f"{asked.teacher} → {asked.student}, {asked.method}, batch {batch}, {precision}; {machine()}")
+    pair = (asked.teacher, asked.student, asked.method)
+    loop = Loop(*pair, dataset, precision=precision, device=device, batch=batch)
     speed = measure(loop, dataset, seconds)
     ceiling = measure_ceiling(precision, device)
     shown = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -65,7 +56,7 @@ def bench(
     conditions = Conditions(Data("cifar100", "0" * 16), Schedule(), precision)
     for table in grids:
         runs = {item.run.id: item.run for item in grid(table, conditions, table.seeds)}
-        found = estimate(list(runs.values()), dataset, Path("nowhere"), device=device, budget=table_seconds)
+        found = estimate(list(runs.values()), dataset, Path("nowhere"), device=device, budget=asked.table_seconds)
         if found is not None:
             say(f"{table.name}: {len(runs)} runs, {_hours(found.hours)} one after the other ({found.how})")
     return speed

@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.table import Table
 
+from sftn.cli import options
 from sftn.cli.console import console, say
 from sftn.deploy import exporter as exporting
 from sftn.deploy import model_card
 from sftn.deploy import predict as predicting
 from sftn.deploy.source import images_of, of_run
-from sftn.errors import InputError, printable
+from sftn.errors import InputError
 from sftn.runs.folder import read_run
 
 
-def export(
-    run: Path,
-    to: str,
-    out: Path | None,
-    check_images: int,
-    quantize: bool,
-    licence: str | None,
-    data: str | None,
-    data_dir: Path | None,
-) -> None:
+def export(asked: options.Export) -> None:
     """Write a run's network for others."""
     found = exporting.export(
-        run,
-        to,
-        out=out,
-        check_images=check_images,
-        int8=quantize,
-        licence=licence,
-        data=data,
-        data_dir=data_dir,
+        asked.run,
+        asked.to,
+        out=asked.out,
+        check_images=asked.check_images,
+        int8=asked.quantize,
+        licence=asked.license,
+        data=asked.data,
+        data_dir=asked.data_dir,
         say=say,
     )
     if found.agreement is not None:
@@ -56,25 +47,25 @@ def export(
     say(f"Written: {', '.join(map(str, found.files))}; its card is {found.folder / model_card.NAME}")
 
 
-def predict(what: Path, images: Sequence[Path], top: int, data: str | None, data_dir: Path | None) -> None:
+def predict(asked: options.Predict) -> None:
     """The classes of image files; a bad one is named, the others are answered, and the exit code is 2.
 
     Raises:
         InputError: the model or an image cannot be read.
     """
-    if not images:
+    if not asked.images:
         raise InputError("name at least one image, or a folder of images")
-    model = _model(what, data, data_dir)
+    model = _model(asked.what, asked.data, asked.data_dir)
     bad: list[InputError] = []
 
     def note(error: InputError) -> None:
         bad.append(error)
         print(f"sftn: {error}", file=sys.stderr)
 
-    paths = list(predicting.files(images))
-    for answer in predicting.predict(model, paths, top=top, bad=note if len(paths) > 1 else None):
+    paths = list(predicting.files(asked.images))
+    for answer in predicting.predict(model, paths, top=asked.top, bad=note if len(paths) > 1 else None):
         classes = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in answer.classes)
-        console.print(printable(f"{answer.path}: {classes}"), soft_wrap=True, markup=False)
+        say(f"{answer.path}: {classes}")
     if bad:
         raise InputError(f"{len(bad)} of {len(paths)} images could not be read: see the lines above")
 

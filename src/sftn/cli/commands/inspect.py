@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from sftn.cli import resolve
+from sftn.cli import options
 from sftn.cli.console import console, say
-from sftn.cli.options import DataOptions
 from sftn.data import SOURCES, fingerprint
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
@@ -22,35 +20,30 @@ from sftn.experiments.studies import STUDIES
 from sftn.methods import METHODS
 from sftn.networks import NETWORKS, build, check_name
 from sftn.networks.weights import read_metadata
+from sftn.runs import requests
 from sftn.runs.build import load_teacher, reloaded
 from sftn.runtime.device import make_fabric
+from sftn.spec.images import Images
 from sftn.spec.run import Run, Weights
 from sftn.tasks import recipes
 from sftn.training.evaluate import collapsed
 from sftn.training.evaluate import evaluate as evaluate_network
 
 
-def evaluate(
-    what: str,
-    network: str | None,
-    data: str | None,
-    data_dir: Path | None,
-    size: int | None,
-    precision: str,
-    device: str,
-) -> dict[str, float]:
+def evaluate(asked: options.Evaluate) -> dict[str, float]:
     """Accuracy and confidence of a trained network."""
-    source = resolve.trained(what, network, Path(what).parent)
-    if data is not None:
-        dataset = resolve.images(DataOptions(data=data, data_dir=data_dir, size=size))
+    what = asked.what
+    source = requests.trained(what, asked.network, Path(what).parent)
+    if asked.data is not None:
+        dataset = requests.load_images(Images(data=asked.data, data_dir=asked.data_dir, size=asked.size))
     elif isinstance(source, Run):
         own = source.data
-        dataset = reloaded(own, data_dir, say=say)
+        dataset = reloaded(own, asked.data_dir, say=say)
         if fingerprint(dataset)[:16] != own.fingerprint:
             say(f"note: {own.name} holds other images now than when {source.name} was trained")
     else:
         raise InputError(f"say which images with --data: {what} is a file of weights")
-    fabric = make_fabric(device, precision)
+    fabric = make_fabric(asked.device, asked.precision)
     trained = load_teacher(source, dataset, Path(what).parent).to(fabric.device)
     scale = _normalisation(source, dataset)
     found = evaluate_network(trained, dataset.test.to(fabric.device), scale, fabric)
@@ -64,34 +57,29 @@ def evaluate(
     return found
 
 
-def describe(
-    network: str,
-    student: str | None,
-    classes: int,
-    image: tuple[int, int, int],
-    branches: tuple[int, ...] | None,
-    align: Sequence[str],
-) -> None:
+def describe(asked: options.Describe) -> None:
     """Show the layers of a network and of the branches that a student grows in it."""
     from sftn.profiling.summary import describe as look
     from sftn.profiling.summary import show
 
+    classes, image = asked.classes, asked.image
     if min(classes, *image) < 1:
         raise InputError(f"classes {classes} and image {image} must be at least 1")
-    check_name(network)
+    check_name(asked.network)
     channels, height, width = image
-    built = build(network, classes, channels, (height, width))
-    if student is None:
+    built = build(asked.network, classes, channels, (height, width))
+    if asked.student is None:
         show(look(built, image), console)
         return
-    check_name(student)
-    alignment = resolve.alignment(align, [student])
-    pupil = partial(build, student, classes, channels, (height, width))
-    show(look(built, image, pupil, branches=branches, alignment=alignment), console)
+    check_name(asked.student)
+    alignment = requests.alignment(asked.align, [asked.student])
+    student = partial(build, asked.student, classes, channels, (height, width))
+    show(look(built, image, student, branches=asked.branches, alignment=alignment), console)
 
 
-def list_names(what: str) -> None:
+def list_names(asked: options.List) -> None:
     """Networks, methods, data sets or tables, a line each."""
+    what = asked.what
     table = Table(box=None, pad_edge=False)
     if what == "networks":
         for column in ("network", "stages", "parameters (100 classes)"):

@@ -10,10 +10,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as Shown
 
-from sftn.cli import resolve
+from sftn.cli import options
 from sftn.cli.console import console, say, watch
-from sftn.cli.options import DataOptions, TrainOptions
-from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments import measure, ray_queue, studies
 from sftn.experiments.deviations import remarks
@@ -22,121 +20,106 @@ from sftn.experiments.metrics import Measured
 from sftn.experiments.queue import Survey, sigterm, work
 from sftn.experiments.table import Table
 from sftn.profiling.estimate import estimate
+from sftn.runs import requests
 from sftn.runs.build import check
 from sftn.runs.folder import DONE
 from sftn.runtime.collectives import world
 from sftn.runtime.device import join
 from sftn.runtime.processes import led, part_alone
+from sftn.spec.images import Images
 from sftn.spec.run import Run
+from sftn.spec.training import Training
 
 SMOKE_IMAGES, SMOKE_SEEDS, SMOKE_SIZE = 40, 2, 32
 OWN = "paper"
 """What stands for the images and the recipe that a table or study has of its own."""
 
 
-def reproduce(
-    name: str,
-    pairs: Sequence[str],
-    methods: Sequence[str],
-    teachers: Sequence[str],
-    seeds: int | None,
-    tiny: bool,
-    plan_only: bool,
-    executor: str,
-    gpus_per_run: float,
-    timing_seconds: float,
-    data: DataOptions,
-    options: TrainOptions,
-    to: Sequence[str] = (),
-    images: int | None = None,
-) -> None:
+def reproduce(asked: options.Reproduce) -> None:
     """Show the plan of a table or study, work it off and measure what it says; what is done is not done again."""
+    name, pairs, seeds, out, execution = asked.table, asked.pairs, asked.seeds, asked.out, asked.execution
+    images, training = asked.images, asked.training
     table, measures = studies.parts(name)
-    if executor == "ray":
+    if asked.executor == "ray":
         ray_queue.check()
-        if options.devices * options.nodes > 1:
+        if execution.devices * execution.nodes > 1:
             raise InputError("--executor ray gives each run one process: leave --devices and --nodes out")
-    if options.lr is not None:
+    if training.lr is not None:
         raise InputError(f"{name} has learning rates of its own, by network: leave --lr out")
-    if tiny:
-        table, data, options = _tiny(table, pairs, data, options)
+    if asked.smoke:
+        table, images, training = _tiny(table, pairs, images, training)
         seeds, pairs = SMOKE_SEEDS if seeds is None else seeds, ()
     seeds = table.seeds if seeds is None else seeds
     if seeds < 1:
         raise InputError(f"seeds is {seeds}: give at least 1")
-    data, options = _own(table, data, options)
-    table, ways = part(table, pairs, methods, teachers)
-    conditions, dataset = _conditions(table, data, options)
+    images, training = _own(table, images, training)
+    table, ways = part(table, pairs, asked.methods, asked.teachers)
+    dataset = requests.load_images(images)
+    conditions = Conditions.of(requests.plain_run("", dataset, images, training, execution))
     planned = grid(table, conditions, seeds, ways)
-    if not plan_only:
-        join(options.device, options.devices, options.nodes)
-    survey = led(lambda: Survey.of(planned, options.out))
+    if not asked.plan_only:
+        join(execution.device, execution.devices, execution.nodes)
+    survey = led(lambda: Survey.of(planned, out))
     survey.check()
-    if not measures and (to or images is not None):
-        raise InputError(f"{name} measures nothing on top of its runs: leave --to and --images out")
-    how: dict[str, Any] = {"data_dir": data.data_dir, "to": to, "images": images, "smoke": tiny, "say": say}
-    tools = [(which, measure.instruments(which, dataset, options.out, **how)) for which in measures]
-    _show_plan(table, conditions, survey, seeds, options.out)
+    if not measures and (asked.to or asked.test_images is not None):
+        raise InputError(f"{name} measures nothing on top of its runs: leave --to and --test-images out")
+    how: dict[str, Any] = {"data_dir": images.data_dir, "to": asked.to, "images": asked.test_images}
+    how |= {"smoke": asked.smoke, "say": say}
+    tools = [(which, measure.instruments(which, dataset, out, **how)) for which in measures]
+    _show_plan(table, conditions, survey, seeds, out)
     for which, own in tools:
-        _show_measurements(which, planned, own, options.out)
+        _show_measurements(which, planned, own, out)
     left = survey.runs(None)
     if left:
         for run in [run for run in left if run.seed == left[0].seed and table.pairs[0].student in _names(run)]:
             check(run, dataset)
         done = survey.runs(DONE)
-        budget = timing_seconds if world() == 1 else 0.0
-        found = estimate(left, dataset, options.out, done=done, device=options.device, budget=budget)
+        budget = asked.timing_seconds if world() == 1 else 0.0
+        found = estimate(left, dataset, out, done=done, device=execution.device, budget=budget)
         if found is not None:
             say(f"Estimated: {_hours(found.hours)}, one run after the other ({found.how})")
-    if plan_only:
+    if asked.plan_only:
         return
-    if executor == "ray":
-        ray_queue.work(planned, dataset, options.out, options.conduct, gpus_per_run=gpus_per_run, say=say)
+    if asked.executor == "ray":
+        ray_queue.work(planned, dataset, out, execution, gpus_per_run=asked.gpus_per_run)
     else:
-        work(planned, dataset, options.out, options.conduct, watch=watch, say=say)
+        work(planned, dataset, out, execution, watch=watch)
     if not part_alone():
         return
     with sigterm():
         for which, own in tools:
-            measure.work(planned, which, own, dataset, options.out, device=options.device, say=say)
+            measure.work(planned, which, own, dataset, out, device=execution.device, say=say)
     measured = " and measured" * any(own for _, own in tools)
-    say(f"All runs of {name} are done{measured}. The table: sftn report {name} --out {options.out}")
+    say(f"All runs of {name} are done{measured}. The table: sftn report {name} --out {out}")
 
 
-def _own(table: Table, data: DataOptions, options: TrainOptions) -> tuple[DataOptions, TrainOptions]:
-    """The options with what the table has of its own where nothing was asked for.
+def _own(table: Table, images: Images, training: Training) -> tuple[Images, Training]:
+    """The training with what the table has of its own where nothing was asked for.
 
     Its number of images belongs to its images, and its epochs to its recipe: other ones bring none of them.
     """
-    if data.data == OWN:
-        limit = table.limit if data.limit is None else data.limit
-        classes = table.classes if data.classes is None else data.classes
-        data = replace(data, data=table.data, limit=limit, classes=classes)
-    if options.recipe == OWN:
-        epochs = table.epochs if options.epochs is None else options.epochs
-        batch = table.batch if options.batch is None else options.batch
-        options = replace(options, recipe=table.recipe, epochs=epochs, batch=batch)
-    return data, options
+    if images.data == OWN:
+        limit = table.limit if images.limit is None else images.limit
+        classes = table.classes if images.classes is None else images.classes
+        images = replace(images, data=table.data, limit=limit, classes=classes)
+    if training.recipe == OWN:
+        epochs = table.epochs if training.epochs is None else training.epochs
+        batch = table.batch if training.batch is None else training.batch
+        training = replace(training, recipe=table.recipe, epochs=epochs, batch=batch)
+    return images, training
 
 
-def _tiny(
-    table: Table, pairs: Sequence[str], data: DataOptions, options: TrainOptions
-) -> tuple[Table, DataOptions, TrainOptions]:
+def _tiny(table: Table, pairs: Sequence[str], images: Images, training: Training) -> tuple[Table, Images, Training]:
     """The smoke test: one tiny pair, a few digits, an epoch; a folder in ImageNet's layout for a table of ImageNet."""
-    folder = table.data == "imagenet" and data.data_dir is not None
-    if pairs or (data.data_dir is not None and not folder) or options.recipe not in (OWN, "smoke"):
+    folder = table.data == "imagenet" and images.data_dir is not None
+    if pairs or (images.data_dir is not None and not folder) or training.recipe not in (OWN, "smoke"):
         raise InputError(
             "--smoke has its own pair, images (digits) and recipe: leave --pairs, --data-dir, --recipe out"
         )
-    options = replace(options, recipe="smoke", batch=options.batch or 20)
+    training = replace(training, recipe="smoke", batch=training.batch or 20)
     if folder:
-        return smoke(table), replace(data, data=table.data, size=data.size or SMOKE_SIZE), options
-    return smoke(table), DataOptions("digits", limit=data.limit or SMOKE_IMAGES), options
-
-
-def _conditions(table: Table, data: DataOptions, options: TrainOptions) -> tuple[Conditions, Dataset]:
-    dataset = resolve.images(data)
-    return Conditions.of(resolve.plain_run("", dataset, data, options, seed=0)), dataset
+        return smoke(table), replace(images, data=table.data, size=images.size or SMOKE_SIZE), training
+    return smoke(table), Images("digits", limit=images.limit or SMOKE_IMAGES), training
 
 
 def _names(run: Run) -> tuple[str, ...]:

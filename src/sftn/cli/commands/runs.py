@@ -10,9 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from sftn.cli import options
+from sftn.cli.console import console, say
 from sftn.errors import InputError, printable
 from sftn.experiments.collect import sections
 from sftn.experiments.paper import TABLES
@@ -40,48 +42,40 @@ if TYPE_CHECKING:
     from sftn.data.dataset import Dataset
 
 
-def command(
-    what: str,
-    names: Sequence[str],
-    out: Path,
-    data_dir: Path | None = None,
-    device: str = "auto",
-    to: Path = Path("results"),
-    networks: Sequence[str] = (),
-) -> None:
+def runs(asked: options.Runs) -> None:
     """List, show, keep, remove or verify runs, a line each; ends with exit code 1 if one is not what it says.
 
     Raises:
         InputError: a run is unknown or must not be removed, or its images are not there.
     """
-    console = Console(highlight=False, markup=False)
+    what, names, out = asked.what, asked.run, asked.out
     if what == "list":
         with opened(out) as runs:
-            table(scan(runs), console)
+            table(scan(runs))
         return
-    if not (names or networks) and what != "verify":
+    if not (names or asked.networks) and what != "verify":
         raise InputError(f"say which runs to {what}: a folder or the beginning of an id, see sftn runs list")
     if what == "show":
         with opened(out) as runs:
             for name in names:
-                show(look(find(name, runs)), console, out)
+                show(look(find(name, runs)), out)
         return
     if what == "keep":
-        _keep(names, networks, out, to, console)
+        _keep(names, asked.networks, out, asked.to)
         return
     folders = [find(name, out) for name in names]
     if what == "rm":
         remove(folders)
-        console.print(f"Removed: {', '.join(folder.name for folder in folders)}", soft_wrap=True)
+        say(f"Removed: {', '.join(folder.name for folder in folders)}")
     else:
         folders = folders or [entry.folder for entry in scan(out) if entry.state in (DONE, BROKEN)]
-        bad = sum(_verified(folder, data_dir, device, console) for folder in folders)
-        console.print(f"{len(folders) - bad} of {len(folders)} runs are what they say")
+        bad = sum(_verified(folder, asked.data_dir, asked.device) for folder in folders)
+        say(f"{len(folders) - bad} of {len(folders)} runs are what they say")
         if bad:
             sys.exit(1)
 
 
-def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path, console: Console) -> None:
+def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path) -> None:
     """Keep the runs of studies and tables, under their own conditions or those nearest to them, and single ones."""
     for name in names:
         if name in STUDIES or name in TABLES:
@@ -89,18 +83,18 @@ def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path, co
             found = [section for section in found if section.own] or found[:1]
             entries = [entry for section in found for entry in section.distinct()]
             for warning in [warning for section in found for warning in section.warnings()]:
-                console.print(f"{name}: {warning}", soft_wrap=True)
+                say(f"{name}: {warning}")
         else:
             entries, place = [look(find(name, out))], "runs"
         kept = [keep(entry, to, place) for entry in entries]
         new, size = sum(written for _, written in kept), sum(path.stat().st_size for path, _ in kept)
         many = "1 run" if len(kept) == 1 else f"{len(kept)} runs"
-        console.print(f"{name}: {many} kept in {to}, {new} written now; {size / 1e3:,.0f} kB", soft_wrap=True)
+        say(f"{name}: {many} kept in {to}, {new} written now; {size / 1e3:,.0f} kB")
     for name in networks:
-        console.print(f"Kept with its weights: {keep_network(look(find(name, out)), to)}", soft_wrap=True)
+        say(f"Kept with its weights: {keep_network(look(find(name, out)), to)}")
 
 
-def table(entries: Sequence[Entry], console: Console) -> None:
+def table(entries: Sequence[Entry]) -> None:
     """Every run in a line."""
     shown = Table(box=None, pad_edge=False)
     for column in ("run", "seed", "images", "epochs", "state", "last %", "best %", "hours", "id"):
@@ -115,26 +109,29 @@ def table(entries: Sequence[Entry], console: Console) -> None:
         about = ("?",) * 3 if run is None else (str(run.seed), run.data.name, str(run.schedule.epochs))
         name, _, tail = entry.folder.name.rpartition("-")
         shown.add_row(
-            name if run is None else run.name, *about, state, *numbers, hours, tail if run is None else run.id
+            *map(
+                Text,
+                (name if run is None else run.name, *about, state, *numbers, hours, tail if run is None else run.id),
+            )
         )
     console.print(shown)
     for entry in entries:
         if entry.reason:
-            console.print(f"broken: {entry.reason}", soft_wrap=True)
+            say(f"broken: {entry.reason}")
     counts = {
         state: sum(entry.state == state for entry in entries) for state in (DONE, RUNNING, INTERRUPTED, WAITING, BROKEN)
     }
-    console.print(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs")
+    say(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no runs")
 
 
-def show(entry: Entry, console: Console, out: Path | None = None) -> None:
+def show(entry: Entry, out: Path | None = None) -> None:
     """All that is known of a run, which people find in `out` if not in its folder."""
     folder = entry.folder if out is None else out / entry.folder.name
-    console.print(f"{folder}: {entry.state} {entry.owner or entry.reason}".rstrip(), soft_wrap=True)
+    say(f"{folder}: {entry.state} {entry.owner or entry.reason}".rstrip())
     if entry.run is not None:
-        _json(asdict(entry.run), console)
+        _json(asdict(entry.run))
     if entry.result is not None:
-        _json(entry.result, console)
+        _json(entry.result)
     if entry.diverged:
         try:
             said = json.dumps(divergence(entry.folder), ensure_ascii=False)
@@ -143,22 +140,20 @@ def show(entry: Entry, console: Console, out: Path | None = None) -> None:
         console.out(printable(f"diverged: {said}"), highlight=False)
 
 
-def _json(record: dict[str, Any], console: Console) -> None:
+def _json(record: dict[str, Any]) -> None:
     """Names as they are, unless the terminal would obey them."""
     text = json.dumps(record, ensure_ascii=False)
     console.print_json(text, ensure_ascii=not text.isprintable())
 
 
-def _verified(folder: Path, data_dir: Path | None, device: str, console: Console) -> bool:
+def _verified(folder: Path, data_dir: Path | None, device: str) -> bool:
     """Whether something is wrong with a run; said in a line."""
     run = look(folder).run
     notes: list[str] = []
     found = faults(folder) if run is None else verified(folder, _load(run.data, data_dir), device, notes.append)
-    console.print(
-        f"{'NOT as it says' if found else 'good'}  {folder.name}  {'; '.join(found)}".rstrip(), soft_wrap=True
-    )
+    say(f"{'NOT as it says' if found else 'good'}  {folder.name}  {'; '.join(found)}".rstrip())
     for note in notes:
-        console.print(f"note: {printable(note)}", soft_wrap=True)
+        say(f"note: {note}")
     return bool(found)
 
 

@@ -1,0 +1,103 @@
+"""Train one network: a teacher, standard or student-friendly, or a student that is distilled from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from sftn.data.dataset import Dataset
+from sftn.errors import InputError
+from sftn.networks import check_name
+from sftn.networks.staged import StagedNet
+from sftn.runs import requests
+from sftn.runs.build import check, load_teacher
+from sftn.runs.runner import train
+from sftn.runtime.device import join
+from sftn.spec.execution import Conduct
+from sftn.spec.jobs import Distill, TrainTeacher
+from sftn.spec.run import FineTune, Friendly, Run
+from sftn.tasks import recipes
+from sftn.training.callback import Watcher
+
+Watch = Callable[[str], AbstractContextManager[Watcher]]
+"""Gives the watcher of a run, from the run's title."""
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network that was trained, and what is known of it."""
+
+    run: Run
+    folder: Path
+    accuracy: float
+    """Of the last epoch, on the test images, in percent."""
+    best_accuracy: float
+    """Of the best epoch."""
+    dataset: Dataset = field(repr=False)
+    """The images that it was trained and tested on."""
+
+    @cached_property
+    def network(self) -> StagedNet:
+        """The network itself, in eval mode, read from the run's folder."""
+        return load_teacher(self.run, self.dataset, self.folder.parent).eval()
+
+    def __str__(self) -> str:
+        return f"{self.run.name}: {self.accuracy:.2f} % (best epoch {self.best_accuracy:.2f} %), in {self.folder}"
+
+
+def train_teacher(asked: TrainTeacher, dataset: Dataset | None = None, *, watch: Watch | None = None) -> TrainedNetwork:
+    """Train a student-friendly or a standard teacher; what is done is not done again.
+
+    Args:
+        asked: which teacher, for whom, on which images, and how.
+        dataset: the images, if they are there already.
+        watch: gives the watcher of the run, from its title.
+
+    Raises:
+        InputError: something given from outside is wrong.
+        FloatingPointError: training diverged.
+    """
+    if asked.standard == bool(asked.student):
+        raise InputError("give --student NAME for a student-friendly teacher, or --standard for one without a student")
+    for name in (asked.teacher, *asked.student):
+        check_name(name)
+    dataset = requests.load_images(asked.images) if dataset is None else dataset
+    run = requests.plain_run(asked.teacher, dataset, asked.images, asked.training, asked.execution, asked.seed)
+    run = replace(run, fine_tune=None if asked.fine_tune == FineTune() else asked.fine_tune)
+    if asked.student:
+        stages = requests.alignment(asked.align, asked.student)
+        run = replace(run, friendly=Friendly.to(asked.student, asked.branches), alignment=stages)
+    return _carried_out(run, dataset, asked.out, asked.execution, watch)
+
+
+def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | None = None) -> TrainedNetwork:
+    """Distil a trained teacher into a student; what is done is not done again.
+
+    Args:
+        asked: which teacher and student, on which images, and how.
+        dataset: the images, if they are there already.
+        watch: gives the watcher of the run, from its title.
+
+    Raises:
+        InputError: something given from outside is wrong.
+        FloatingPointError: training diverged.
+    """
+    objective = recipes.objective(asked.method, alone=asked.alone, temperature=asked.temperature)
+    check_name(asked.student)
+    teacher = requests.trained(asked.teacher, asked.teacher_network, asked.out)
+    dataset = requests.load_images(asked.images) if dataset is None else dataset
+    run = requests.plain_run(asked.student, dataset, asked.images, asked.training, asked.execution, asked.seed)
+    stages = requests.alignment(asked.align, [asked.student])
+    run = replace(run, teacher=teacher, objective=objective, alignment=stages)
+    return _carried_out(run, dataset, asked.out, asked.execution, watch)
+
+
+def _carried_out(run: Run, dataset: Dataset, out: Path, execution: Conduct, watch: Watch | None) -> TrainedNetwork:
+    check(run, dataset)
+    join(execution.device, execution.devices, execution.nodes)
+    with nullcontext() if watch is None else watch(run.name) as watcher:
+        record = train(run, dataset, out, execution, watcher=watcher)
+    return TrainedNetwork(run, out / run.folder, record["accuracy"], record["best_accuracy"], dataset)
