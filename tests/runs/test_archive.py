@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from sftn.cli import main
-from sftn.cli.commands.runs import command
 from sftn.errors import InputError
 from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES
@@ -24,6 +23,7 @@ from sftn.storage.records import digest
 from sftn.tasks.recipes import objective
 from tests.support import made_runs as made
 from tests.support import tiny
+from tests.support.command import runs_command
 from tests.support.conditions import DEMO
 
 DATA = tiny.dataset()
@@ -48,7 +48,7 @@ def study(tmp_path: Path) -> tuple[Path, Path]:
             for n in range(1, 81)
         ]
         (runs / item.run.folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command("keep", ("branches",), runs, to=results)
+    runs_command("keep", ("branches",), runs, to=results)
     return runs, results
 
 
@@ -102,12 +102,12 @@ def test_a_kept_run_is_all_that_its_folder_says(tmp_path: Path) -> None:
 def test_kept_runs_are_listed_and_shown(study: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     _, results = study
     capsys.readouterr()
-    command("list", (), results)
+    runs_command("list", (), results)
     said = capsys.readouterr().out
     assert "40 done" in said
     assert "done (without weights)" in said.replace("\n", " ")
     name = next(results.glob("branches/resnet8-kd*.json")).stem
-    command("show", (name[-12:],), results)
+    runs_command("show", (name[-12:],), results)
     said = capsys.readouterr().out
     assert f"{name}: done" in said.replace("\n", "")
     assert '"milestones"' in said
@@ -117,7 +117,7 @@ def test_kept_runs_are_listed_and_shown(study: tuple[Path, Path], capsys: pytest
 def test_keeping_again_writes_what_changed(study: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     runs, results = study
     capsys.readouterr()
-    command("keep", ("branches",), runs, to=results)
+    runs_command("keep", ("branches",), runs, to=results)
     assert "40 runs kept" in (said := capsys.readouterr().out)
     assert "0 written now" in said
     entry = next(one for one in scan(runs) if one.run is not None and one.run.teacher is not None)
@@ -125,13 +125,13 @@ def test_keeping_again_writes_what_changed(study: tuple[Path, Path], capsys: pyt
     weights = (entry.result or {})["weights_sha256"]
     reading = records.Reading({"test_images": 9, "of": 9}, {"kl": 1.0}, {})
     records.write(entry.folder, entry.run, weights, "similarity", reading)
-    command("keep", ("branches", entry.run.id), runs, to=results)
+    runs_command("keep", ("branches", entry.run.id), runs, to=results)
     assert "1 written now" in (said := capsys.readouterr().out)
     assert "1 run kept" in said
     assert len(list(results.rglob("*.json"))) == 40
     (entry.folder / "analysis-similarity.json").write_text("{}")
     with pytest.raises(InputError, match="was edited"):
-        command("keep", ("branches",), runs, to=results)
+        runs_command("keep", ("branches",), runs, to=results)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_what_is_too_large_or_no_json_is_refused(study: tuple[Path, Path]) -> No
 def test_a_run_kept_with_its_weights_is_one_to_work_with(tmp_path: Path) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
     teacher, student = trained(runs)
-    command("keep", (), runs, to=results, networks=(teacher.name, student.name))
+    runs_command("keep", (), runs, to=results, networks=(teacher.name, student.name))
     there = results / archive.NETWORKS / student.name
     assert verify(there, DATA, "cpu") == []
     assert history(there) == history(student)
@@ -208,9 +208,9 @@ def test_only_finished_runs_are_kept(tmp_path: Path) -> None:
     item, *_ = made.table(tmp_path, STUDIES["branches"].grid, DEMO, seeds=1)
     (tmp_path / item.run.folder / "result.json").unlink()
     with pytest.raises(InputError, match="only finished runs are kept"):
-        command("keep", (item.run.folder,), tmp_path, to=tmp_path / "results")
+        runs_command("keep", (item.run.folder,), tmp_path, to=tmp_path / "results")
     with pytest.raises(InputError, match="say which runs to keep"):
-        command("keep", (), tmp_path, to=tmp_path / "results")
+        runs_command("keep", (), tmp_path, to=tmp_path / "results")
 
 
 def test_runs_that_lie_beside_kept_ones_are_read_too(study: tuple[Path, Path]) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sftn.cli.commands.runs import command
 from sftn.errors import InputError
 from sftn.runs.folder import (
     BROKEN,
@@ -27,6 +26,7 @@ from sftn.runs.folder import (
 from sftn.runs.runner import train
 from sftn.storage.lease import Lease
 from tests.support import tiny
+from tests.support.command import runs_command
 
 DATA = tiny.dataset()
 pytestmark = pytest.mark.usefixtures("tiny_networks")
@@ -136,17 +136,17 @@ def test_the_command_lists_shows_and_removes(tmp_path: Path, capsys: pytest.Capt
     folder = done(tmp_path)
     write_run(tiny.run(DATA, seed=1), tmp_path / tiny.run(DATA, seed=1).folder)
     edit(tmp_path / tiny.run(DATA, seed=1).folder / "run.json", format=0)
-    command("list", (), tmp_path, None, "cpu")
+    runs_command("list", (), tmp_path, None, "cpu")
     said = capsys.readouterr().out
     assert "1 done, 1 broken" in said
     assert "broken: " in said
-    command("show", (folder.name,), tmp_path, None, "cpu")
+    runs_command("show", (folder.name,), tmp_path, None, "cpu")
     said = capsys.readouterr().out
     assert '"weights_sha256"' in said
     assert '"milestones"' in said
     with pytest.raises(InputError, match="say which runs"):
-        command("rm", (), tmp_path, None, "cpu")
-    command("rm", (folder.name,), tmp_path, None, "cpu")
+        runs_command("rm", (), tmp_path, None, "cpu")
+    runs_command("rm", (folder.name,), tmp_path, None, "cpu")
     assert not folder.exists()
 
 
@@ -158,11 +158,11 @@ def test_the_command_verifies_all_and_ends_with_1(tmp_path: Path, capsys: pytest
     data = Data("digits", fingerprint(digits)[:16], 20)
     run = replace(tiny.run(DATA, "tiny", epochs=1), data=data)
     train(run, digits, tmp_path, say=lambda _: None)
-    command("verify", (), tmp_path, None, "cpu")
+    runs_command("verify", (), tmp_path, None, "cpu")
     assert "1 of 1 runs are what they say" in capsys.readouterr().out
     edit(tmp_path / run.folder / "result.json", accuracy=1.0)
     with pytest.raises(SystemExit) as stop:
-        command("verify", (), tmp_path, None, "cpu")
+        runs_command("verify", (), tmp_path, None, "cpu")
     assert stop.value.code == 1
     assert "NOT as it says" in capsys.readouterr().out
 
@@ -204,10 +204,10 @@ def test_what_diverged_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str
     folder = tmp_path / run.folder
     write_run(run, folder)
     (folder / "diverged.json").write_text('{"phase": "train", "terms": {"kd": "nan"}}')
-    command("list", (), tmp_path, None, "cpu")
+    runs_command("list", (), tmp_path, None, "cpu")
     assert "(diverged)" in capsys.readouterr().out.replace("\n", " ")
-    command("show", (folder.name,), tmp_path, None, "cpu")
+    runs_command("show", (folder.name,), tmp_path, None, "cpu")
     assert '"kd": "nan"' in capsys.readouterr().out
     (folder / "diverged.json").write_text("[" * 10**5)
-    command("show", (folder.name,), tmp_path, None, "cpu")
+    runs_command("show", (folder.name,), tmp_path, None, "cpu")
     assert "is not valid JSON" in capsys.readouterr().out

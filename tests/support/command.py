@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from sftn.cli import main
+from sftn.cli import main, options
+from sftn.cli.commands.runs import runs
 
 
 def called(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -24,3 +27,8 @@ def refusal(*arguments: object, capsys: pytest.CaptureFixture[str]) -> str:
     assert err.startswith("sftn: "), err
     assert err.count("\n") == 1, err
     return err
+
+
+def runs_command(*arguments: Any, **more: Any) -> None:
+    """`sftn runs`, from the fields of its record."""
+    runs(options.Runs(*arguments, **more))

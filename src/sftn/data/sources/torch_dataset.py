@@ -1,0 +1,85 @@
+"""Images from a data set of PyTorch's kind, kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from sftn.data.dataset import Dataset, Split
+from sftn.errors import InputError
+
+
+def from_torch(
+    train: TorchDataset[Any], test: TorchDataset[Any], *, classes: Sequence[str] = (), flip: bool = True
+) -> Dataset:
+    """Two map-style data sets of (image, label), such as torchvision's, as one of ours.
+
+    Pixels are kept as they are, in uint8; augmentation and normalisation are done in training, so the data sets must
+    not do these themselves.
+
+    Args:
+        train: to learn from. An image is a PIL image, a (H, W, C) or (H, W) uint8 array, or a (C, H, W) tensor: uint8,
+            or float from 0 to 1 as `ToTensor` makes it. A label is an int.
+        test: to test on.
+        classes: their names; those of `train.classes` or numbers by default.
+        flip: whether a mirrored image is still an image of its class.
+
+    Raises:
+        InputError: there are no images, their sizes differ, they are normalised, or a label is no class.
+
+    Example:
+        >>> import torch
+        >>> from torch.utils.data import TensorDataset
+        >>> images = torch.randint(256, (20, 3, 8, 8), dtype=torch.uint8)
+        >>> data = from_torch(*[TensorDataset(images, torch.arange(20) % 2)] * 2)
+        >>> data.image, len(data.train), data.classes
+        ((3, 8, 8), 20, ('0', '1'))
+    """
+    training, testing = _split(train, "training"), _split(test, "test")
+    if training.shape != testing.shape:
+        raise InputError(f"training images are {training.shape} and test images {testing.shape}: resize them alike")
+    splits = (training, testing)
+    count = max(int(split.labels.max()) for split in splits) + 1
+    names = tuple(map(str, classes or getattr(train, "classes", ()) or range(count)))
+    least = min(int(split.labels.min()) for split in splits)
+    if least < 0 or count > len(names):
+        raise InputError(f"labels go from {least} to {count - 1}, but there are {len(names)} classes")
+    return Dataset(type(train).__name__.lower(), training, testing, names, flip=flip)
+
+
+def _split(source: Any, which: str) -> Split:
+    try:
+        items = [source[index] for index in range(len(source))]
+    except TypeError:
+        raise InputError(f"the {which} data set has no length: give a map-style data set") from None
+    if not items:
+        raise InputError(f"the {which} data set is empty")
+    images = [_pixels(item[0], which) for item in items]
+    if len({image.shape for image in images}) > 1:
+        raise InputError(f"the {which} images have different sizes: resize them in the data set's transform")
+    return Split(torch.stack(images), torch.tensor([int(item[1]) for item in items]))
+
+
+def _pixels(image: Any, which: str) -> Tensor:
+    """(C, H, W) uint8."""
+    if not isinstance(image, Tensor):
+        array = np.asarray(image)
+        if array.dtype != np.uint8 or array.ndim not in (2, 3):
+            raise InputError(
+                f"a {which} image is {array.dtype} of shape {array.shape}: give uint8, (H, W) or (H, W, C)"
+            )
+        return torch.from_numpy(array.copy()).reshape(*array.shape[:2], -1).permute(2, 0, 1)
+    if image.dtype == torch.uint8:
+        return image
+    levels = image * 255
+    if image.min() < 0 or image.max() > 1 or not torch.allclose(levels, levels.round(), atol=1e-3):
+        raise InputError(
+            f"a {which} image is no picture with pixels from 0 to 1: leave normalisation and augmentation out of the "
+            "data set's transform, training does both"
+        )
+    return levels.round().to(torch.uint8)

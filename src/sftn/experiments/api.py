@@ -1,0 +1,219 @@
+"""The whole job from Python: compare, train a teacher, distil; with networks and images at hand or by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from torch import nn
+from torch.utils.data import Dataset as TorchDataset
+
+from sftn.data.dataset import Dataset
+from sftn.data.sources.torch_dataset import from_torch
+from sftn.errors import InputError
+from sftn.experiments import compare as comparisons
+from sftn.experiments.compare import Comparison
+from sftn.networks import NETWORKS
+from sftn.networks.foreign.automatic import cut
+from sftn.networks.staged import StagedNet
+from sftn.networks.weights import save_weights
+from sftn.runs import requests
+from sftn.runs import train as training
+from sftn.runs.train import TrainedNetwork
+from sftn.spec import jobs
+
+Network: TypeAlias = str | nn.Module | Callable[[], nn.Module]
+"""A name (`resnet20`, `timm:resnet18`), a module, or a function that builds one."""
+Images: TypeAlias = str | Path | Dataset | tuple[TorchDataset[Any], TorchDataset[Any]]
+"""A name (`cifar100`), a folder, a data set of ours, or the training and test data set of PyTorch's kind."""
+
+
+def compare(
+    teacher: Network = "resnet20",
+    student: Network | Sequence[str] = "resnet8",
+    data: Images = "digits",
+    *,
+    methods: str | Sequence[str] = "kd",
+    seeds: int = 3,
+    out: str | Path = "runs",
+    **options: Any,
+) -> Comparison:
+    """Train a student alone, from a standard teacher and from one made for it, over seeds; report a paired test.
+
+    What is finished in `out` is not trained again, so an interrupted call resumes. Progress is logged
+    (`logging.basicConfig(level="INFO")` shows it).
+
+    Args:
+        teacher: the big network. A module starts from the weights that it has, in every seed; a function that builds
+            it gives fresh ones.
+        student: the small network, or several by name: the teacher is then made friendly to all of them.
+        data: the images.
+        methods: distillation methods, e.g. `["kd", "crd"]`, or sums such as `"crd+kd"`.
+        seeds: how many.
+        out: the folder of all runs.
+        options: any other option of `sftn compare`: `epochs=30`, `batch=128`, `branch_kl=0.3`, `device="cuda"`, …
+
+    Returns:
+        A table that prints itself, with `accuracies`, `verdict()` and the `folder` of its files.
+
+    Raises:
+        InputError: something given is wrong; the message is one line with the remedy.
+
+    Example:
+        >>> import sftn
+        >>> print(sftn.compare("resnet20", "resnet8", "digits", epochs=2, seeds=1))  # doctest: +SKIP
+    """
+    given = options | {"data": data, "methods": methods, "seeds": seeds, "out": out}
+    dataset, given = _images(given, jobs.Compare)
+    names = [_named(one, dataset) for one in _several(student)]
+    job = jobs.asked(jobs.Compare, given | {"teacher": _named(teacher, dataset), "student": names})
+    return comparisons.compare(job, dataset)
+
+
+def train_teacher(
+    teacher: Network,
+    student: Network | Sequence[str] | None = None,
+    data: Images = "digits",
+    *,
+    seed: int = 0,
+    out: str | Path = "runs",
+    **options: Any,
+) -> TrainedNetwork:
+    """Train a teacher that is friendly to a student; without a student, a standard one.
+
+    Args:
+        teacher: the network to train; a module starts from the weights that it has, and stays as it is.
+        student: the network that it will teach, or several by name.
+        data: the images.
+        seed: of weights and batches.
+        out: the folder of all runs; what is finished there is not trained again.
+        options: any other option of `sftn train-teacher`: `epochs=30`, `branch_kl=0.3`, …
+
+    Returns:
+        The trained network with its accuracy and folder.
+
+    Raises:
+        InputError: something given is wrong; the message is one line with the remedy.
+
+    Example:
+        >>> import sftn
+        >>> teacher = sftn.train_teacher("resnet20", "resnet8", "digits", epochs=2)  # doctest: +SKIP
+        >>> teacher.network, teacher.accuracy  # doctest: +SKIP
+    """
+    given = options | {"data": data, "seed": seed, "out": out}
+    dataset, given = _images(given, jobs.TrainTeacher)
+    names = [] if student is None else [_named(one, dataset) for one in _several(student)]
+    given |= {"teacher": _named(teacher, dataset), "student": names, "standard": not names}
+    return training.train_teacher(jobs.asked(jobs.TrainTeacher, given), dataset)
+
+
+def distill(
+    teacher: TrainedNetwork | nn.Module | str | Path,
+    student: Network,
+    data: Images = "digits",
+    *,
+    method: str = "kd",
+    seed: int = 0,
+    out: str | Path = "runs",
+    **options: Any,
+) -> TrainedNetwork:
+    """Distil a trained teacher into a student.
+
+    Args:
+        teacher: what `train_teacher` returned, a trained module, the folder of a run, or a file of weights (then
+            `teacher_network="resnet20"` may be needed).
+        student: the network that learns; a module starts from the weights that it has, and stays as it is.
+        data: the images.
+        method: `"kd"`, `"crd"`, … or a sum such as `"crd+kd"`.
+        seed: of weights and batches.
+        out: the folder of all runs; what is finished there is not trained again.
+        options: any other option of `sftn distill`: `epochs=30`, `temperature=2.0`, …
+
+    Returns:
+        The trained network with its accuracy and folder.
+
+    Raises:
+        InputError: something given is wrong; the message is one line with the remedy.
+
+    Example:
+        >>> import sftn
+        >>> teacher = sftn.train_teacher("resnet20", "resnet8", "digits", epochs=2)  # doctest: +SKIP
+        >>> student = sftn.distill(teacher, "resnet8", "digits", epochs=2)  # doctest: +SKIP
+    """
+    given = options | {"data": data, "method": method, "seed": seed, "out": out}
+    dataset, given = _images(given, jobs.Distill)
+    given |= {"student": _named(student, dataset)}
+    if isinstance(teacher, TrainedNetwork):
+        given["teacher"] = str(teacher.folder)
+    elif isinstance(teacher, nn.Module):
+        name = _named(teacher, dataset)
+        folder = Path(out) / "teachers"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_weights(cut(teacher, dataset.image), folder / f"{name}.safetensors", {"network": name})
+        given["teacher"] = str(folder / f"{name}.safetensors")
+    else:
+        given["teacher"] = str(teacher)
+    return training.distill(jobs.asked(jobs.Distill, given), dataset)
+
+
+def _several(student: Network | Sequence[str]) -> Sequence[Network]:
+    return student if isinstance(student, list | tuple) else [student]  # type: ignore[list-item]
+
+
+def _images(options: Mapping[str, Any], kind: type[Any]) -> tuple[Dataset, dict[str, Any]]:
+    """The images of a call, and its options with a name in their place."""
+    given, data = dict(options), options["data"]
+    if isinstance(data, tuple) and len(data) == 2:
+        data = from_torch(*data)
+    if isinstance(data, Dataset):
+        return data, given | {"data": f"own:{data.name}"}
+    if not isinstance(data, str | Path):
+        raise InputError("data is a name, a folder, a data set of sftn, or the pair (training set, test set)")
+    if isinstance(data, Path) or (":" not in data and Path(data).is_dir()):
+        data = f"folder:{data}"
+    names = jobs.option_names(jobs.Images)
+    asked = jobs.asked(jobs.Images, {name: value for name, value in given.items() if name in names} | {"data": data})
+    return requests.load_images(asked), given | {"data": data}
+
+
+def _named(network: Network, dataset: Dataset) -> str:
+    """The name under which runs know a network: its own, or one that is registered for a module."""
+    if isinstance(network, str):
+        return network
+    if isinstance(network, nn.Module):
+        module = network
+
+        def build(classes: int, channels: int = 3) -> StagedNet:
+            return _checked(deepcopy(module), dataset)
+    elif callable(network):
+        make = network
+        module = make()
+
+        def build(classes: int, channels: int = 3) -> StagedNet:
+            return _checked(make(), dataset)
+    else:
+        raise InputError(
+            f"{type(network).__name__} is no network: give a name, a module, or a function that builds one"
+        )
+    digest = hashlib.sha256(repr(module).encode())
+    if isinstance(network, nn.Module):
+        for key, value in network.state_dict().items():
+            digest.update(key.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    name = f"{type(module).__name__.lower()}-{digest.hexdigest()[:8]}"
+    _checked(deepcopy(module), dataset)
+    NETWORKS[name] = build
+    return name
+
+
+def _checked(module: nn.Module, dataset: Dataset) -> StagedNet:
+    network = cut(module, dataset.image)
+    if network.shapes(dataset.image).logits != len(dataset.classes):
+        raise InputError(
+            f"{type(module).__name__} has {network.shapes(dataset.image).logits} classes and {dataset.name} has "
+            f"{len(dataset.classes)}: give it the classes of the data"
+        )
+    return network
