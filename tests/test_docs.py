@@ -13,6 +13,7 @@ from sftn.cli import COMMANDS, parse
 from sftn.data import SOURCES
 from sftn.methods import METHODS
 from sftn.networks import NETWORKS
+from sftn.networks.staged import StagedNet
 from tests.support import tiny
 from tests.support.pages import ROOT, code, example
 
@@ -50,12 +51,16 @@ def test_own_loop_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "student by KD" in capsys.readouterr().out
 
 
-def test_readme_python_runs() -> None:
+def test_readme_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(code("README.md"), names)
-    loss = names["loss"]
-    assert isinstance(loss, torch.Tensor)
-    assert loss.isfinite()
+    assert "student resnet8 with kd" in capsys.readouterr().out
+    student = names["student"]
+    assert isinstance(student, StagedNet)
+    assert student(torch.zeros(2, 1, 8, 8)).isfinite().all()
 
 
 def test_readme_names_every_command() -> None:
