@@ -95,7 +95,7 @@ def test_a_kept_page_comes_from_the_kept_files(page: Path, tmp_path: Path, monke
 def test_what_is_told_of_the_runs_stands_on_a_kept_page(name: str) -> None:
     told = (ROOT / name).read_text()
     if name == "README.md":
-        told = told.split("## What was measured\n")[1].split("\n## ")[0]
+        told = told.split("## Does it help?\n")[1].split("\n## ")[0]
     pages = "\n".join(page.read_text() for page in PAGES)
     spreads = set(re.findall(r"[+-]?\d+\.\d+ ± \d+\.\d+", told))
     assert len(spreads) > 5
