@@ -29,6 +29,7 @@ $(STAMP): pyproject.toml
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python docs/architecture.py
 	$(BIN)/mkdocs build --strict
 	@echo "the site's first page: site/index.html"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -97,3 +98,8 @@ def test_every_page_is_on_the_site_and_every_reference_exists() -> None:
         assert page.removeprefix("docs/") in site, f"{page} is missing from mkdocs.yml"
         for module in re.findall(r"^::: (\S+)", (ROOT / page).read_text(), re.MULTILINE):
             assert importlib.util.find_spec(module) is not None, f"{page} refers to {module}"
+
+
+def test_the_map_of_the_package_is_that_of_its_docstrings() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "architecture.py"))
+    assert script["PAGE"].read_text() == script["page"](), "run `python docs/architecture.py`"
