@@ -145,7 +145,7 @@ def show(trials: Sequence[Trial], wholes: dict[str, Whole]) -> str:
         rows.append((how, count, len(struck), sum(not done.faults for done in struck)))
     killed = sum(len(done.hows) for done in trials)
     same = sum(not done.faults for done in trials)
-    parts = [small.table(("killed by", "kills", "runs that it struck", "of them with the same end"), rows)]
+    parts = [small.table(("killed by", "kills", "runs that it hit", "of them with the same end"), rows)]
     when = Counter(spot for done in trials for spot in done.moments)
     parts.append(small.table(("when", "kills"), when.most_common()))
     kinds = Counter(done.kind for done in trials)

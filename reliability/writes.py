@@ -121,7 +121,7 @@ def show(done: Sequence[Case]) -> str:
         "what goes wrong",
         "times",
         "at which operation",
-        "ended well all the same",
+        "succeeded anyway",
         "waited for a lease",
         "same end",
     )
