@@ -19,8 +19,8 @@ from sftn.training.phase import Phase
 
 
 def train(phase: Phase, images: TensorDataset, accelerator: Accelerator) -> float:
-    """Minimise the loss of a phase's task; returns the last one."""
-    phase.prepare()  # what it does not train is frozen, and in eval mode
+    """Minimise the loss of a phase's task, and return its last value."""
+    phase.prepare()  # freezes what the phase does not train, and puts it in eval mode
     learned = [parameter for parameter in phase.task.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learned, lr=phase.schedule.lr, momentum=0.9)
     batches = DataLoader(images, batch_size=64, shuffle=True)
@@ -35,7 +35,7 @@ def train(phase: Phase, images: TensorDataset, accelerator: Accelerator) -> floa
 
 
 def main(epochs: int = 10, limit: int | None = None, method: str = "kd") -> tuple[StagedNet, StagedNet]:
-    """A student-friendly teacher, then its student."""
+    """Train a student-friendly teacher, then its student."""
     data, schedule, accelerator = load("digits", limit=limit), Schedule(epochs=epochs), Accelerator()
     mean, std = (values[:, None, None] for values in data.normalisation)
     pixels, labels = data.train.images.float(), data.train.labels

@@ -20,7 +20,7 @@ from sftn.training.phase import Phase
 
 
 class Training(lightning.LightningModule):
-    """One phase; its terms are logged."""
+    """One phase, whose loss terms are logged."""
 
     def __init__(self, phase: Phase) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def main(epochs: int = 10, limit: int | None = None, method: str = "kd") -> tupl
     branches = StudentBranches(teacher, partial(build, "resnet8", classes=10, channels=1), data.image)
     distiller = Distiller(student, teacher, objective(method), data.image, labels=data.train.labels)
     for phase in (Phase("teacher", branches, (branches,), schedule), *distiller.phases(schedule)):
-        phase.prepare()  # Lightning keeps the modes and the frozen parameters that it finds
+        phase.prepare()  # Lightning keeps the train and eval modes and the frozen parameters that it finds
         trainer = lightning.Trainer(max_epochs=phase.schedule.epochs, logger=False, enable_checkpointing=False)
         trainer.fit(Training(phase), batches(data.train, data.normalisation))
         print(f"{phase.name}: loss {trainer.callback_metrics['loss']:.3f}")

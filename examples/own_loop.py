@@ -1,4 +1,4 @@
-"""Both stages in a training loop of one's own, without Fabric, commands or runs: `python examples/own_loop.py`."""
+"""Both stages in your own training loop, without Fabric, commands or runs: `python examples/own_loop.py`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sftn.training.phase import Phase
 
 
 def train(phase: Phase, batches: Loader) -> float:
-    """Minimise the loss of a phase's task; returns the last one."""
-    phase.prepare()  # what it does not train is frozen, and in eval mode
+    """Minimise the loss of a phase's task, and return its last value."""
+    phase.prepare()  # freezes what the phase does not train, and puts it in eval mode
     learned = [parameter for parameter in phase.task.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(learned, lr=phase.schedule.lr, momentum=0.9)
     for epoch in range(phase.schedule.epochs):
@@ -31,7 +31,7 @@ def train(phase: Phase, batches: Loader) -> float:
 
 
 def main(epochs: int = 10, limit: int | None = None, method: str = "kd") -> tuple[StagedNet, StagedNet]:
-    """A student-friendly teacher, then its student."""
+    """Train a student-friendly teacher, then its student."""
     data = load("digits", limit=limit)
     batches = Loader(data.train, batch=64, normalisation=data.normalisation, padding=data.padding)
     schedule = Schedule(epochs=epochs)
@@ -42,7 +42,7 @@ def main(epochs: int = 10, limit: int | None = None, method: str = "kd") -> tupl
 
     distiller = Distiller(student, teacher, objective(method), data.image, labels=data.train.labels)
     for phase in distiller.phases(schedule):  # the method's first stage, if it has one, then distillation
-        print(f"student by {method.upper()}, {phase.name}: loss {train(phase, batches):.3f}")
+        print(f"student with {method.upper()}, {phase.name}: loss {train(phase, batches):.3f}")
     return teacher, student
 
 

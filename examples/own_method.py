@@ -1,4 +1,4 @@
-"""A distillation method of one's own, from the loss to a row in the table: `python examples/own_method.py`."""
+"""Your own distillation method, from the loss to a row in the table: `python examples/own_method.py`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sftn.networks.staged import Activations
 
 @in_float32
 def cosine_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 - cosine between the two networks' centred logits, (B, K) each, mean over the batch."""
+    """1 - cosine of the angle between the networks' centred logits, (B, K) each; mean over the batch."""
     ours, theirs = (logits - logits.mean(1, keepdim=True) for logits in (student, teacher))
     return 1 - F.cosine_similarity(ours, theirs, dim=1).mean()
 
 
 class Cosine(Method):
-    """The student's logits point where the teacher's point, whatever their length."""
+    """Make the student's logits point where the teacher's point, whatever their length."""
 
     summary = "an example"
     reads = "logits"

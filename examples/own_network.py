@@ -1,4 +1,4 @@
-"""A student of one's own, and a teacher made for it: `python examples/own_network.py`."""
+"""Your own network as a student, and a teacher made for it: `python examples/own_network.py`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sftn.tasks.student_branches import StudentBranches
 
 
 class Small(nn.Module):
-    """What somebody might have: it knows nothing of stages."""
+    """A network as you might have it, which knows nothing about stages."""
 
     def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def small() -> StagedNet:
 
 
 def main(epochs: int = 5, limit: int | None = None) -> None:
-    """Make a teacher friendly to it."""
+    """Train a teacher that is friendly to it."""
     data = load("digits", limit=limit)
     batches = Loader(data.train, batch=64, normalisation=data.normalisation, padding=data.padding)
     task = StudentBranches(build("resnet20", classes=10, channels=1), small, data.image)

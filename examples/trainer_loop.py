@@ -19,7 +19,7 @@ from sftn.training.phase import Phase
 
 
 class Training(nn.Module):
-    """A phase as the Trainer wants it: keywords in, and only what the phase trains in training mode."""
+    """A phase in the form that the Trainer expects: keyword arguments, and only what the phase trains in train mode."""
 
     def __init__(self, phase: Phase) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Training(nn.Module):
 
     def train(self, mode: bool = True) -> Training:
         super().train(mode)
-        if mode:  # the Trainer asks for it in every step, of frozen parts too
+        if mode:  # the Trainer calls this in every step, for frozen parts too
             self.phase.prepare()
         return self
 

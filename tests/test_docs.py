@@ -50,7 +50,7 @@ def test_own_method_example_registers_its_method() -> None:
 
 def test_own_loop_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     example("own_loop").main(epochs=1, limit=40)
-    assert "student by KD" in capsys.readouterr().out
+    assert "student with KD" in capsys.readouterr().out
 
 
 def test_readme_python_runs(
