@@ -87,7 +87,7 @@ def _commit() -> tuple[str | None, bool | None]:
 
     An installed package has neither, even where it lies in somebody else's repository.
     """
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     if _git(here, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
     commit, status = _git(here, "rev-parse", "HEAD"), _git(here, "status", "--porcelain", "--", ".")
