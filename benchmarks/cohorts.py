@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import torch
 
 from sftn.data.dataset import Dataset, fingerprint
-from sftn.data.loader import Feed, feed
+from sftn.data.loader import Batches, training_batches
 from sftn.networks.staged import StagedNet
 from sftn.profiling.roofline import machine
 from sftn.profiling.throughput import noise
@@ -51,10 +51,10 @@ class Student:
 
         phases, _, copies, flip = plan(run, self.network, data, master, share)
 
-        def make() -> Feed:
-            return feed(data, batch=BATCH, copies=copies, flip=flip, device=self.fabric.device)
+        def make() -> Batches:
+            return training_batches(data, batch=BATCH, copies=copies, flip=flip, device=self.fabric.device)
 
-        loader = make() if sharing is None else sharing.feed(make, copies, flip, self.fabric)
+        loader = make() if sharing is None else sharing.training_batches(make, copies, flip, self.fabric)
         self.steps: Iterator[tuple[int, int]] = stepwise(phases[-1], loader, self.fabric)
         self.random = torch.get_rng_state()
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sftn.data import Dataset, Feed, Files, feed, load
+from sftn.data import Batches, Dataset, Files, load, training_batches
 from sftn.data.batch import Batch
 from sftn.data.decoding import centre, crop
 from sftn.networks import build
@@ -86,7 +86,7 @@ class Training:
         return len(batch.labels)
 
 
-def batches(loader: Feed) -> Iterable[Batch]:
+def batches(loader: Batches) -> Iterable[Batch]:
     epoch = 0
     while True:
         yield from loader.epoch(epoch)
@@ -117,7 +117,7 @@ def main() -> None:
     one_core(streamed.train, options.seconds)
 
     start = peak()
-    loader = feed(streamed, batch=options.batch, device="cpu")
+    loader = training_batches(streamed, batch=options.batch, device="cpu")
     alone = rate((len(batch.labels) for batch in batches(loader)), options.seconds)
     training = Training(options.network, streamed)
     both = rate((training.step(batch) for batch in batches(loader)), options.seconds)
@@ -125,7 +125,8 @@ def main() -> None:
     after = peak()
     inside = load(f"folder:{options.path}", size=64, limit=min(len(streamed.train), 2000), stream=False)
     fed = rate(
-        (training.step(batch) for batch in batches(feed(inside, batch=options.batch, device="cpu"))), options.seconds
+        (training.step(batch) for batch in batches(training_batches(inside, batch=options.batch, device="cpu"))),
+        options.seconds,
     )
     print(
         f"\n{len(streamed.train):,} JPEGs of 64×64, {options.workers} workers, {options.network}, "

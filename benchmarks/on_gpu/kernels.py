@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from on_gpu.place import NEAR, STUDENT, TEACHER, Place, Steps
 from sftn.data.batch import Batch
-from sftn.data.loader import feed, plain
+from sftn.data.loader import evaluation_batches, training_batches
 from sftn.networks import build
 from sftn.profiling.throughput import noise
 from sftn.runtime.device import make_fabric
@@ -30,7 +30,9 @@ def methods(place: Place) -> str:
     """Loss and gradient of every method against a CPU: float64, float32 without TF32, bf16 with a folded teacher."""
     worst = dict.fromkeys(BOUNDS, (0.0, 0.0))
     data = place.data
-    batches = {copies: next(feed(data, batch=32, device="cpu", copies=copies).epoch(0)) for copies in (1, 4)}
+    batches = {
+        copies: next(training_batches(data, batch=32, device="cpu", copies=copies).epoch(0)) for copies in (1, 4)
+    }
     for name in place.methods:
         for kind, bound in BOUNDS.items():
             torch.manual_seed(0)
@@ -75,14 +77,16 @@ def _pulled(task: Distiller, batch: Batch, device: str, half: bool) -> tuple[flo
 def loader(place: Place) -> str:
     """Batches on the device are crops of the images that they name, and an epoch can be taken up anywhere."""
     data, side = place.data, place.data.image[1]
-    made = feed(data, batch=32, device=place.device)
+    made = training_batches(data, batch=32, device=place.device)
     batches, again = list(made.epoch(1)), list(made.epoch(1, start=1))
     same = [torch.equal(a, b) for one, other in zip(batches[1:], again, strict=True) for a, b in zip(one, other)]
     assert all(same), "an epoch that is taken up gives other batches"
     assert batches[0].images.device.type == place.device
     index = torch.cat([batch.index for batch in batches]).cpu()
     assert torch.equal(index.sort().values, torch.arange(80)), "not every image once"
-    whole = next(plain(data.train, batch=80, normalisation=data.normalisation)).images[batches[0].index[:8].cpu()]
+    whole = next(evaluation_batches(data.train, batch=80, normalisation=data.normalisation)).images[
+        batches[0].index[:8].cpu()
+    ]
     middle = slice(4, side - 4)  # no crop has padding there
     for shown, own in zip(batches[0].images[:8].cpu(), whole):
         padded = F.pad(own, (4, 4, 4, 4))
@@ -101,7 +105,7 @@ def compiled(place: Place, how: str = "compiled") -> str:
         watcher = Steps()
         task = Distiller(build(STUDENT, 10), build(TEACHER, 10), objective("kd"), data.image)
         phase = task.phases(Schedule(epochs=20, lr=1 / 64, gamma=0.5, batch=32))[-1]
-        fit(phase, feed(data, batch=32, device=fabric.device), fabric, watcher=watcher, how=step)
+        fit(phase, training_batches(data, batch=32, device=fabric.device), fabric, watcher=watcher, how=step)
         curves.append(watcher.losses)
     off = max(abs(a / b - 1) for a, b in zip(*curves, strict=True))
     assert off < NEAR, f"losses of 20 steps are apart by {off:.1g}"

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sftn.data.dataset import Dataset
-from sftn.data.loader import Feed, feed
+from sftn.data.loader import Batches, training_batches
 from sftn.experiments import paper
 from sftn.experiments.grid import Conditions, grid
 from sftn.networks import build
@@ -83,7 +83,7 @@ class Bench:
         self, phase: Phase, data: Dataset, precision: str, how: str, copies: int = 1, flip: bool = True
     ) -> dict[str, float]:
         fabric = make_fabric(self.device, precision)
-        loader = feed(data, batch=BATCH, flip=flip, copies=copies, device=fabric.device)
+        loader = training_batches(data, batch=BATCH, flip=flip, copies=copies, device=fabric.device)
         steps = stepwise(phase, loader, fabric, how=how, say=_refused)
         return self._timed(partial(next, steps), fabric.device)
 
@@ -150,10 +150,10 @@ class Bench:
                 share = {} if sharing is None else {"share": sharing.teacher}
                 phases, _, copies, flip = plan(run, blank(student, data), data, blank(teacher, data), **share)
 
-                def make(copies: int = copies, flip: bool = flip) -> Feed:
-                    return feed(data, batch=BATCH, copies=copies, flip=flip, device=self.device)
+                def make(copies: int = copies, flip: bool = flip) -> Batches:
+                    return training_batches(data, batch=BATCH, copies=copies, flip=flip, device=self.device)
 
-                loader = make() if sharing is None else sharing.feed(make, copies, flip, fabric)
+                loader = make() if sharing is None else sharing.training_batches(make, copies, flip, fabric)
                 found.append(stepwise(phases[-1], loader, fabric, how=how, say=_refused))
             return found
 

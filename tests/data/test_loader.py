@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sftn.data.dataset import Dataset, Split
-from sftn.data.loader import Batch, Loader, _crops, _padded, plain
+from sftn.data.loader import Batch, Loader, _crops, _padded, evaluation_batches
 from sftn.errors import InputError
 
 RAW = (torch.zeros(3), torch.ones(3))
@@ -196,7 +196,9 @@ def test_the_normalisation_gives_mean_0_and_deviation_1_over_the_training_images
     train = noise(90, 3, 6, 6)
     shifted = Split((train.images // torch.tensor([1, 2, 3], dtype=torch.uint8).view(3, 1, 1)), train.labels)
     dataset = Dataset("noise", shifted, noise(10, 3, 6, 6), tuple("abcde"))
-    made = torch.cat([b.images for b in plain(dataset.train, batch=32, normalisation=dataset.normalisation)]).double()
+    made = torch.cat(
+        [b.images for b in evaluation_batches(dataset.train, batch=32, normalisation=dataset.normalisation)]
+    ).double()
     assert made.mean((0, 2, 3)).abs().max() < 1e-5
     assert (made.std((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-5
 
@@ -205,7 +207,7 @@ def test_the_normalisation_gives_mean_0_and_deviation_1_over_the_training_images
 def test_plain_gives_every_image_as_it_is_in_order(channels_last):
     split = noise(9)
     mean, std = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0, 5.0, 6.0])
-    batches = list(plain(split, batch=4, normalisation=(mean, std), channels_last=channels_last))
+    batches = list(evaluation_batches(split, batch=4, normalisation=(mean, std), channels_last=channels_last))
     assert [len(batch.index) for batch in batches] == [4, 4, 1]
     made = Batch(*map(torch.cat, zip(*batches)))
     assert torch.equal(made.images, (split.images.float() - mean.view(3, 1, 1)) / std.view(3, 1, 1))
@@ -214,4 +216,4 @@ def test_plain_gives_every_image_as_it_is_in_order(channels_last):
     layout = torch.channels_last if channels_last else torch.contiguous_format
     assert batches[0].images.is_contiguous(memory_format=layout)
     with pytest.raises(InputError, match="batch 0"):
-        next(plain(split, batch=0, normalisation=(mean, std)))
+        next(evaluation_batches(split, batch=0, normalisation=(mean, std)))

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch.utils.data import _utils
 
-from sftn.data import Batch, Files, StreamLoader, feed, fingerprint, load, plain
+from sftn.data import Batch, Files, StreamLoader, evaluation_batches, fingerprint, load, training_batches
 from sftn.data.decoding import Damaged, decode
 from sftn.data.file_split import Names
 from sftn.errors import InputError
@@ -89,7 +89,7 @@ def test_every_image_comes_once_and_its_copies_differ(place: Path) -> None:
 def test_evaluation_sees_the_centre_in_order(place: Path) -> None:
     data = load(f"folder:{place}", size=16, stream=True, workers=2)
     assert data.resize == 18
-    batches = list(plain(data.test.to("cpu"), batch=3, normalisation=RAW))
+    batches = list(evaluation_batches(data.test.to("cpu"), batch=3, normalisation=RAW))
     assert [len(batch.labels) for batch in batches] == [3, 3, 2]
     paths = [place / "test" / name / f"{i}.png" for name in "abcd" for i in range(2)]
     expected = np.stack([decode(path, 16, resize=18) for path in paths])
@@ -144,7 +144,7 @@ def test_damage_is_named_while_training_or_left_out_before(place: Path, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr("sftn.data.sources.from_files.unreadable", lambda files: pytest.fail("it is remembered"))
         load(f"folder:{root}", size=16, stream=True, damaged="skip")
-    assert len(list(feed(data, batch=4, device="cpu").epoch(0))) == 5
+    assert len(list(training_batches(data, batch=4, device="cpu").epoch(0))) == 5
     with pytest.raises(Damaged):
         load(f"folder:{root}", size=16, stream=True).normalisation  # noqa: B018
 
@@ -168,13 +168,13 @@ def test_a_worker_that_dies_is_said(place: Path, monkeypatch: pytest.MonkeyPatch
 def test_too_few_file_handles_are_said(place: Path) -> None:
     script = f"""
         import resource
-        from sftn.data import feed, load
+        from sftn.data import training_batches, load
         data = load("folder:{place}", size=16, stream=True, workers=8)
         data.normalisation
         used = len(__import__("os").listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + 12, used + 12))
         try:
-            list(feed(data, batch=2, device="cpu").epoch(0))
+            list(training_batches(data, batch=2, device="cpu").epoch(0))
         except ValueError as error:
             print(type(error).__name__, error)
     """

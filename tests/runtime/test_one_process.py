@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sftn.data.loader import Loader, plain
+from sftn.data.loader import Loader, evaluation_batches
 from sftn.errors import InputError
 from sftn.runtime.collectives import WholeNorms, gathered, mean_over_batch, part, whole_norm
 from sftn.runtime.processes import Talk, check, ends_quietly, leads, led, shared
@@ -42,7 +42,7 @@ def test_loaders_with_shares_make_the_batches_of_one(copies: int) -> None:
 def test_evaluation_with_shares_reads_every_image_once() -> None:
     data = tiny.dataset(tests=11)
     how = {"batch": 4, "normalisation": data.normalisation}
-    index = [b.index for rank in (0, 1) for b in plain(data.test, **how, share=(rank, 2))]  # type: ignore[arg-type]
+    index = [b.index for rank in (0, 1) for b in evaluation_batches(data.test, **how, share=(rank, 2))]  # type: ignore[arg-type]
     assert torch.cat(index).sort().values.tolist() == list(range(11))
 
 
@@ -143,13 +143,13 @@ def test_a_port_in_use_and_too_few_gpus(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_batch_without_images_for_all_is_refused() -> None:
-    from sftn.data.loader import feed
+    from sftn.data.loader import training_batches
 
     data = tiny.dataset(19)
     for batch, least in ((8, 2), (17, 1)):
         with pytest.raises(InputError, match="--batch"):
-            feed(data, batch=batch, device="cpu", share=(0, 3), least=least)
-    assert len(feed(data, batch=8, device="cpu", share=(0, 3))) == 3
+            training_batches(data, batch=batch, device="cpu", share=(0, 3), least=least)
+    assert len(training_batches(data, batch=8, device="cpu", share=(0, 3))) == 3
 
 
 def test_only_one_process_tells_what_all_of_them_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,9 +186,9 @@ def test_a_signal_during_an_evaluation_ends_it(where: str, tmp_path: Path, monke
     train(run, data, tmp_path / "whole")
     batches = 0
     size = len(getattr(data, where))
-    original = sftn.training.evaluate.plain
+    original = sftn.training.evaluate.evaluation_batches
 
-    def plain(split: Any, **options: Any) -> Any:
+    def evaluation_batches(split: Any, **options: Any) -> Any:
         nonlocal batches
         for batch in original(split, **options | {"batch": 10}):
             if len(split) == size:
@@ -197,11 +197,11 @@ def test_a_signal_during_an_evaluation_ends_it(where: str, tmp_path: Path, monke
                     terminate()
             yield batch
 
-    monkeypatch.setattr(sftn.training.evaluate, "plain", plain)
+    monkeypatch.setattr(sftn.training.evaluate, "evaluation_batches", evaluation_batches)
     with pytest.raises(Stopped):
         train(run, data, tmp_path)
     assert batches in (2, 3)
-    monkeypatch.setattr(sftn.training.evaluate, "plain", original)
+    monkeypatch.setattr(sftn.training.evaluate, "evaluation_batches", original)
     watcher = Bomb(99, crash)
     train(run, data, tmp_path, watcher=watcher)
     assert watcher.left == 99 - (0 if where == "train" else 6 - 3 * evaluated_after(data))

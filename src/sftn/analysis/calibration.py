@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sftn.data.dataset import Split
-from sftn.data.loader import plain
+from sftn.data.loader import evaluation_batches
 from sftn.networks.staged import StagedNet
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def confidence(
     entropy = torch.zeros((), dtype=torch.float64, device=device)
     # By bin: images, right answers, summed confidence.
     table = torch.zeros(3, bins, dtype=torch.float64, device=device)
-    for images, labels, _ in plain(split, batch=batch, normalisation=normalisation, device=device):
+    for images, labels, _ in evaluation_batches(split, batch=batch, normalisation=normalisation, device=device):
         with fabric.autocast():
             logits = network(images)
         log_p = F.log_softmax(logits.double(), dim=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sftn.data.dataset import Split
-from sftn.data.loader import plain
+from sftn.data.loader import evaluation_batches
 from sftn.errors import InputError
 from sftn.networks.staged import StagedNet
 
@@ -150,7 +150,7 @@ def similarity(
     mixed = Split(split.images[order], split.labels[order])
     exact, estimate = CKA(), MinibatchCKA(minibatch)
     sums = torch.zeros(2, dtype=torch.float64, device=fabric.device)
-    for images, _, _ in plain(mixed, batch=batch, normalisation=normalisation, device=fabric.device):
+    for images, _, _ in evaluation_batches(mixed, batch=batch, normalisation=normalisation, device=fabric.device):
         with fabric.autocast():
             theirs, ours = teacher.activations(images), student.activations(images)
         if theirs.logits.shape != ours.logits.shape:

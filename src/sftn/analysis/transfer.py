@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sftn.data.dataset import Dataset, Split
-from sftn.data.loader import plain
+from sftn.data.loader import evaluation_batches
 from sftn.errors import InputError
 from sftn.networks.staged import StagedNet
 
@@ -49,7 +49,7 @@ def features(
     """(N, D) float32 on the fabric's device: the pooled last stage of every image, in eval mode, in order."""
     network.eval()
     found = []
-    for images, _, _ in plain(split, batch=batch, normalisation=normalisation, device=fabric.device):
+    for images, _, _ in evaluation_batches(split, batch=batch, normalisation=normalisation, device=fabric.device):
         with fabric.autocast():
             found.append(network.activations(images).embedding.flatten(1).float())
     return torch.cat(found)

@@ -14,7 +14,7 @@ import torch
 
 from sftn.data.dataset import MEMORY, Dataset, Request, Split, fingerprint
 from sftn.data.file_split import WORKERS, Files
-from sftn.data.loader import Batch, Feed, Loader, feed, plain
+from sftn.data.loader import Batch, Batches, Loader, evaluation_batches, training_batches
 from sftn.data.sources import cifar, digits, folder, hugging_face, imagenet, stl10, tiny_imagenet
 from sftn.data.streaming import StreamLoader
 from sftn.errors import InputError, unknown
@@ -22,17 +22,17 @@ from sftn.errors import InputError, unknown
 __all__ = [
     "SOURCES",
     "Batch",
+    "Batches",
     "Dataset",
-    "Feed",
     "Files",
     "Loader",
     "Request",
     "Split",
     "StreamLoader",
-    "feed",
+    "evaluation_batches",
     "fingerprint",
     "load",
-    "plain",
+    "training_batches",
 ]
 
 SOURCES: dict[str, Callable[[Request], Dataset]] = {

@@ -58,7 +58,7 @@ class Names:
 class Files(Split):
     """A split whose images are read and decoded when they are wanted.
 
-    It is a split to whoever goes through it by a loader or by `plain`; whoever wants all pixels at once is refused.
+    It is a split to whoever goes through it by a loader or by `evaluation_batches`; whoever wants all pixels at once is refused.
 
     Args:
         reader: of the images.

@@ -19,10 +19,10 @@ from sftn.data.streaming import StreamLoader, streamed
 from sftn.errors import InputError
 from sftn.runtime.collectives import part
 
-__all__ = ["Batch", "Feed", "Loader", "feed", "plain"]
+__all__ = ["Batch", "Batches", "Loader", "evaluation_batches", "training_batches"]
 
 
-class Feed(Protocol):
+class Batches(Protocol):
     """Training batches, wherever they come from."""
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class Feed(Protocol):
         """The batches of an epoch, counted from 0, from step `start` on; they follow from seed and epoch alone."""
 
 
-def feed(
+def training_batches(
     dataset: Dataset,
     *,
     batch: int,
@@ -45,7 +45,7 @@ def feed(
     device: torch.device | str,
     share: tuple[int, int] = (0, 1),
     least: int = 1,
-) -> Feed:
+) -> Batches:
     """The loader of a data set's training images: `Loader` for those in memory, `StreamLoader` for others.
 
     Args:
@@ -192,7 +192,7 @@ class Loader:
         return order, rows, columns, mirrored
 
 
-def plain(
+def evaluation_batches(
     split: Split,
     *,
     batch: int,

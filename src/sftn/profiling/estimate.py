@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from sftn.data.dataset import Dataset
-from sftn.data.loader import Feed, feed
+from sftn.data.loader import Batches, training_batches
 from sftn.runs.build import blank, evaluation_interval, plan
 from sftn.runs.folder import result
 from sftn.runtime.device import make_fabric
@@ -127,12 +127,12 @@ def _epoch(run: Run, dataset: Dataset, device: str) -> float:
     network = blank(run.network, dataset)
     teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
     phases, _, copies, flip = plan(run, network, dataset, teacher)
-    loader = feed(dataset, batch=run.schedule.batch, flip=flip, copies=copies, device=fabric.device)
+    loader = training_batches(dataset, batch=run.schedule.batch, flip=flip, copies=copies, device=fabric.device)
     seconds = sum(_step(phase, loader, fabric) * phase.schedule.epochs for phase in phases)
     return seconds * len(loader) / run.schedule.epochs
 
 
-def _step(phase: Phase, loader: Feed, fabric: Fabric) -> float:
+def _step(phase: Phase, loader: Batches, fabric: Fabric) -> float:
     """The median time of a training step, in seconds."""
     phase.task.requires_grad_(False).eval()
     for module in phase.trains:

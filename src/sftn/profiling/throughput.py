@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from sftn.data.dataset import Dataset, Split
-from sftn.data.loader import feed
+from sftn.data.loader import training_batches
 from sftn.networks import build
 from sftn.networks.staged import Activations, StagedNet
 from sftn.profiling.roofline import Ceiling, wait
@@ -111,7 +111,7 @@ class Loop:
         weights = [parameter for module in phase.trains for parameter in module.parameters()]
         sgd = torch.optim.SGD(weights, lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
         self.forward, self.optimizer = self.fabric.setup(task, sgd)
-        self.loader = feed(dataset, batch=batch, flip=task.flip, copies=task.copies, device=self.device)
+        self.loader = training_batches(dataset, batch=batch, flip=task.flip, copies=task.copies, device=self.device)
         epochs = (self.loader.epoch(epoch) for epoch in itertools.count())
         self.batches = (one for epoch in epochs for one in epoch if len(one.labels) == batch)
 

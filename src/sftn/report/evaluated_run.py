@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sftn.analysis.calibration import BINS
 from sftn.data.dataset import Dataset, Split
-from sftn.data.loader import plain
+from sftn.data.loader import evaluation_batches
 from sftn.errors import InputError
 from sftn.networks.staged import Shape, StagedNet
 from sftn.profiling.layers import layers
@@ -191,7 +191,7 @@ def ask(
     """The answers of a network, in eval mode, to a split of images that are not augmented."""
     network.eval()
     rows: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for images, labels, _ in plain(split, batch=batch, normalisation=normalisation, device=fabric.device):
+    for images, labels, _ in evaluation_batches(split, batch=batch, normalisation=normalisation, device=fabric.device):
         with fabric.autocast():
             logits = network(images)
         log_p = F.log_softmax(logits.float(), dim=1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from sftn.data.batch import Batch
-from sftn.data.loader import Feed
+from sftn.data.loader import Batches
 from sftn.networks.staged import Activations, StagedNet
 from sftn.runs.teacher_cache import Answers
 from sftn.runtime.signals import Stop
@@ -33,7 +33,7 @@ class Sharing:
         self._images: Tensor | None = None
         self._feeds: dict[tuple[int, bool], _Stream] = {}
 
-    def feed(self, make: Callable[[], Feed], copies: int, flip: bool, fabric: Fabric) -> Feed:
+    def training_batches(self, make: Callable[[], Batches], copies: int, flip: bool, fabric: Fabric) -> Batches:
         """One loader for all that want the same of it; its images are cast once to what Fabric would cast them to.
 
         It would for each run anew, and who asks the teacher is known by the images being the same tensor.
@@ -70,7 +70,7 @@ class _Stream:
     The last batch is kept, so whoever stands elsewhere costs a new start of the epoch and nothing else.
     """
 
-    def __init__(self, loader: Feed, cast: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, loader: Batches, cast: Callable[[Tensor], Tensor]) -> None:
         self.loader, self.cast = loader, cast
         self._at = (-1, 0)
         self._rest: Iterator[Batch] = iter(())

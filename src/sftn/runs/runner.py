@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sftn.data.dataset import Dataset
-from sftn.data.loader import feed
+from sftn.data.loader import training_batches
 from sftn.errors import Diverged, InputError
 from sftn.runs.build import blank, evaluation_interval, plan, taught
 from sftn.runs.cohort_shared import Sharing
@@ -212,7 +212,7 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
             stop=None if sharing is None else sharing.stop,
         )
         make = partial(
-            feed,
+            training_batches,
             dataset,
             batch=run.schedule.batch,
             flip=flip,
@@ -222,7 +222,7 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
             share=(rank(), world()),
             least=1 if run.norm_shares == 1 else 2,
         )
-        loader = make() if sharing is None else sharing.feed(make, copies, flip, fabric)
+        loader = make() if sharing is None else sharing.training_batches(make, copies, flip, fabric)
         answers = Answers.of([run], conduct.ask_once, context.say) if sharing is None else sharing.answers
         if answers is not None and world() == 1 and fabric.device.type == "cpu":
             loader = answers.serve(run, phases[-1].task, loader)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sftn.data.batch import Batch
-from sftn.data.loader import Feed
+from sftn.data.loader import Batches
 from sftn.errors import InputError
 from sftn.methods import METHODS
 from sftn.methods.base import Method
@@ -98,7 +98,7 @@ class Answers:
         name = teacher.name if isinstance(teacher, Run) else teacher.network
         return Answers(name, fields, max(run.schedule.epochs for run in runs), batch, gib * 2**30, say)
 
-    def serve(self, run: Run, task: nn.Module, loader: Feed) -> Feed:
+    def serve(self, run: Run, task: nn.Module, loader: Batches) -> Batches:
         """Let a run's main phase ask here.
 
         Args:

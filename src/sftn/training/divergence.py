@@ -13,7 +13,7 @@ from sftn.errors import Diverged
 from sftn.runtime.collectives import gathered, rank, total, world
 
 if TYPE_CHECKING:
-    from sftn.data.loader import Feed
+    from sftn.data.loader import Batches
     from sftn.training.phase import Phase
     from sftn.training.progress import Position
 
@@ -145,7 +145,7 @@ class Sentinel:
         return dict(zip(self.names, total(self.sums).tolist()))
 
 
-def diverged(phase: Phase, epoch: int, found: Step, loader: Feed) -> Diverged:
+def diverged(phase: Phase, epoch: int, found: Step, loader: Batches) -> Diverged:
     """The error that says what a person needs to see why.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sftn.data.dataset import Split
-from sftn.data.loader import plain
+from sftn.data.loader import evaluation_batches
 from sftn.networks.staged import StagedNet
 from sftn.runtime.collectives import rank, total, world
 
@@ -51,7 +51,9 @@ def evaluate(
     sums = torch.zeros(4, dtype=torch.float64, device=device)
     given: Tensor | int = 0
     at_once, share = batch * world(), (rank(), world())
-    for images, labels, _ in plain(split, batch=at_once, normalisation=normalisation, device=device, share=share):
+    for images, labels, _ in evaluation_batches(
+        split, batch=at_once, normalisation=normalisation, device=device, share=share
+    ):
         pause()
         with fabric.autocast():
             logits = network(images)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from sftn.data.batch import Batch
-    from sftn.data.loader import Feed
+    from sftn.data.loader import Batches
     from sftn.training.checkpoints import Checkpoints
 
 
 def fit(
     phase: Phase,
-    loader: Feed,
+    loader: Batches,
     fabric: Fabric,
     *,
     seed: int = 0,
@@ -87,7 +87,7 @@ def fit(
 
 def stepwise(
     phase: Phase,
-    loader: Feed,
+    loader: Batches,
     fabric: Fabric,
     *,
     seed: int = 0,

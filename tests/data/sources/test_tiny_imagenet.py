@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sftn.data import fingerprint, load, plain
+from sftn.data import evaluation_batches, fingerprint, load
 from sftn.data.sources import tiny_imagenet
 from sftn.errors import InputError
 
@@ -122,7 +122,9 @@ def test_large_sizes_are_streamed_by_workers_that_open_the_archive_themselves(pa
     data = load("tiny-imagenet", data_dir=where, size=70, memory=18 * 3 * 69 * 70 / 2**30, workers=2)
     assert (data.streamed, data.resize, len(data.train)) == (True, 80, 12)
     raw = (torch.zeros(3), torch.ones(3))
-    levels = torch.cat([batch.images[:, 0, 30, 30] for batch in plain(data.train, batch=5, normalisation=raw)])
+    levels = torch.cat(
+        [batch.images[:, 0, 30, 30] for batch in evaluation_batches(data.train, batch=5, normalisation=raw)]
+    )
     assert levels.tolist() == [60 * label + 10 * i for label in range(3) for i in range(4)]
     assert fingerprint(data) == fingerprint(load("tiny-imagenet", data_dir=place, size=70, stream=True))
 
