@@ -277,7 +277,7 @@ def ours(options: argparse.Namespace, teacher: str, student: str, method: str) -
     )
     watch = Stopwatch(options.seconds, options.batch)
     with contextlib.suppress(Enough):
-        train(run, dataset, Path("runs"), watcher=watch)
+        train(run, dataset, Path("runs"), callback=watch)
     return watch.speed
 
 

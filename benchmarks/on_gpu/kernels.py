@@ -102,11 +102,11 @@ def compiled(place: Place, how: str = "compiled") -> str:
     fabric = make_fabric(place.device, "float32")
     for step in ("eager", how):
         torch.manual_seed(0)
-        watcher = Steps()
+        callback = Steps()
         task = Distiller(build(STUDENT, 10), build(TEACHER, 10), objective("kd"), data.image)
         phase = task.phases(Schedule(epochs=20, lr=1 / 64, gamma=0.5, batch=32))[-1]
-        fit(phase, training_batches(data, batch=32, device=fabric.device), fabric, watcher=watcher, how=step)
-        curves.append(watcher.losses)
+        fit(phase, training_batches(data, batch=32, device=fabric.device), fabric, callback=callback, how=step)
+        curves.append(callback.losses)
     off = max(abs(a / b - 1) for a, b in zip(*curves, strict=True))
     assert off < NEAR, f"losses of 20 steps are apart by {off:.1g}"
     return f"losses of 20 steps within {off:.0e}"

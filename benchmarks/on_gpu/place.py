@@ -75,7 +75,7 @@ class Place:
 
 
 class Steps:
-    """A watcher that keeps the losses of epochs, and breaks the run off at its n-th step."""
+    """A callback that keeps the losses of epochs, and breaks the run off at its n-th step."""
 
     def __init__(self, last: int = 0) -> None:
         self.left = last

@@ -83,7 +83,7 @@ def resumed(place: Place) -> str:
         end = place.train(run, whole, conduct)
         for step in (2, 3):
             with contextlib.suppress(Broken):
-                place.train(run, broken, replace(conduct, checkpoint_seconds=0.0), watcher=Steps(step))
+                place.train(run, broken, replace(conduct, checkpoint_seconds=0.0), callback=Steps(step))
         return compared({"crd": apart(place.train(run, broken, conduct), end)}, 0.0)
 
 

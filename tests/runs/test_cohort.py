@@ -105,7 +105,7 @@ def test_a_cohort_that_was_stopped_goes_on_to_the_same_bits(where: str, alone: A
     runs = students(taught(tmp_path), "kd", "ab", "crd", epochs=3)
     if where == "apart":  # one has a start
         with pytest.raises(Stopped):
-            train(runs[0], data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(4, terminate), say=quiet)
+            train(runs[0], data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(4, terminate), say=quiet)
     for at, act, error in (
         (2, interrupt, Stopped),
         (6, terminate, Stopped),
@@ -113,7 +113,7 @@ def test_a_cohort_that_was_stopped_goes_on_to_the_same_bits(where: str, alone: A
         (5, crash, ConnectionError),
     ):
         with pytest.raises(error):
-            train_together(runs, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(at, act), say=quiet)
+            train_together(runs, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, act), say=quiet)
         assert not all((tmp_path / run.folder / "result.json").exists() for run in runs)
     train_together(runs, data, tmp_path, say=quiet)
     for run in runs:

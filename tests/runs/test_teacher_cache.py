@@ -110,7 +110,7 @@ def test_an_interrupted_run_ends_with_the_bits_that_it_has_without(tmp_path: Pat
     conduct = Conduct(checkpoint_seconds=0.0, ask_once=0.1)
     for at, act, error in ((6, crash, ConnectionError), (7, terminate, Stopped), (3, interrupt, Stopped)):
         with pytest.raises(error):
-            train(run, images(), tmp_path / "once", conduct, watcher=Bomb(at, act), say=quiet)
+            train(run, images(), tmp_path / "once", conduct, callback=Bomb(at, act), say=quiet)
     train(run, images(), tmp_path / "once", conduct, say=quiet)
     assert compared(tmp_path / "once", run)[1] == compared(tmp_path / "plain", run)[1]
 
@@ -130,7 +130,7 @@ def test_a_cohort_shares_the_answers_and_ends_with_the_bits_that_each_has_alone(
     said: list[str] = []
     conduct, bomb = Conduct(checkpoint_seconds=0.0, ask_once=0.1), Bomb(25, terminate)
     with pytest.raises(Stopped):
-        train_together(runs, images(), tmp_path / "together", conduct, watcher=bomb, say=before.append)
+        train_together(runs, images(), tmp_path / "together", conduct, callback=bomb, say=before.append)
     train_together(runs, images(), tmp_path / "together", conduct, say=said.append)
     for run in runs:
         assert compared(tmp_path / "together", run)[1] == compared(tmp_path / "alone", run)[1], run.name

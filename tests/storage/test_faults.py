@@ -60,7 +60,7 @@ def test_memory_that_is_not_there(error: Exception, tmp_path: Path) -> None:
         raise error
 
     with pytest.raises(InputError, match=r"out of memory on cpu, train, epoch 2, after step 1: .*--batch") as caught:
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(4, act))
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(4, act))
     assert ("were wanted" in str(caught.value)) == ("allocate" in str(error))
     assert "bf16" in str(caught.value)
     train(run, data, tmp_path)
@@ -75,7 +75,7 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        train(tiny.run(data), data, tmp_path, watcher=Bomb(1, act))
+        train(tiny.run(data), data, tmp_path, callback=Bomb(1, act))
 
 
 def swapped(path: str, wanted: Path, *arguments: Any, **options: Any) -> Any:
@@ -114,9 +114,9 @@ def test_a_folder_that_becomes_read_only(name: str, tmp_path: Path, monkeypatch:
         patch.setattr(os, "replace", refuse)
         with pytest.raises(InputError, match=rf"cannot write .*{name}: Read-only file system; make it writable"):
             train(run, data, tmp_path)
-    watcher = Bomb(99, terminate)
-    train(run, data, tmp_path, watcher=watcher)
-    assert watcher.left == 99 - (6 if name == "run.json" else 0), "what was trained was trained again"
+    callback = Bomb(99, terminate)
+    train(run, data, tmp_path, callback=callback)
+    assert callback.left == 99 - (6 if name == "run.json" else 0), "what was trained was trained again"
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)
 
 

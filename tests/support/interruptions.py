@@ -13,7 +13,7 @@ from sftn.spec.run import Run
 
 
 class Bomb:
-    """A watcher that does something at the n-th step of a run."""
+    """A callback that does something at the n-th step of a run."""
 
     def __init__(self, at: int, act: Callable[[], None]) -> None:
         self.left, self.act = at, act

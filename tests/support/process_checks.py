@@ -59,7 +59,7 @@ class Doubled:
 
 
 class Rows:
-    """A watcher that keeps rows, and asks for the end after some epoch."""
+    """A callback that keeps rows, and asks for the end after some epoch."""
 
     def __init__(self, stop_after: int = 0) -> None:
         self.rows: list[Mapping[str, Any]] = []
@@ -112,7 +112,7 @@ def trained(name: str) -> dict[str, Any]:
             share=(rank(), world()),
         )
         fabric = make_fabric("cpu", "float32", devices=world())
-        fit(phase, Doubled(loader), fabric, watcher=rows, whole_norms=name != "own norms")
+        fit(phase, Doubled(loader), fabric, callback=rows, whole_norms=name != "own norms")
     return {"state": task.state_dict(), "loss": rows.rows[-1]["loss"]}
 
 
@@ -144,7 +144,7 @@ def poisoned(skip: bool) -> dict[str, Any]:
     schedule = replace(SCHEDULE, epochs=1, lr=0.001)
     fabric = make_fabric("cpu", "float32", devices=world())
     try:
-        fit(Phase("train", task, (task,), schedule), loader, fabric, watcher=rows, skip=skip)
+        fit(Phase("train", task, (task,), schedule), loader, fabric, callback=rows, skip=skip)
     except Diverged as error:
         return {"images": error.record["images"], "step": error.record["step"]}
     return {"skipped": rows.rows[-1]["skipped"], "state": task.state_dict()}
@@ -159,7 +159,7 @@ def carried_out(out: Path, stop_after: int = 0, epochs: int = 3) -> dict[str, An
     """The result of `run`, or that it was stopped."""
     conduct = Conduct(device="cpu", devices=world())
     try:
-        return train(run(epochs), tiny.dataset(), out, conduct, watcher=Rows(stop_after), say=lambda line: None)
+        return train(run(epochs), tiny.dataset(), out, conduct, callback=Rows(stop_after), say=lambda line: None)
     except Stopped:
         return "stopped"
 

@@ -56,7 +56,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path) -
         (1, crash, ConnectionError),
     ):
         with pytest.raises(error):
-            train(run, data, broken, Conduct(checkpoint_seconds=0.0), watcher=Bomb(at, act), say=lambda _: None)
+            train(run, data, broken, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, act), say=lambda _: None)
     found = train(run, data, broken, say=lambda _: None)
     assert tiny.weights(broken, run) == tiny.weights(whole, run)
     for key in ("accuracy", "best_accuracy", "test", "train"):
@@ -71,7 +71,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(5, crash))
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(5, crash))
     newest = tmp_path / run.folder / "checkpoint.safetensors"
     previous = newest.with_name("checkpoint.previous.safetensors").read_bytes()
     content = newest.read_bytes()
@@ -83,7 +83,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):  # at the second step the first one's checkpoint is there
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(2, look), say=said.append)
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(2, look), say=said.append)
     assert any("not a whole checkpoint" in line for line in said)
     assert first == [previous], "a torn checkpoint took the place of the good one"
     train(run, data, tmp_path)
@@ -96,13 +96,13 @@ def test_a_kill_between_the_two_renames_leaves_the_one_before(tmp_path: Path) ->
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(5, crash))
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(5, crash))
     newest = tmp_path / run.folder / "checkpoint.safetensors"
     os.replace(newest, newest.with_name("checkpoint.previous.safetensors"))
     newest.with_name(".checkpoint.safetensors.abc.tmp").write_bytes(b"half")
-    watcher = Bomb(99, crash)
-    train(run, data, tmp_path, watcher=watcher)
-    assert watcher.left == 99 - 2, "of six steps four were done and saved"
+    callback = Bomb(99, crash)
+    train(run, data, tmp_path, callback=callback)
+    assert callback.left == 99 - 2, "of six steps four were done and saved"
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)
     assert not list((tmp_path / run.folder).glob(".*"))
 
@@ -116,7 +116,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoints(
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(5, crash))
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(5, crash))
     kept = {path: path.read_bytes() for path in (tmp_path / run.folder).glob("checkpoint*")}
     assert len(kept) == 2
 
@@ -202,9 +202,9 @@ def test_a_signal_during_an_evaluation_ends_it(where: str, tmp_path: Path, monke
         train(run, data, tmp_path)
     assert batches in (2, 3)
     monkeypatch.setattr(sftn.training.evaluate, "evaluation_batches", original)
-    watcher = Bomb(99, crash)
-    train(run, data, tmp_path, watcher=watcher)
-    assert watcher.left == 99 - (0 if where == "train" else 6 - 3 * evaluated_after(data))
+    callback = Bomb(99, crash)
+    train(run, data, tmp_path, callback=callback)
+    assert callback.left == 99 - (0 if where == "train" else 6 - 3 * evaluated_after(data))
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)
 
 

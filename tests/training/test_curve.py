@@ -17,7 +17,7 @@ from sftn.tasks.student_branches import StudentBranches
 from sftn.training.loop import fit
 from sftn.training.phase import Phase
 from tests.support import tiny
-from tests.support.watchers import Rows
+from tests.support.callbacks import Rows
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "curve.json"
 
@@ -28,7 +28,7 @@ def losses(kind: str) -> list[float]:
     torch.set_num_threads(1)
     try:
         torch.manual_seed(0)
-        data, watcher = tiny.dataset(16), Rows()
+        data, callback = tiny.dataset(16), Rows()
         schedule = Schedule(epochs=20, batch=16, lr=0.02)
         teacher = tiny.network((6, 8, 12))
         if kind == "friendly":
@@ -38,8 +38,8 @@ def losses(kind: str) -> list[float]:
             labels = data.train.labels
             phase = Distiller(tiny.network(), teacher, objective(kind), tiny.IMAGE, labels=labels).phases(schedule)[-1]
         loader = Loader(data.train, batch=16, normalisation=data.normalisation, padding=1)
-        fit(phase, loader, make_fabric("cpu", "float32"), watcher=watcher)
-        return [row["loss"] for row in watcher.rows]
+        fit(phase, loader, make_fabric("cpu", "float32"), callback=callback)
+        return [row["loss"] for row in callback.rows]
     finally:
         torch.set_num_threads(threads)
 

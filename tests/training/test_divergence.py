@@ -28,8 +28,8 @@ from sftn.training.loop import fit
 from sftn.training.phase import Phase
 from tests.support import tiny
 from tests.support.bad_images import BAD, BadImages, Without
+from tests.support.callbacks import Rows
 from tests.support.interruptions import Bomb, crash, rows
-from tests.support.watchers import Rows
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 
@@ -130,11 +130,11 @@ def test_a_skipped_step_changes_nothing(bad: int, monkeypatch: pytest.MonkeyPatc
     for kind in (BadImages, Without):
         torch.manual_seed(1)
         task = Supervised(tiny.network())
-        watcher = Rows()
+        callback = Rows()
         phase = Phase("train", task, (task,), Schedule(epochs=3, batch=16))
-        fit(phase, plain_loader(kind), make_fabric("cpu", "float32"), watcher=watcher, skip=kind is BadImages)
+        fit(phase, plain_loader(kind), make_fabric("cpu", "float32"), callback=callback, skip=kind is BadImages)
         ends.append(task.state_dict())
-        logs.append(watcher.rows)
+        logs.append(callback.rows)
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
     assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
     assert [row["skipped"] for row in logs[0]] == [int(epoch == (bad - 1) // 3) for epoch in range(3)]
@@ -154,7 +154,7 @@ def test_skipping_survives_kills_and_is_recorded(kind: str, tmp_path: Path, monk
     assert expected["skipped_steps"] == 1
     for at in (BAD, 1):
         with pytest.raises(ConnectionError):
-            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(at, crash))
+            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, crash))
         assert finite(tmp_path / run.folder)
     found = train(run, data, tmp_path)
     assert found["skipped_steps"] == 1
@@ -174,7 +174,7 @@ def test_an_epoch_without_a_good_step_ends_the_run(tmp_path: Path, monkeypatch: 
     with pytest.raises(Diverged, match=r"step 1, .*not one step of this epoch"):
         train(run, data, tmp_path)
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(3, crash))
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(3, crash))
     with pytest.raises(Diverged):
         train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0))
 
@@ -201,7 +201,7 @@ def test_a_run_begins_again_with_half_the_rate(tmp_path: Path, monkeypatch: pyte
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     for at in (1, 1, 3, 3, 2):
         with pytest.raises(ConnectionError):
-            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), watcher=Bomb(at, crash), say=lambda _: None)
+            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, crash), say=lambda _: None)
     found = train(run, data, tmp_path, say=lambda _: None)
     assert found["restarts"] == expected["restarts"]
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)

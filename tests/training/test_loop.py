@@ -15,7 +15,7 @@ from sftn.tasks.supervised import Supervised
 from sftn.training.loop import fit
 from sftn.training.phase import Phase
 from tests.support import tiny
-from tests.support.watchers import Rows
+from tests.support.callbacks import Rows
 
 
 def loader(data: Dataset, batch: int = 16) -> Loader:
@@ -23,14 +23,14 @@ def loader(data: Dataset, batch: int = 16) -> Loader:
 
 
 def train(task: nn.Module, schedule: Schedule, precision: str = "float32") -> list[Any]:
-    watcher = Rows()
+    callback = Rows()
     fit(
         Phase("train", task, (task,), schedule),
         loader(tiny.dataset(), schedule.batch),
         make_fabric("cpu", precision),
-        watcher=watcher,
+        callback=callback,
     )
-    return watcher.rows
+    return callback.rows
 
 
 def test_the_rate_falls_at_fractions_of_the_run_and_at_epochs() -> None:
@@ -72,8 +72,8 @@ def test_twenty_steps_are_those_of_a_loop_written_out() -> None:
     ours, theirs = tiny.network(), tiny.network()
     theirs.load_state_dict(ours.state_dict())
     task = Supervised(ours)
-    watcher = Rows()
-    fit(Phase("train", task, (task,), schedule), loader(data), make_fabric("cpu", "float32"), watcher=watcher)
+    callback = Rows()
+    fit(Phase("train", task, (task,), schedule), loader(data), make_fabric("cpu", "float32"), callback=callback)
 
     velocity: dict[str, Tensor] = {}
     means = []
@@ -90,7 +90,7 @@ def test_twenty_steps_are_those_of_a_loop_written_out() -> None:
                     weight -= (0.1 if epoch < 2 else 0.01) * velocity[name]
             losses.append(loss.item())
         means.append(sum(losses) / len(losses))
-    assert [row["loss"] for row in watcher.rows] == pytest.approx(means, rel=1e-4)
+    assert [row["loss"] for row in callback.rows] == pytest.approx(means, rel=1e-4)
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
@@ -129,7 +129,7 @@ def test_a_loss_that_is_no_number_ends_the_run() -> None:
 
 
 def test_evaluation_comes_every_so_many_epochs_and_at_the_end() -> None:
-    watcher = Rows()
+    callback = Rows()
     task = Supervised(tiny.network())
     fit(
         Phase("train", task, (task,), Schedule(epochs=5, batch=16)),
@@ -137,10 +137,10 @@ def test_evaluation_comes_every_so_many_epochs_and_at_the_end() -> None:
         make_fabric("cpu", "float32"),
         evaluate=lambda: {"test_accuracy": 1.0},
         evaluate_every=2,
-        watcher=watcher,
+        callback=callback,
     )
-    assert [row["epoch"] for row in watcher.rows if "test_accuracy" in row] == [2, 4, 5]
-    assert watcher.steps == 15
+    assert [row["epoch"] for row in callback.rows if "test_accuracy" in row] == [2, 4, 5]
+    assert callback.steps == 15
 
 
 def test_bf16_trains_too() -> None:

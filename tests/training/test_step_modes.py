@@ -37,8 +37,8 @@ from sftn.training.progress import Position
 from sftn.training.step_modes import Captured, settle_step
 from tests.support import tiny
 from tests.support.bad_images import BadImages
+from tests.support.callbacks import Rows
 from tests.support.interruptions import Bomb, crash, rows
-from tests.support.watchers import Rows
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 KINDS = ("plain", "friendly", *OBJECTIVES)
@@ -107,7 +107,7 @@ def test_captured_steps_leave_the_bits_of_eager_ones(kind: str, teachers: Any, t
                 data,
                 captured,
                 Conduct(checkpoint_seconds=0.0, step="captured"),
-                watcher=Bomb(at, crash),
+                callback=Bomb(at, crash),
                 say=quiet,
             )
     found = train(run, data, captured, Conduct(step="captured"), say=quiet)
@@ -123,18 +123,18 @@ def test_a_run_may_change_how_its_steps_are_taken(teachers: Any, tmp_path: Path)
     train(run, data, eager, say=quiet)
     for step in ("captured", "eager"):
         with pytest.raises(ConnectionError):
-            train(run, data, mixed, Conduct(checkpoint_seconds=0.0, step=step), watcher=Bomb(2, crash), say=quiet)
+            train(run, data, mixed, Conduct(checkpoint_seconds=0.0, step=step), callback=Bomb(2, crash), say=quiet)
     train(run, data, mixed, Conduct(step="captured"), say=quiet)
     assert tiny.weights(mixed, run) == tiny.weights(eager, run)
 
 
 def supervised(how: str, loader: type[Loader] = Loader, **more: Any) -> tuple[dict[str, Tensor], list[Any]]:
     torch.manual_seed(1)
-    data, task, watcher = tiny.dataset(), Supervised(tiny.network()), Rows()
+    data, task, callback = tiny.dataset(), Supervised(tiny.network()), Rows()
     batches = loader(data.train, batch=16, normalisation=data.normalisation, padding=1)
     phase = Phase("train", task, (task,), Schedule(epochs=3, batch=16))
-    fit(phase, batches, make_fabric("cpu", "float32"), watcher=watcher, how=how, **more)
-    return task.state_dict(), [{k: v for k, v in row.items() if "second" not in k} for row in watcher.rows]
+    fit(phase, batches, make_fabric("cpu", "float32"), callback=callback, how=how, **more)
+    return task.state_dict(), [{k: v for k, v in row.items() if "second" not in k} for row in callback.rows]
 
 
 @pytest.mark.parametrize("bad", [1, 5])
@@ -260,12 +260,12 @@ def test_the_way_is_settled_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def losses(how: str, epochs: int = 20) -> list[float]:
     torch.manual_seed(3)
-    data, watcher = tiny.dataset(16), Rows()
+    data, callback = tiny.dataset(16), Rows()
     task = Distiller(tiny.network(), tiny.network((6, 8, 12)), objective("kd"), tiny.IMAGE)
     batches = Loader(data.train, batch=16, normalisation=data.normalisation, padding=1)
     phase = task.phases(Schedule(epochs=epochs, batch=16))[-1]
-    fit(phase, batches, make_fabric("cpu", "float32"), watcher=watcher, how=how)
-    return [row["loss"] for row in watcher.rows]
+    fit(phase, batches, make_fabric("cpu", "float32"), callback=callback, how=how)
+    return [row["loss"] for row in callback.rows]
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Display:
-    """A watcher for people. Use it as a context manager around one or more runs.
+    """A callback for people. Use it as a context manager around one or more runs.
 
     Args:
         console: where to write; its `is_terminal` decides between a live bar and plain lines.

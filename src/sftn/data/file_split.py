@@ -58,7 +58,7 @@ class Names:
 class Files(Split):
     """A split whose images are read and decoded when they are wanted.
 
-    It is a split to whoever goes through it by a loader or by `evaluation_batches`; whoever wants all pixels at once is refused.
+    A loader and `evaluation_batches` take it as any other split; asking for all pixels at once raises an error.
 
     Args:
         reader: of the images.

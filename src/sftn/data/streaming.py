@@ -165,7 +165,7 @@ def streamed(
     channels_last: bool,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Every image in order, for evaluation: its shorter side resized and its centre cut out. See `evaluation_batches`."""
+    """Every image in order, for evaluation: its shorter side resized and its centre cut out."""
     scale = by_row(normalisation, split.size, device)
     at = [part(begin, min(begin + batch, len(split)), *share) for begin in range(0, len(split), batch)]
     orders = (Order(split.rows[own].numpy()) for own in at)

@@ -33,7 +33,7 @@ from sftn.spec.run import FORMAT, Branches, FineTune
 from sftn.storage.atomic import write_atomically
 from sftn.storage.json_files import write_json
 from sftn.tasks import recipes
-from sftn.training.callback import Watcher
+from sftn.training.callback import Callback
 
 logger = logging.getLogger(__name__)
 
@@ -186,14 +186,14 @@ def compare(
     asked: Compare,
     dataset: Dataset | None = None,
     *,
-    watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
+    watch: Callable[[str], AbstractContextManager[Callback]] | None = None,
 ) -> Comparison:
     """Carry a comparison out and leave comparison.md and comparison.json; what is done is not done again.
 
     Args:
         asked: what to compare, on which images, and how.
         dataset: the images, if they are there already.
-        watch: gives the watcher of a run, from the run's title.
+        watch: gives the callback of a run, from the run's title.
 
     Raises:
         InputError: something given from outside is wrong.

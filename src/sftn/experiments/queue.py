@@ -21,7 +21,7 @@ from sftn.runtime.signals import sigterm
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost
-from sftn.training.callback import Watcher
+from sftn.training.callback import Callback
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def work(
     out: Path,
     conduct: Conduct = Conduct(),
     *,
-    watch: Callable[[str], AbstractContextManager[Watcher]] | None = None,
+    watch: Callable[[str], AbstractContextManager[Callback]] | None = None,
     wait: float = 5.0,
 ) -> None:
     """Carry out all runs that are not done, in their order, leaving out those that other processes are at.
@@ -87,7 +87,7 @@ def work(
         dataset: the images.
         out: the folder of all runs.
         conduct: how.
-        watch: gives the watcher of a run, from the run's title.
+        watch: gives the callback of a run, from the run's title.
         wait: at most so many seconds between two looks at what others are doing, when nothing else is left.
 
     Raises:
@@ -120,7 +120,7 @@ def work(
                 noted = _Noted()
                 with nullcontext() if watch is None or was_there else watch(title) as seen:
                     runs = [each.run for each in group]
-                    found = carry_out(runs, dataset, out, conduct, watcher=noted.beside(seen), say=logger.info)
+                    found = carry_out(runs, dataset, out, conduct, callback=noted.beside(seen), say=logger.info)
                 for each, outcome in zip(group, found):
                     seed = each.run.seed
                     if isinstance(outcome, FloatingPointError):
@@ -164,13 +164,13 @@ def _missing(folder: Path) -> bool:
 
 
 class _Noted:
-    """A watcher that notes whether this process trained anything, and passes everything on."""
+    """A callback that notes whether this process trained anything, and passes everything on."""
 
     def __init__(self) -> None:
         self.began = False
-        self._other: Watcher | None = None
+        self._other: Callback | None = None
 
-    def beside(self, other: Watcher | None) -> _Noted:
+    def beside(self, other: Callback | None) -> _Noted:
         """Pass everything on to `other`."""
         self._other = other
         return self

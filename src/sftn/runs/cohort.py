@@ -30,7 +30,7 @@ from sftn.runtime.device import join, repeatable
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost
-from sftn.training.callback import Watcher
+from sftn.training.callback import Callback
 
 Outcome = dict[str, Any] | Held | Lost | FloatingPointError
 """What became of a run: the content of its `result.json`, or why it has none."""
@@ -82,14 +82,14 @@ def carry_out(
     out: Path,
     conduct: Conduct = Conduct(),
     *,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """A run by `sftn.runs.runner.train`, several by `train_together`; a run's own error is its outcome either way."""
     if len(runs) > 1:
-        return train_together(runs, dataset, out, conduct, watcher=watcher, say=say)
+        return train_together(runs, dataset, out, conduct, callback=callback, say=say)
     try:
-        return [train(runs[0], dataset, out, conduct, watcher=watcher, say=say)]
+        return [train(runs[0], dataset, out, conduct, callback=callback, say=say)]
     except (Held, Lost, FloatingPointError) as error:
         return [error]
 
@@ -100,7 +100,7 @@ def train_together(
     out: Path,
     conduct: Conduct = Conduct(),
     *,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """Carry out several students' runs, or what is left of them, as `sftn.runs.runner.train` does each.
@@ -115,7 +115,7 @@ def train_together(
         dataset: the images.
         out: the folder of all runs.
         conduct: how.
-        watcher: is told of the steps of whoever makes one.
+        callback: is told of the steps of whoever makes one.
         say: is told, in a line each, what a person should know.
 
     Returns:
@@ -134,7 +134,7 @@ def train_together(
             raise InputError(f"{run.name} and {runs[0].name} differ in teacher, data, seed, precision or batch")
     join(conduct.device, 1, 1)
     sharing = Sharing(Answers.of(runs, conduct.ask_once, say))
-    shown = None if watcher is None else _Shown(watcher)
+    shown = None if callback is None else _Shown(callback)
     members = []
     for run in runs:
         seen = None if shown is None else _Watched(shown)
@@ -201,20 +201,20 @@ def _set_random(states: dict[str, Tensor]) -> None:
 class _Shown:
     """What a person sees of a cohort: the phase and step of whoever is at work."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
+    def __init__(self, callback: Callback) -> None:
+        self.callback = callback
         self.phase: tuple[str, int, int] | None = None
 
-    def turn(self, phase: tuple[str, int, int], done: int) -> Watcher:
-        """The watcher, told of the phase unless it knows it."""
+    def turn(self, phase: tuple[str, int, int], done: int) -> Callback:
+        """The callback, told of the phase unless it knows it."""
         if self.phase != phase:
             self.phase = phase
-            self.watcher.start(*phase, done)
-        return self.watcher
+            self.callback.start(*phase, done)
+        return self.callback
 
 
 class _Watched:
-    """The watcher of one run of a cohort."""
+    """The callback of one run of a cohort."""
 
     def __init__(self, shown: _Shown) -> None:
         self.shown = shown

@@ -12,16 +12,16 @@ from typing import Any
 from sftn.errors import InputError
 from sftn.runs.loggers import Logger
 from sftn.storage.faults import writing
-from sftn.training.callback import Watcher
+from sftn.training.callback import Callback
 
 
 class Journal:
-    """A watcher that writes each epoch's row down and passes everything on to the watcher of a person, if any.
+    """A callback that writes each epoch's row down and passes everything on to the callback of a person, if any.
 
     Args:
         folder: of the run.
         history: rows of epochs before an interruption; the log is cut back to them.
-        watcher: also told.
+        callback: also told.
         loggers: also told of epochs; closed at the end.
 
     Raises:
@@ -29,9 +29,9 @@ class Journal:
     """
 
     def __init__(
-        self, folder: Path, history: list[dict[str, Any]], watcher: Watcher | None, *, loggers: Sequence[Logger] = ()
+        self, folder: Path, history: list[dict[str, Any]], callback: Callback | None, *, loggers: Sequence[Logger] = ()
     ) -> None:
-        self.watcher = watcher
+        self.callback = callback
         self.done = len(history)
         self.loggers = loggers
         self.at = "before training"
@@ -64,14 +64,14 @@ class Journal:
         """A phase begins."""
         self._phase, self._epoch = phase, done + 1
         self.at = f"{phase}, epoch {done + 1}"
-        if self.watcher is not None:
-            self.watcher.start(phase, epochs, steps, done)
+        if self.callback is not None:
+            self.callback.start(phase, epochs, steps, done)
 
     def step(self, step: int) -> None:
         """So many steps of the epoch are done."""
         self.at = f"{self._phase}, epoch {self._epoch}, after step {step}"
-        if self.watcher is not None:
-            self.watcher.step(step)
+        if self.callback is not None:
+            self.callback.step(step)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is over."""
@@ -81,8 +81,8 @@ class Journal:
         with writing(self.path.parent):
             for logger in self.loggers:
                 logger.epoch(self.done, row)
-        if self.watcher is not None:
-            self.watcher.epoch(row)
+        if self.callback is not None:
+            self.callback.epoch(row)
 
     def _write(self, row: Mapping[str, Any]) -> None:
         with writing(self.path):

@@ -30,7 +30,7 @@ from sftn.spec.run import Run
 from sftn.storage.atomic import sync_folder
 from sftn.storage.json_files import write_json
 from sftn.storage.lease import Lease
-from sftn.training.callback import Watcher
+from sftn.training.callback import Callback
 from sftn.training.checkpoints import Checkpoints, sweep, tidy
 from sftn.training.evaluate import evaluate
 from sftn.training.loop import stepwise
@@ -51,7 +51,7 @@ class Context:
 
     out: Path
     conduct: Conduct
-    watcher: Watcher | None
+    callback: Callback | None
     say: Callable[[str], None]
     sharing: Sharing | None = None
     """What other runs, that are carried out at once in this process, share."""
@@ -65,7 +65,7 @@ def train(
     out: Path,
     conduct: Conduct = Conduct(),
     *,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Carry out a run, or what is left of it; a run that is done is only read.
@@ -80,7 +80,7 @@ def train(
         dataset: the images that `run.data` names.
         out: the folder of all runs.
         conduct: how.
-        watcher: is told of steps and epochs.
+        callback: is told of steps and epochs.
         say: is told, in a line each, what a person should know.
 
     Returns:
@@ -96,8 +96,8 @@ def train(
     if run.norm_shares not in (1, world()):
         raise InputError(f"{run.name} normalises by {run.norm_shares} shares of a batch: give that many --devices")
     if not leads():
-        conduct, watcher, say = replace(conduct, log=()), None, _silent
-    steps = carried_out(run, dataset, Context(out, conduct, watcher, say))
+        conduct, callback, say = replace(conduct, log=()), None, _silent
+    steps = carried_out(run, dataset, Context(out, conduct, callback, say))
     with repeatable(conduct.deterministic):
         while True:
             try:
@@ -235,7 +235,7 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
         def begin() -> None:
             nonlocal journal
             loggers = opened(conduct.log, folder, run, checkpoints.history)
-            journal = Journal(folder, checkpoints.history, context.watcher, loggers=loggers)
+            journal = Journal(folder, checkpoints.history, context.callback, loggers=loggers)
 
         with checkpoints.signals():
             led(begin)
@@ -252,7 +252,7 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
                             seed=run.seed,
                             evaluate=test_now if phase is phases[-1] else None,
                             evaluate_every=evaluation_interval(dataset),
-                            watcher=journal,
+                            callback=journal,
                             checkpoints=checkpoints,
                             skip=run.on_nan == "skip",
                             whole_norms=run.norm_shares == 1,

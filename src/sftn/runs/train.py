@@ -20,10 +20,10 @@ from sftn.spec.execution import Conduct
 from sftn.spec.jobs import Distill, TrainTeacher
 from sftn.spec.run import FineTune, Friendly, Run
 from sftn.tasks import recipes
-from sftn.training.callback import Watcher
+from sftn.training.callback import Callback
 
-Watch = Callable[[str], AbstractContextManager[Watcher]]
-"""Gives the watcher of a run, from the run's title."""
+Watch = Callable[[str], AbstractContextManager[Callback]]
+"""Gives the callback of a run, from the run's title."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def train_teacher(asked: TrainTeacher, dataset: Dataset | None = None, *, watch:
     Args:
         asked: which teacher, for whom, on which images, and how.
         dataset: the images, if they are there already.
-        watch: gives the watcher of the run, from its title.
+        watch: gives the callback of the run, from its title.
 
     Raises:
         InputError: something given from outside is wrong.
@@ -79,7 +79,7 @@ def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | No
     Args:
         asked: which teacher and student, on which images, and how.
         dataset: the images, if they are there already.
-        watch: gives the watcher of the run, from its title.
+        watch: gives the callback of the run, from its title.
 
     Raises:
         InputError: something given from outside is wrong.
@@ -98,6 +98,6 @@ def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | No
 def _carried_out(run: Run, dataset: Dataset, out: Path, execution: Conduct, watch: Watch | None) -> TrainedNetwork:
     check(run, dataset)
     join(execution.device, execution.devices, execution.nodes)
-    with nullcontext() if watch is None else watch(run.name) as watcher:
-        record = train(run, dataset, out, execution, watcher=watcher)
+    with nullcontext() if watch is None else watch(run.name) as callback:
+        record = train(run, dataset, out, execution, callback=callback)
     return TrainedNetwork(run, out / run.folder, record["accuracy"], record["best_accuracy"], dataset)

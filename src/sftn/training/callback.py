@@ -1,4 +1,4 @@
-"""What may watch training go by."""
+"""What is called while a phase is trained."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 
-class Watcher(Protocol):
-    """Whoever wants to see training go by."""
+class Callback(Protocol):
+    """Hears of a phase's start, of every step and of every epoch."""
 
     def start(self, phase: str, epochs: int, steps: int, done: int) -> None:
         """A phase begins, `done` of its epochs are already there."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sftn.errors import Stopped
 from sftn.runtime.collectives import Shares
-from sftn.training.callback import Watcher
+from sftn.training.callback import Callback
 from sftn.training.divergence import Sentinel, Step, diverged
 from sftn.training.phase import Phase, train_only
 from sftn.training.progress import Position
@@ -34,7 +34,7 @@ def fit(
     seed: int = 0,
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     evaluate_every: int = 1,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
     skip: bool = False,
     whole_norms: bool = True,
@@ -56,7 +56,7 @@ def fit(
         seed: of the run.
         evaluate: called after every `evaluate_every`-th epoch and after the last; its numbers join the epoch's row.
         evaluate_every: epochs between two evaluations.
-        watcher: is told of steps and epochs.
+        callback: is told of steps and epochs.
         checkpoints: where the state is kept; None keeps none.
         skip: leave out the steps whose loss or gradient is not finite instead of ending the run; their number joins
             the epoch's row.
@@ -75,7 +75,7 @@ def fit(
         seed=seed,
         evaluate=evaluate,
         evaluate_every=evaluate_every,
-        watcher=watcher,
+        callback=callback,
         checkpoints=checkpoints,
         skip=skip,
         whole_norms=whole_norms,
@@ -93,7 +93,7 @@ def stepwise(
     seed: int = 0,
     evaluate: Callable[[], Mapping[str, float]] | None = None,
     evaluate_every: int = 1,
-    watcher: Watcher | None = None,
+    callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
     skip: bool = False,
     whole_norms: bool = True,
@@ -120,8 +120,8 @@ def stepwise(
         position = checkpoints.resume(position, sgd)
         if scaler is not None and position.scaler is not None:
             scaler.load_state_dict(position.scaler)
-    if watcher is not None:
-        watcher.start(phase.name, schedule.epochs, len(loader), position.epoch)
+    if callback is not None:
+        callback.start(phase.name, schedule.epochs, len(loader), position.epoch)
 
     def take(step: int, batch: Batch) -> tuple[Tensor, Tensor]:
         sentinel.before()
@@ -158,8 +158,8 @@ def stepwise(
             yield epoch, step - 1
             began += time.perf_counter() - left
             sentinel.note(step, taken(step, batch), len(batch.labels))
-            if watcher is not None:
-                watcher.step(step)
+            if callback is not None:
+                callback.step(step)
             if checkpoints is not None and checkpoints.due():
                 checkpoints.save(reached(epoch, step, began), sgd)
         position = reached(epoch, len(loader), began)
@@ -172,8 +172,8 @@ def stepwise(
                     checkpoints.save(position, sgd)
                 raise
             train_only(phase.task, phase.trains)
-        if watcher is not None:
-            watcher.epoch(row)
+        if callback is not None:
+            callback.epoch(row)
         position = Position(phase.name, epoch + 1, scaler=position.scaler)
         if checkpoints is not None:
             checkpoints.finish_epoch(position, sgd, row)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Rows:
-    """A watcher that keeps what it is told."""
+    """A callback that keeps what it is told."""
 
     def __init__(self) -> None:
         self.rows: list[Any] = []
