@@ -25,7 +25,7 @@ from sftn.runtime.device import make_fabric
 from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import OBJECTIVES
-from sftn.tasks.speedups import prepare_step
+from sftn.tasks.speedups import speed_up
 
 FLOORS = {"vid": 1.3, "oh": 1.3, "crd": 1.25, "sskd": 4.3}
 IMAGES = 50_000
@@ -50,7 +50,7 @@ def main() -> None:
     for name in ["kd", *(name for name in options.methods if name != "kd")]:
         teacher, student = build(options.teacher, 100), build(options.student, 100)
         task = Distiller(student, teacher, OBJECTIVES[name], (3, 32, 32), labels=labels)
-        prepare_step(task, options.precision)
+        speed_up(task, options.precision)
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = task.phases(Schedule())[-1].trains
         weights = [parameter for module in trained for parameter in module.parameters()]

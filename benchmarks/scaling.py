@@ -49,7 +49,7 @@ from sftn.runtime.device import make_fabric, settle_precision
 from sftn.spec.run import Data, Run
 from sftn.spec.schedule import Schedule
 from sftn.tasks.recipes import objective
-from sftn.tasks.speedups import prepare_step
+from sftn.tasks.speedups import speed_up
 from sftn.tasks.student_branches import StudentBranches
 
 SLACK = 0.05
@@ -83,7 +83,7 @@ def friendly(options: argparse.Namespace, branches: int = 3, students: int = 1) 
     teacher, student = FRIENDLY
     pupils = [partial(build, student, 100)] * students
     task = StudentBranches(build(teacher, 100), pupils, IMAGE, branches=range(4 - branches, 4))
-    prepare_step(task, options.precision)
+    speed_up(task, options.precision)
     task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sgd = torch.optim.SGD(task.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
     trained, optimizer = fabric.setup(task, sgd)

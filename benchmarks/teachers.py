@@ -24,7 +24,7 @@ from sftn.data.loader import Batch
 from sftn.networks import build
 from sftn.profiling.summary import describe
 from sftn.runtime.device import make_fabric, settle_precision
-from sftn.tasks.speedups import prepare_step
+from sftn.tasks.speedups import speed_up
 from sftn.tasks.student_branches import StudentBranches
 from sftn.tasks.supervised import Supervised
 
@@ -69,7 +69,7 @@ def main() -> None:
         pupil = partial(build, student, 100)
         steps = []
         for task in (Supervised(build(teacher, 100)), StudentBranches(build(teacher, 100), pupil, IMAGE)):
-            prepare_step(task, precision)
+            speed_up(task, precision)
             task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             sgd = torch.optim.SGD(task.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
             steps.append(fabric.setup(task, sgd))

@@ -18,7 +18,7 @@ from sftn.runtime.device import make_fabric
 from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import OBJECTIVES, objective
-from sftn.tasks.speedups import prepare_step
+from sftn.tasks.speedups import speed_up
 from sftn.training.loop import fit
 
 BOUNDS = {"float64": (1e-9, 1e-7), "float32": (1e-4, 1e-2), "bf16": (0.05, 0.3)}
@@ -47,7 +47,7 @@ def methods(place: Place) -> str:
             batch = batch._replace(images=batch.images.to(dtype))
             expected = _pulled(copy.deepcopy(task), batch, "cpu", False)
             if kind == "bf16":
-                prepare_step(task, "bf16")
+                speed_up(task, "bf16")
             loss, gradient = _pulled(task, batch, place.device, kind == "bf16")
             off = (
                 abs(loss / expected[0] - 1),

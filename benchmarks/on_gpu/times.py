@@ -28,7 +28,7 @@ from sftn.spec.run import Data, Run
 from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import objective
-from sftn.tasks.speedups import prepare_step
+from sftn.tasks.speedups import speed_up
 from sftn.tasks.student_branches import StudentBranches
 from sftn.tasks.supervised import Supervised
 from sftn.training.loop import stepwise
@@ -64,7 +64,7 @@ class Bench:
         networks = build(student, 100), build(teacher, 100)
         task = Distiller(*networks, objective(method), data.image, labels=data.train.labels)
         flop = count(task)
-        prepare_step(task, precision)
+        speed_up(task, precision)
         phase = task.phases(Schedule(batch=BATCH, lr=1e-3))[-1]
         return self._phase(phase, data, precision, how, task.copies, task.flip) | {"flop": flop}
 
@@ -76,7 +76,7 @@ class Bench:
         task: nn.Module = Supervised(network)
         if friendly:
             task = StudentBranches(network, partial(build, student, 100), data.image)
-        prepare_step(task, precision)
+        speed_up(task, precision)
         return self._phase(Phase("train", task, (task,), Schedule(batch=BATCH, lr=1e-3)), data, precision, how)
 
     def _phase(

@@ -17,7 +17,7 @@ from sftn.networks.fast.inference_folding import Convolution
 from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import objective
-from sftn.tasks.speedups import prepare_step
+from sftn.tasks.speedups import speed_up
 from sftn.tasks.supervised import Supervised
 from tests.support import tiny
 
@@ -38,7 +38,7 @@ def kinds(network: nn.Module) -> set[type[nn.Module]]:
 def test_float32_is_left_alone() -> None:
     task = distiller("kd")
     teacher, before = task.teacher, kinds(task)
-    assert prepare_step(task, "float32") == ()
+    assert speed_up(task, "float32") == ()
     assert task.teacher is teacher
     assert kinds(task) == before
     assert not any(module._forward_hooks for module in task.modules())
@@ -46,7 +46,7 @@ def test_float32_is_left_alone() -> None:
 
 def test_bf16_folds_the_teacher_also_for_first_stages() -> None:
     task = distiller("ab")
-    assert prepare_step(task, "bf16") == ("teacher folded", ALWAYS)
+    assert speed_up(task, "bf16") == ("teacher folded", ALWAYS)
     assert Convolution in kinds(task.teacher)
     assert Convolution not in kinds(task.student)
     first = task.phases(Schedule(epochs=2))[0]
@@ -55,14 +55,14 @@ def test_bf16_folds_the_teacher_also_for_first_stages() -> None:
 
 def test_a_teacher_that_normalises_by_the_batch_is_not_folded() -> None:
     task = distiller("oh")
-    assert prepare_step(task, "bf16") == ("teacher's weights kept in bf16", ALWAYS)
+    assert speed_up(task, "bf16") == ("teacher's weights kept in bf16", ALWAYS)
     assert Convolution not in kinds(task.teacher)
     assert next(task.teacher.parameters()).dtype == torch.bfloat16
 
 
-def test_depthwise_networks_are_quickened_whatever_the_task() -> None:
+def test_depthwise_networks_are_sped_up_whatever_the_task() -> None:
     task = Supervised(build("shufflev2", 10))
-    assert prepare_step(task, "bf16") == ("strided depthwise gradients in float32", ALWAYS)
+    assert speed_up(task, "bf16") == ("strided depthwise gradients in float32", ALWAYS)
     assert sum(type(module) is StridedDepthwise for module in task.modules()) == 6
 
 
@@ -70,7 +70,7 @@ def test_depthwise_networks_are_quickened_whatever_the_task() -> None:
 def test_a_prepared_step_learns_what_the_plain_one_does(method: str) -> None:
     plain = distiller(method)
     quick = copy.deepcopy(plain)
-    prepare_step(quick, "bf16")
+    speed_up(quick, "bf16")
     images = torch.randn(16, *tiny.IMAGE)
     gradients = []
     for task in (plain, quick):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sftn.errors import InputError
-from sftn.training.cuda_graph import WARM, CudaGraph, Seen, Waits
+from sftn.training.cuda_graph import WARM, CudaGraph, HostSync, Seen
 
 
 class FakeCuda:
@@ -87,6 +87,6 @@ def test_what_goes_wrong_with_a_graph_is_one_line(cuda: FakeCuda) -> None:
     with pytest.raises(torch.OutOfMemoryError):
         graph.record(failing(torch.OutOfMemoryError("CUDA out of memory")))
     calls = iter([None, None])
-    with pytest.raises(Waits, match="synchronizing"):
+    with pytest.raises(HostSync, match="synchronizing"):
         graph.warm(lambda: next(calls, None) or failing(RuntimeError())() if cuda.mode else (torch.zeros(1),) * 2)
     assert cuda.mode == 0

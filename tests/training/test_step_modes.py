@@ -29,16 +29,17 @@ from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import OBJECTIVES, objective
 from sftn.tasks.supervised import Supervised
-from sftn.training.cuda_graph import GRAPHS, WARM, Rerun, Seen, Waits
+from sftn.training.cuda_graph import GRAPHS, WARM, HostSync, Seen
 from sftn.training.divergence import Sentinel
 from sftn.training.loop import fit
 from sftn.training.phase import Phase
 from sftn.training.progress import Position
-from sftn.training.step_modes import Captured, settle_step
+from sftn.training.step_modes import Captured, resolve_step_mode
 from tests.support import tiny
 from tests.support.bad_images import BadImages
 from tests.support.callbacks import Rows
 from tests.support.interruptions import Bomb, crash, rows
+from tests.support.rerun import Rerun
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 KINDS = ("plain", "friendly", *OBJECTIVES)
@@ -230,7 +231,7 @@ def test_what_cannot_be_captured_is_taken_eagerly_and_said(monkeypatch: pytest.M
     class Waiting(Rerun):
         def warm(self, function: Any) -> None:
             function()
-            raise Waits("called a synchronizing CUDA operation")
+            raise HostSync("called a synchronizing CUDA operation")
 
     monkeypatch.setitem(GRAPHS, "cpu", Waiting)
     said: list[str] = []
@@ -243,13 +244,13 @@ def test_what_cannot_be_captured_is_taken_eagerly_and_said(monkeypatch: pytest.M
 
 def test_the_way_is_settled_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    assert settle_step("captured", "cuda", "bf16", 1, said.append) == "captured"
-    assert settle_step("captured", "cuda", "float16", 1, said.append) == "eager"
-    assert settle_step("both", "cuda", "float16", 1, said.append) == "compiled"
-    assert settle_step("both", "cuda", "float32", 2, said.append) == "eager"
+    assert resolve_step_mode("captured", "cuda", "bf16", 1, said.append) == "captured"
+    assert resolve_step_mode("captured", "cuda", "float16", 1, said.append) == "eager"
+    assert resolve_step_mode("both", "cuda", "float16", 1, said.append) == "compiled"
+    assert resolve_step_mode("both", "cuda", "float32", 2, said.append) == "eager"
     assert len(said) == 3
     with pytest.raises(InputError, match="did you mean captured"):
-        settle_step("capture", "cuda", "bf16", 1, quiet)
+        resolve_step_mode("capture", "cuda", "bf16", 1, quiet)
     monkeypatch.delitem(GRAPHS, "cpu")
     data = tiny.dataset()
     with pytest.raises(InputError, match=r"^step captured needs a CUDA GPU, not cpu: use --step eager or compiled$"):

@@ -29,7 +29,7 @@ from sftn.runtime.device import make_fabric, settle_precision
 from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import objective
-from sftn.tasks.speedups import prepare_step
+from sftn.tasks.speedups import speed_up
 
 PARTS = ("data", "teacher", "student", "loss", "backward", "optimiser")
 _LEAST = 5
@@ -104,7 +104,7 @@ class Loop:
         self.task = task = Distiller(ours, theirs, objective(method), dataset.image, labels=dataset.train.labels)
         self.flop = count(task)
         if prepared:
-            prepare_step(task, settle_precision(precision, device))
+            speed_up(task, settle_precision(precision, device))
         phase = task.phases(Schedule(batch=batch))[-1]
         phase.prepare()
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

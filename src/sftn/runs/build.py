@@ -21,7 +21,7 @@ from sftn.runtime.collectives import world
 from sftn.runtime.processes import led
 from sftn.spec.run import Data, Run, Weights
 from sftn.tasks.distillation import Distiller
-from sftn.tasks.speedups import prepare_step
+from sftn.tasks.speedups import speed_up
 from sftn.tasks.student_branches import StudentBranches
 from sftn.tasks.supervised import Supervised
 from sftn.training.phase import Phase
@@ -65,7 +65,7 @@ def plan(
             labels=dataset.train.labels,
             alignment=run.alignment,
         )
-        prepare_step(task, run.precision)
+        speed_up(task, run.precision)
         share(task)
         state = nn.ModuleDict({"student": network, "methods": task.methods})
         return task.phases(run.schedule), state, task.copies, task.flip
@@ -75,7 +75,7 @@ def plan(
         how: Mapping[str, Any] = {name: value for name, value in vars(run.friendly).items() if name != "student"}
         students = [partial(blank, name, dataset) for name in run.friendly.student.split("+")]
         task = StudentBranches(network, students, dataset.image, alignment=run.alignment, **how)
-    prepare_step(task, run.precision)
+    speed_up(task, run.precision)
     return [_first_training(run, task, network)], task, 1, True
 
 

@@ -34,7 +34,7 @@ from sftn.training.callback import Callback
 from sftn.training.checkpoints import Checkpoints, sweep, tidy
 from sftn.training.evaluate import evaluate
 from sftn.training.loop import stepwise
-from sftn.training.step_modes import settle_step
+from sftn.training.step_modes import resolve_step_mode
 
 RESTARTS = 3
 """How often a run with `on_nan` "restart" begins again, each time with half the learning rate."""
@@ -188,7 +188,7 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
     folder, conduct, sharing = context.out / run.folder, context.conduct, context.sharing
     fabric = make_fabric(conduct.device, run.precision, conduct.devices, conduct.nodes)
     journal: Journal | None = None
-    how = settle_step(conduct.step, fabric.device.type, run.precision, world(), context.say)
+    how = resolve_step_mode(conduct.step, fabric.device.type, run.precision, world(), context.say)
 
     def where() -> str:
         return "before training" if journal is None else journal.at

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from sftn.networks.fast.channels_last_grad import keep_layout
-from sftn.networks.fast.depthwise_grad import quicken
+from sftn.networks.fast.depthwise_grad import use_strided_depthwise
 from sftn.runtime.device import HALVES
 from sftn.tasks.distillation import Distiller
 
 
-def prepare_step(task: nn.Module, precision: str) -> tuple[str, ...]:
-    """Fold a frozen teacher, quicken depthwise convolutions, keep gradients channels-last: in bf16 and float16 only.
+def speed_up(task: nn.Module, precision: str) -> tuple[str, ...]:
+    """Fold a frozen teacher, speed up depthwise convolutions, keep gradients channels-last: in bf16 and float16 only.
 
     In float32 nothing is done, so that results there stay what they were, bit for bit; `Distiller.fold_teacher` folds
     there too. To be called before the task's phases are made, for first stages use the teacher as well.
@@ -29,7 +29,7 @@ def prepare_step(task: nn.Module, precision: str) -> tuple[str, ...]:
     if isinstance(task, Distiller):
         task.fold_teacher(HALVES[precision])
         done.append("teacher folded" if task.foldable else "teacher's weights kept in " + precision)
-    if quicken(task):
+    if use_strided_depthwise(task):
         done.append("strided depthwise gradients in float32")
     if keep_layout(task):
         done.append("gradients as their maps in memory")

@@ -1,4 +1,4 @@
-"""What records a step: a CUDA graph, or where there is none something that does it again."""
+"""What records a step and repeats it: a CUDA graph."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Seen = tuple[Tensor, Tensor]
 """What a step leaves for the sentinel."""
 
 
-class Waits(Exception):
-    """A step waits for the device."""
+class HostSync(Exception):
+    """A step makes the host wait for the device, so it cannot be recorded."""
 
 
 class Graph(Protocol):
@@ -31,7 +31,7 @@ class Graph(Protocol):
         """Call it `WARM` times.
 
         Raises:
-            Waits: it waits for the device.
+            HostSync: it waits for the device.
         """
 
     def record(self, function: Callable[[], Seen]) -> Seen:
@@ -92,27 +92,7 @@ class CudaGraph:
         self._graph.replay()
 
 
-class Rerun:
-    """Calls the function again: stands in for a graph where there is none, to see that nothing else than static tensors
-    carries over from step to step."""
-
-    def warm(self, function: Callable[[], Seen]) -> None:
-        """Call it."""
-        for _ in range(WARM):
-            function()
-
-    def record(self, function: Callable[[], Seen]) -> Seen:
-        """Call it once more."""
-        self._function, self._seen = function, function()
-        return self._seen
-
-    def replay(self) -> None:
-        """Call it, and leave what it gives where `record` left it."""
-        for static, value in zip(self._seen, self._function()):
-            static.copy_(value)
-
-
-GRAPHS: dict[str, type[CudaGraph] | type[Rerun]] = {"cuda": CudaGraph}
+GRAPHS: dict[str, Callable[[], Graph]] = {"cuda": CudaGraph}
 """What records steps, by kind of device."""
 
 
@@ -139,9 +119,9 @@ def _no_waiting() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "synchroniz" not in str(error):
+        if "synchroniz" not in str(error):  # PyTorch gives this error no type of its own
             raise
-        raise Waits(line(error)) from error
+        raise HostSync(line(error)) from error
     finally:
         torch.cuda.set_sync_debug_mode(before)
 

@@ -16,7 +16,7 @@ from sftn.training.callback import Callback
 from sftn.training.divergence import Sentinel, Step, diverged
 from sftn.training.phase import Phase, train_only
 from sftn.training.progress import Position
-from sftn.training.step_modes import taking
+from sftn.training.step_modes import wrap_step
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -61,7 +61,7 @@ def fit(
         skip: leave out the steps whose loss or gradient is not finite instead of ending the run; their number joins
             the epoch's row.
         whole_norms: where several processes share a batch: batch norms normalise by all of it, not by a share.
-        how: steps are taken, one of `sftn.training.step_modes.STEPS` as `settle_step` gave it.
+        how: steps are taken, one of `sftn.training.step_modes.STEPS` as `resolve_step_mode` gave it.
         say: is told, in a line, if that is not possible.
 
     Raises:
@@ -133,7 +133,7 @@ def stepwise(
         optimizer.zero_grad(set_to_none=True)
         return seen
 
-    taken = take if how == "eager" else taking(how, take, phase.task, sgd, fabric, loader.images(1), say)
+    taken = take if how == "eager" else wrap_step(how, take, phase.task, sgd, fabric, loader.images(1), say)
 
     def reached(epoch: int, step: int, began: float) -> Position:
         shares.settle(phase.task)

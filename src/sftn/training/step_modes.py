@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from sftn.data.batch import Batch
 from sftn.errors import InputError, unknown
-from sftn.training.cuda_graph import GRAPHS, Seen, Waits, line
+from sftn.training.cuda_graph import GRAPHS, HostSync, Seen, line
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -34,7 +34,7 @@ Take = Callable[[int, Batch], Seen]
 """(its number in the epoch, counted from 1; the batch): forward, backward, a look, the optimiser's step."""
 
 
-def settle_step(step: str, device: str, precision: str, processes: int, say: Callable[[str], None]) -> str:
+def resolve_step_mode(step: str, device: str, precision: str, processes: int, say: Callable[[str], None]) -> str:
     """What is done of what was asked for.
 
     Args:
@@ -61,7 +61,7 @@ def settle_step(step: str, device: str, precision: str, processes: int, say: Cal
     return step
 
 
-def taking(
+def wrap_step(
     step: str,
     take: Take,
     task: nn.Module,
@@ -73,7 +73,7 @@ def taking(
     """Take the steps of a phase in one of the ways of `STEPS`.
 
     Args:
-        step: as `settle_step` gave it.
+        step: as `resolve_step_mode` gave it.
         take: the eager step.
         task: that `take` computes the loss of.
         optimizer: that it uses; resumed already.
@@ -210,7 +210,7 @@ class Captured:
                 self.graph.warm(again)
                 self._seen = self.graph.record(again)
                 self._static = static
-            except Waits as error:
+            except HostSync as error:
                 self.say(f"steps are taken eagerly, not captured: one of them waits for the GPU ({error})")
                 self.possible = False
             finally:

@@ -9,7 +9,7 @@ from torch import nn
 
 from sftn.errors import InputError
 from sftn.networks import build
-from sftn.networks.fast.depthwise_grad import StridedDepthwise, quicken
+from sftn.networks.fast.depthwise_grad import StridedDepthwise, use_strided_depthwise
 from sftn.networks.fast.inference_folding import Convolution, folded
 from sftn.networks.staged import Activations, StagedNet
 from sftn.tasks.distillation import with_batch_statistics
@@ -98,7 +98,7 @@ def test_strided_depthwise_convolutions_compute_the_same() -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 6, 3, stride=2, padding=1, groups=6)
     quick = copy.deepcopy(conv)
-    assert quicken(nn.Sequential(quick, nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 6, 3, stride=2))) == 1
+    assert use_strided_depthwise(nn.Sequential(quick, nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 6, 3, stride=2))) == 1
     assert type(quick) is StridedDepthwise
     assert list(quick.state_dict()) == list(conv.state_dict())
     for enabled, tolerance in ((False, 0.0), (True, 2e-2)):

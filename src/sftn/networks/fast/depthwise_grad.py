@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def quicken(network: nn.Module) -> int:
+def use_strided_depthwise(network: nn.Module) -> int:
     """Let strided depthwise convolutions take the gradient of their input in float32 where autocast makes them bf16.
 
     In bf16, with a stride, oneDNN has no fast kernel for it: 37 ms for 64 images of 58×32×32, in float32 half a
