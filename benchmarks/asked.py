@@ -86,7 +86,7 @@ def main() -> None:
     teacher, student = options.pair.split(":")
     precision = settle_precision(options.precision, "cpu")
     found = objective(options.method)
-    asks = {name for term in found.terms for name in METHODS[term.method].asks} | ({"logits"} if found.kd else set())
+    asks = {name for term in found.terms for name in METHODS[term.method].teacher_outputs} | ({"logits"} if found.kd else set())
     if not asks or asks - set(FIELDS):
         raise SystemExit(f"{options.method} takes more of a teacher than can be kept")
     loop = Loop(teacher, student, options.method, noise(FEW, 100), precision=precision, device="cpu", batch=BATCH)

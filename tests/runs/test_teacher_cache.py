@@ -233,7 +233,7 @@ def test_where_answers_are_kept(tmp_path: Path) -> None:
     assert task.answers is not None
 
 
-@pytest.mark.parametrize("name", sorted(name for name, method in METHODS.items() if set(method.asks) <= set(FIELDS)))
+@pytest.mark.parametrize("name", sorted(name for name, method in METHODS.items() if set(method.teacher_outputs) <= set(FIELDS)))
 def test_a_method_takes_no_more_of_the_teacher_than_it_says(name: str) -> None:
     options = {"crd": {"dimensions": 8, "negatives": 12}}.get(name, {})
     labels = torch.arange(48) % tiny.CLASSES
@@ -243,7 +243,7 @@ def test_a_method_takes_no_more_of_the_teacher_than_it_says(name: str) -> None:
 
     def answers(pictures: torch.Tensor, index: torch.Tensor) -> Activations:
         whole = task.teacher.activations(pictures)
-        parts = [getattr(whole, field) if field in METHODS[name].asks else torch.empty(16, 0) for field in FIELDS]
+        parts = [getattr(whole, field) if field in METHODS[name].teacher_outputs else torch.empty(16, 0) for field in FIELDS]
         return Activations(parts[0], parts[1], (), ())
 
     torch.manual_seed(1)

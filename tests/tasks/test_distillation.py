@@ -63,7 +63,7 @@ def test_state_dict_round_trips(name: str) -> None:
 
 
 def test_maps_of_the_teacher_are_let_go_where_no_method_asks_for_them() -> None:
-    kept = {name: distiller(name).maps for name in ("kd", "crd", "at", "fitnet")}
+    kept = {name: distiller(name).needs_features for name in ("kd", "crd", "at", "fitnet")}
     assert kept == {"kd": False, "crd": False, "at": True, "fitnet": True}
 
 

@@ -55,7 +55,7 @@ class AB(Method):
 
     summary = "Knowledge Transfer via Distillation of Activation Boundaries (Heo et al., AAAI 2019)"
     reads = "the pre-activations of all stages, in a first stage"
-    asks = ()
+    teacher_outputs = ()
 
     def __init__(self, pair: Pair, *, margin: float = 1.0, epochs: int = 30) -> None:
         super().__init__(pair)

@@ -31,7 +31,7 @@ class Method(nn.Module, ABC):
     """One line for `sftn list methods`: the paper it comes from."""
     reads: ClassVar[str]
     """What it reads of the networks, for people: logits, embeddings, features, pre-activations …"""
-    asks: ClassVar[tuple[str, ...]] = Activations._fields
+    teacher_outputs: ClassVar[tuple[str, ...]] = Activations._fields
     """What its main phase takes of the teacher's activations. If logits and embedding are enough, the teacher need not
     be run for a view of an image that it has seen before (`sftn.runs.teacher_cache`)."""
     copies: int = 1

@@ -59,7 +59,7 @@ class CRD(Method):
 
     summary = "Contrastive Representation Distillation (Tian et al., ICLR 2020)"
     reads = "the embeddings, the labels and the number of training images"
-    asks = ("embedding",)
+    teacher_outputs = ("embedding",)
     needs_index = True
     embed_student: nn.Linear
     embed_teacher: nn.Linear

@@ -46,7 +46,7 @@ class PKT(Method):
 
     summary = "Learning Deep Representations with Probabilistic Knowledge Transfer (Passalis & Tefas, ECCV 2018)"
     reads = "the embedding"
-    asks = ("embedding",)
+    teacher_outputs = ("embedding",)
 
     def __init__(self, pair: Pair, *, eps: float = 1e-7) -> None:
         super().__init__(pair)

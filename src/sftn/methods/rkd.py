@@ -82,7 +82,7 @@ class RKD(Method):
 
     summary = "Relational Knowledge Distillation (Park et al., CVPR 2019)"
     reads = "the embedding"
-    asks = ("embedding",)
+    teacher_outputs = ("embedding",)
 
     def __init__(self, pair: Pair, *, distance: float = 25.0, angle: float = 50.0) -> None:
         super().__init__(pair)

@@ -43,7 +43,7 @@ def wanted(run: Run) -> set[str] | None:
     methods = [METHODS[term.method] for term in run.objective.terms]
     if any(method.batch_statistics or method.copies != 1 or method.views is not Method.views for method in methods):
         return None
-    return {name for method in methods for name in method.asks} | ({"logits"} if run.objective.kd else set())
+    return {name for method in methods for name in method.teacher_outputs} | ({"logits"} if run.objective.kd else set())
 
 
 class Answers:

@@ -64,7 +64,7 @@ class Distiller(nn.Module):
         if len(viewers) > 1:
             raise InputError(f"{' and '.join(viewers)} each want views of their own: use one of them at a time")
         self.viewer = viewers[0] if viewers else None
-        self.maps = any({"features", "preacts"} & set(method.asks) for _, method in self._each())
+        self.needs_features = any({"features", "preacts"} & set(method.teacher_outputs) for _, method in self._each())
         """Whether the teacher's maps are wanted; if not, they are let go before the student makes its own."""
         self.foldable = not any(method.batch_statistics for _, method in self._each())
         self.teacher = (teacher if self.foldable else with_batch_statistics(teacher)).requires_grad_(False).eval()
@@ -150,7 +150,7 @@ class Distiller(nn.Module):
         views = len(images) // len(labels)
         with torch.no_grad():  # before the student's activations are there, which are kept for the backward
             teacher = self.teacher.activations(images) if self.answers is None else self.answers(images, index)
-        if not self.maps:
+        if not self.needs_features:
             teacher = teacher._replace(features=(), preacts=())
         student, teacher = _float(self.student.activations(images)), _float(teacher)
         logits = student.logits[::views]
