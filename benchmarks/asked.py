@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from sftn.methods import METHODS
-from sftn.networks.staged import Activations
-from sftn.profiling.roofline import machine, wait
+from sftn.networks.staged import Activations, StagedNet
+from sftn.profiling.roofline import machine
 from sftn.profiling.throughput import Loop, noise
 from sftn.runs.teacher_cache import FIELDS
-from sftn.runtime.device import settle_precision
+from sftn.runtime.device import settle_precision, wait
 from sftn.tasks.recipes import objective
-from sftn.training.output_cache import Asked, same_in_parts
+from sftn.training.output_cache import OutputCache, same_in_parts
+from sftn.training.teacher_outputs import TeacherOutputs
 
 IMAGES, VIEWS, EPOCHS, BATCH = 50_000, 162, 240, 64
 SHARES = (0.0, 0.25, 0.48, 0.75, 1.0)
@@ -34,7 +35,7 @@ FEW = 1280
 """Images that are trained on here: what a step takes does not depend on how many there are."""
 
 
-class Given:
+class Given(TeacherOutputs):
     """A table in which about a share of each batch is known, whatever was asked before."""
 
     def __init__(self, loop: Loop, fields: list[str]) -> None:
@@ -46,7 +47,7 @@ class Given:
             self.widths = [getattr(activations, name).shape[1] for name in fields]
             self.like = self.answer(images)
             self.same = same_in_parts(self.answer, torch.randn_like(images))
-        self.asked = Asked(lambda views: self.like[:1].expand(len(views), -1), FEW, 4000, room=2**40)
+        self.asked = OutputCache(lambda views: self.like[:1].expand(len(views), -1), FEW, 4000, room=2**40)
         self.asked(torch.zeros(FEW, 1), torch.arange(FEW), torch.zeros(FEW, dtype=torch.long))
         self.asked.answer = self.answer
 
@@ -55,8 +56,8 @@ class Given:
         activations = self.teacher.activations(views)
         return torch.cat([getattr(activations, name) for name in self.fields], dim=1)
 
-    def __call__(self, images: Tensor, index: Tensor) -> Activations:
-        """For `Distiller.answers`."""
+    def __call__(self, teacher: StagedNet, images: Tensor, index: Tensor) -> Activations:
+        """For `Distiller.teacher_outputs`."""
         self.turn += 1
         outcome = torch.where(torch.rand(len(index)) < self.share, 0, self.turn)
         parts = dict(zip(self.fields, self.asked(images, index, outcome).split(self.widths, dim=1)))
@@ -86,7 +87,8 @@ def main() -> None:
     teacher, student = options.pair.split(":")
     precision = settle_precision(options.precision, "cpu")
     found = objective(options.method)
-    asks = {name for term in found.terms for name in METHODS[term.method].teacher_outputs} | ({"logits"} if found.kd else set())
+    asks = {name for term in found.terms for name in METHODS[term.method].teacher_outputs}
+    asks |= {"logits"} if found.kd else set()
     if not asks or asks - set(FIELDS):
         raise SystemExit(f"{options.method} takes more of a teacher than can be kept")
     loop = Loop(teacher, student, options.method, noise(FEW, 100), precision=precision, device="cpu", batch=BATCH)
@@ -94,7 +96,7 @@ def main() -> None:
     given = Given(loop, [name for name in FIELDS if name in asks])
 
     def step(share: float | None) -> float:
-        loop.task.answers = None if share is None else given
+        loop.task.teacher_outputs = TeacherOutputs() if share is None else given
         given.share = 0.0 if share is None else share
         began = now()
         loop.step()

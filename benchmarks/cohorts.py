@@ -25,11 +25,12 @@ from sftn.networks.staged import StagedNet
 from sftn.profiling.roofline import machine
 from sftn.profiling.throughput import noise
 from sftn.runs.build import blank, plan
-from sftn.runs.cohort import Sharing, joins
+from sftn.runs.cohort import joins
+from sftn.runs.runner import Shared
+from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime.device import make_fabric, settle_precision
 from sftn.spec.run import Data, Run
 from sftn.spec.schedule import Schedule
-from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import OBJECTIVES, objective
 from sftn.training.loop import stepwise
 
@@ -39,22 +40,17 @@ BATCH = 64
 class Student:
     """One student's main phase, by its own random numbers."""
 
-    def __init__(self, run: Run, data: Dataset, teacher: str, device: str, sharing: Sharing | None) -> None:
+    def __init__(self, run: Run, data: Dataset, teacher: str, device: str, shared: Shared | None) -> None:
         self.fabric = make_fabric(device, run.precision)
         torch.manual_seed(0)
         self.network: StagedNet = blank(run.network, data)
-        master = blank(teacher, data)
-
-        def share(task: Distiller) -> None:
-            if sharing is not None:
-                sharing.teacher(task)
-
-        phases, _, copies, flip = plan(run, self.network, data, master, share)
+        outputs = None if shared is None else shared.cache.outputs(run, self.fabric.device)
+        phases, _, copies, flip = plan(run, self.network, data, blank(teacher, data), outputs)
 
         def make() -> Batches:
             return training_batches(data, batch=BATCH, copies=copies, flip=flip, device=self.fabric.device)
 
-        loader = make() if sharing is None else sharing.training_batches(make, copies, flip, self.fabric)
+        loader = make() if shared is None else shared.loader(make, copies, flip)
         self.steps: Iterator[tuple[int, int]] = stepwise(phases[-1], loader, self.fabric)
         self.random = torch.get_rng_state()
 
@@ -98,9 +94,9 @@ def main() -> None:
 
 def compare(pair: str, what: str, group: list[Run], data: Dataset, options: argparse.Namespace) -> None:
     now = time.thread_time if options.cpu_time else time.perf_counter
-    teacher, sharing = pair.split(":")[0], Sharing()
+    teacher, shared = pair.split(":")[0], Shared(TeacherCache(group, data, 0.0))
     alone = [Student(run, data, teacher, options.device, None) for run in group]
-    cohort = [Student(run, data, teacher, options.device, sharing) for run in group]
+    cohort = [Student(run, data, teacher, options.device, shared) for run in group]
     spent: list[list[float]] = [[], []]
     for turn in range(options.steps + 2):
         for times, students in zip(spent, (alone, cohort)):

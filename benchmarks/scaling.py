@@ -42,10 +42,11 @@ from sftn.methods.crd import CRD
 from sftn.networks import build
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, Shapes
-from sftn.profiling.roofline import machine, wait
+from sftn.profiling.roofline import machine
 from sftn.profiling.throughput import Loop, counter, noise
-from sftn.runs.cohort import Sharing
-from sftn.runtime.device import make_fabric, settle_precision
+from sftn.runs.runner import Shared
+from sftn.runs.teacher_cache import TeacherCache
+from sftn.runtime.device import make_fabric, settle_precision, wait
 from sftn.spec.run import Data, Run
 from sftn.spec.schedule import Schedule
 from sftn.tasks.recipes import objective
@@ -122,11 +123,12 @@ def crd(options: argparse.Namespace, images: int) -> Step:
 def cohort(options: argparse.Namespace, students: int) -> Step:
     """A step of each of some students."""
     teacher, student = options.pair.split(":")
-    data, sharing = noise(images=1000, tests=100), Sharing()
+    data = noise(images=1000, tests=100)
     named, schedule = Data("noise", fingerprint(data)[:16]), Schedule(batch=64)
     source = Run(teacher, named, 0, schedule, options.precision)
     run = Run(student, named, 0, schedule, options.precision, teacher=source, objective=objective("kd"))
-    members = [Student(run, data, teacher, options.device, sharing) for _ in range(students)]
+    shared = Shared(TeacherCache([run] * students, data, 0.0))
+    members = [Student(run, data, teacher, options.device, shared) for _ in range(students)]
 
     def step() -> None:
         for member in members:

@@ -19,7 +19,7 @@ from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import OBJECTIVES, objective
 from sftn.tasks.speedups import speed_up
-from sftn.training.loop import fit
+from sftn.training.loop import LoopOptions, fit
 
 BOUNDS = {"float64": (1e-9, 1e-7), "float32": (1e-4, 1e-2), "bf16": (0.05, 0.3)}
 """How far loss and gradient may be from the CPU's, relatively. A ReLU that opens on one side only, or bf16's rounding
@@ -84,9 +84,8 @@ def loader(place: Place) -> str:
     assert batches[0].images.device.type == place.device
     index = torch.cat([batch.index for batch in batches]).cpu()
     assert torch.equal(index.sort().values, torch.arange(80)), "not every image once"
-    whole = next(evaluation_batches(data.train, batch=80, normalisation=data.normalisation)).images[
-        batches[0].index[:8].cpu()
-    ]
+    whole = next(evaluation_batches(data.train, batch=80, normalisation=data.normalisation)).images
+    whole = whole[batches[0].index[:8].cpu()]
     middle = slice(4, side - 4)  # no crop has padding there
     for shown, own in zip(batches[0].images[:8].cpu(), whole):
         padded = F.pad(own, (4, 4, 4, 4))
@@ -105,7 +104,13 @@ def compiled(place: Place, how: str = "compiled") -> str:
         callback = Steps()
         task = Distiller(build(STUDENT, 10), build(TEACHER, 10), objective("kd"), data.image)
         phase = task.phases(Schedule(epochs=20, lr=1 / 64, gamma=0.5, batch=32))[-1]
-        fit(phase, training_batches(data, batch=32, device=fabric.device), fabric, callback=callback, how=step)
+        fit(
+            phase,
+            training_batches(data, batch=32, device=fabric.device),
+            fabric,
+            LoopOptions(step=step),
+            callback=callback,
+        )
         curves.append(callback.losses)
     off = max(abs(a / b - 1) for a, b in zip(*curves, strict=True))
     assert off < NEAR, f"losses of 20 steps are apart by {off:.1g}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,11 +68,11 @@ class Place:
         teacher = Run(TEACHER, named, 0, Schedule(epochs=1, lr=1 / 16, batch=32), "float32")
         return Run(STUDENT, named, 0, schedule, precision, teacher=teacher, objective=objective(kind))
 
-    def train(self, run: Run, out: Path, conduct: Conduct = Conduct(), **told: Any) -> dict[str, Tensor]:
+    def train(self, run: Run, out: Path, conduct: Conduct = Conduct(), callback: Any = None) -> dict[str, Tensor]:
         """The weights that it ends with; its teacher is trained first."""
         if isinstance(run.teacher, Run):
-            train(run.teacher, self.data, out, Conduct(device=self.device), say=quiet)
-        train(run, self.data, out, replace(conduct, device=self.device), **({"say": quiet} | told))
+            train(run.teacher, self.data, out, Conduct(device=self.device))
+        train(run, self.data, out, replace(conduct, device=self.device), callback=callback)
         return read_state(out / run.folder / "weights.safetensors")
 
 
@@ -95,8 +97,18 @@ class Steps:
         self.losses.append(row["loss"])
 
 
-def quiet(line: str) -> None:
-    """Say nothing."""
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The lines that are logged while this lasts."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("sftn")
+    logger.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
 
 
 def complaint(kind: type[Exception], call: Callable[[], Any]) -> str:

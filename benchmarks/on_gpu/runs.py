@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from on_gpu.place import STUDENT, Broken, Place, Skipped, Steps, apart, compared, complaint, quiet
+from on_gpu.place import STUDENT, Broken, Place, Skipped, Steps, apart, compared, complaint, logged
 from sftn.data.batch import Batch
 from sftn.data.loader import Loader
 from sftn.errors import Diverged, InputError
@@ -25,7 +25,7 @@ from sftn.runtime.device import make_fabric
 from sftn.spec.execution import Conduct
 from sftn.spec.schedule import Schedule
 from sftn.tasks.supervised import Supervised
-from sftn.training.loop import fit
+from sftn.training.loop import LoopOptions, fit
 from sftn.training.phase import Phase
 
 ROUNDED = ("ft", "sskd")
@@ -104,7 +104,7 @@ def sentinel(place: Place) -> str:
         torch.manual_seed(0)
         task = Supervised(build(STUDENT, 10))
         phase = Phase("train", task, (task,), Schedule(epochs=3, lr=1 / 16, gamma=0.5, batch=32))
-        fit(phase, made, fabric, how=step, skip=skip)
+        fit(phase, made, fabric, LoopOptions(step=step, skip=skip))
         return {key: value.cpu() for key, value in task.state_dict().items()}
 
     said = complaint(Diverged, lambda: end("captured", False))
@@ -123,7 +123,7 @@ def memory(place: Place) -> str:
     """Memory that is not there ends a run with one line, and the next run is none the worse for it."""
     for step in ("eager", "captured"):
         with tempfile.TemporaryDirectory() as folder:
-            call = partial(place.train, place.run("plain"), Path(folder), step=step)
+            call = partial(place.train, place.run("plain"), Path(folder), Conduct(step=step))
             with mock.patch("sftn.runs.build.Supervised", _Greedy):
                 said = complaint(InputError, call)
             assert "out of memory on" in said, f"{step}: {said or 'nothing was said'}"
@@ -136,12 +136,11 @@ def float16(place: Place) -> str:
     """float16 trains with its scaler, eagerly even where captured steps were asked for."""
     if place.device == "cpu":
         raise Skipped("float16 needs a GPU")
-    said: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        end = place.train(place.run("kd", "float16", epochs=4), Path(folder), Conduct(step="captured"), say=said.append)
+    with tempfile.TemporaryDirectory() as folder, logged() as said:
+        end = place.train(place.run("kd", "float16", epochs=4), Path(folder), Conduct(step="captured"))
     assert all(bool(value.isfinite().all()) for value in end.values()), "weights that are no numbers"
     assert any("float16's scaler" in line for line in said), "nothing was said of eager steps"
-    return "four epochs; " + said[0]
+    return "four epochs; " + next(line for line in said if "float16's scaler" in line)
 
 
 def cohort(place: Place) -> str:
@@ -152,9 +151,7 @@ def cohort(place: Place) -> str:
         alone = [place.train(run, Path(folder) / "alone", Conduct(step="captured")) for run in runs]
         teacher = runs[0].teacher
         place.train(teacher, together)  # type: ignore[arg-type]
-        found: Any = train_together(
-            runs, place.data, together, Conduct(device=place.device, step="captured"), say=quiet
-        )
+        found: Any = train_together(runs, place.data, together, Conduct(device=place.device, step="captured"))
         assert all(isinstance(outcome, dict) for outcome in found), f"not all have ended well: {found}"
         ends = [read_state(together / run.folder / "weights.safetensors") for run in runs]
         return compared({name: apart(*pair) for name, *pair in zip(names, ends, alone)})
@@ -170,8 +167,8 @@ def waiting(place: Place) -> str:
     """A task that waits for the device is noticed, and its steps are taken eagerly."""
     if place.device == "cpu":
         raise Skipped("nothing waits for a CPU")
-    said: list[str] = []
-    with tempfile.TemporaryDirectory() as folder, mock.patch("sftn.runs.build.Supervised", _Asking):
-        place.train(place.run("plain"), Path(folder), Conduct(step="captured"), say=said.append)
-    assert any("waits for the GPU" in line for line in said), "nothing was said"
-    return said[0]
+    with tempfile.TemporaryDirectory() as folder, mock.patch("sftn.runs.build.Supervised", _Asking), logged() as said:
+        place.train(place.run("plain"), Path(folder), Conduct(step="captured"))
+    waits = [line for line in said if "waits for the GPU" in line]
+    assert waits, "nothing was said"
+    return waits[0]

@@ -13,17 +13,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from on_gpu.place import logged
 from sftn.data.dataset import Dataset
-from sftn.data.loader import Batches, training_batches
+from sftn.data.loader import Batches, SharedBatches, training_batches
 from sftn.experiments import paper
 from sftn.experiments.grid import Conditions, grid
 from sftn.networks import build
 from sftn.profiling.estimate import estimate
-from sftn.profiling.roofline import measure_ceiling, wait
+from sftn.profiling.roofline import measure_ceiling
 from sftn.profiling.throughput import count, noise
 from sftn.runs.build import blank, plan
-from sftn.runs.cohort import Sharing
-from sftn.runtime.device import make_fabric
+from sftn.runs.teacher_cache import TeacherCache
+from sftn.runtime.device import make_fabric, wait
 from sftn.spec.run import Data, Run
 from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
@@ -31,7 +32,7 @@ from sftn.tasks.recipes import objective
 from sftn.tasks.speedups import speed_up
 from sftn.tasks.student_branches import StudentBranches
 from sftn.tasks.supervised import Supervised
-from sftn.training.loop import stepwise
+from sftn.training.loop import LoopOptions, stepwise
 from sftn.training.phase import Phase
 
 BATCH = 64
@@ -84,7 +85,7 @@ class Bench:
     ) -> dict[str, float]:
         fabric = make_fabric(self.device, precision)
         loader = training_batches(data, batch=BATCH, flip=flip, copies=copies, device=fabric.device)
-        steps = stepwise(phase, loader, fabric, how=how, say=_refused)
+        steps = stepwise(phase, loader, fabric, LoopOptions(step=how))
         return self._timed(partial(next, steps), fabric.device)
 
     def _timed(self, step: Callable[[], Any], device: torch.device) -> dict[str, float]:
@@ -92,8 +93,10 @@ class Bench:
         if device.type == "cuda":  # before a graph is recorded: what it keeps is not counted afterwards
             torch.cuda.reset_peak_memory_stats()
         began = time.perf_counter()
-        for _ in range(WARM):
-            step()
+        with logged() as said:
+            for _ in range(WARM):
+                step()
+        assert not said, said
         wait(device)
         first = time.perf_counter() - began
         began, pilot = time.perf_counter(), 1 if self.tiny else 5
@@ -143,18 +146,16 @@ class Bench:
         source = Run(teacher, named, 0, schedule, precision)
         run = Run(student, named, 0, schedule, precision, teacher=source, objective=objective("kd"))
 
-        def students(sharing: Sharing | None) -> list[Iterator[tuple[int, int]]]:
+        def students(together: bool) -> list[Iterator[tuple[int, int]]]:
             found = []
+            cache = TeacherCache([run] * (size if together else 1), data, 0.0)
+            fabric = make_fabric(self.device, precision)
+            loader: Batches = training_batches(data, batch=BATCH, device=self.device)
+            shared = SharedBatches(loader)
             for _ in range(size):
-                fabric = make_fabric(self.device, precision)
-                share = {} if sharing is None else {"share": sharing.teacher}
-                phases, _, copies, flip = plan(run, blank(student, data), data, blank(teacher, data), **share)
-
-                def make(copies: int = copies, flip: bool = flip) -> Batches:
-                    return training_batches(data, batch=BATCH, copies=copies, flip=flip, device=self.device)
-
-                loader = make() if sharing is None else sharing.training_batches(make, copies, flip, fabric)
-                found.append(stepwise(phases[-1], loader, fabric, how=how, say=_refused))
+                outputs = cache.outputs(run, fabric.device)
+                phases, *_ = plan(run, blank(student, data), data, blank(teacher, data), outputs)
+                found.append(stepwise(phases[-1], shared if together else loader, fabric, LoopOptions(step=how)))
             return found
 
         def turn(students: Sequence[Iterator[tuple[int, int]]]) -> None:
@@ -162,8 +163,8 @@ class Bench:
                 next(each)
 
         device = make_fabric(self.device, precision).device
-        alone = self._timed(partial(turn, students(None)), device)
-        together = self._timed(partial(turn, students(Sharing())), device)
+        alone = self._timed(partial(turn, students(together=False)), device)
+        together = self._timed(partial(turn, students(together=True)), device)
         rates = {name: size * found["images_per_second"] for name, found in (("alone", alone), ("together", together))}
         return rates | {"ratio": rates["together"] / rates["alone"], "memory": together["memory"]}
 
@@ -189,7 +190,3 @@ class Bench:
         )
         assert found is not None, "there was no time"
         return {"runs": len(runs), "hours": found.hours, "how": found.how}
-
-
-def _refused(line: str) -> None:
-    raise RuntimeError(line)

@@ -116,9 +116,9 @@ def test_a_streamed_split_is_described_without_being_read(place: Path, tmp_path:
 def test_a_run_is_trained_on_streamed_images(place: Path, tmp_path: Path) -> None:
     data = load(f"folder:{place}", size=16, stream=True, workers=2)
     run = tiny.run(data)
-    first = train(run, data, tmp_path / "a", Conduct(device="cpu"), say=lambda line: None)
+    first = train(run, data, tmp_path / "a", Conduct(device="cpu"))
     again = load(f"folder:{place}", size=16, stream=True, workers=0)
-    train(run, again, tmp_path / "b", Conduct(device="cpu"), say=lambda line: None)
+    train(run, again, tmp_path / "b", Conduct(device="cpu"))
     assert tiny.weights(tmp_path / "a", run) == tiny.weights(tmp_path / "b", run)
     assert first["images"]["resize"] == 18
     assert Data("x", "y") == Data("x", "y", stream=False, damaged="refuse"), "as before there were these"

@@ -34,7 +34,7 @@ def trained(out: Path) -> list[Path]:
     teacher = tiny.run(DATA, "wide", epochs=2)
     student = tiny.run(DATA, "tiny", epochs=3, teacher=teacher, objective=objective("fitnet"))
     for run in (teacher, student):
-        train(run, DATA, out, say=lambda _: None)
+        train(run, DATA, out)
     return [out / run.folder for run in (teacher, student)]
 
 

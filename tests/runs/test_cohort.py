@@ -25,7 +25,7 @@ from sftn.storage.lease import Held, Lease
 from sftn.tasks.recipes import objective
 from tests.support import tiny
 from tests.support.interruptions import Bomb, crash, interrupt, terminate
-from tests.support.run_files import left, quiet
+from tests.support.run_files import left
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 METHODS = ("kd", "fitnet", "crd+kd", "vid", "at", "ab", "oh")
@@ -35,7 +35,7 @@ def taught(out: Path, seed: int = 0) -> Run:
     """A trained teacher."""
     data = tiny.dataset()
     teacher = tiny.run(data, "wide", epochs=1, seed=seed)
-    train(teacher, data, out, say=quiet)
+    train(teacher, data, out)
     return teacher
 
 
@@ -51,8 +51,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def one(run: Run) -> tuple[Any, ...]:
         if isinstance(run.teacher, Run):
-            train(run.teacher, tiny.dataset(), out, say=quiet)
-        train(run, tiny.dataset(), out, say=quiet)
+            train(run.teacher, tiny.dataset(), out)
+        train(run, tiny.dataset(), out)
         return left(out, run)
 
     return one
@@ -86,15 +86,15 @@ def test_each_of_a_cohort_ends_with_the_bits_it_has_alone(
     with monkeypatch.context() as patch:
         patch.setattr(StagedNet, "activations", activations)
         patch.setattr(Loader, "epoch", counted)
-        found = train_together(runs, tiny.dataset(), tmp_path, say=quiet)
+        found = train_together(runs, tiny.dataset(), tmp_path)
     assert len({run.id for run in runs}) == len(methods) + 3
     for run, record in zip(runs, found):
         assert isinstance(record, dict)
         assert record["id"] == run.id
         assert left(tmp_path, run) == alone(run), run.name
     steps = 3
-    oh, ab, joining = 2 * steps, steps, 2
-    assert len(asked) == 3 * steps + oh + ab + joining, "once for each batch, but by OH and in AB's first stage"
+    oh, ab = 2 * steps, steps
+    assert len(asked) == 3 * steps + oh + ab, "once for each batch, but by OH and in AB's first stage"
     assert len(batches) == 3 * steps + ab
 
 
@@ -105,7 +105,7 @@ def test_a_cohort_that_was_stopped_goes_on_to_the_same_bits(where: str, alone: A
     runs = students(taught(tmp_path), "kd", "ab", "crd", epochs=3)
     if where == "apart":  # one has a start
         with pytest.raises(Stopped):
-            train(runs[0], data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(4, terminate), say=quiet)
+            train(runs[0], data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(4, terminate))
     for at, act, error in (
         (2, interrupt, Stopped),
         (6, terminate, Stopped),
@@ -113,9 +113,9 @@ def test_a_cohort_that_was_stopped_goes_on_to_the_same_bits(where: str, alone: A
         (5, crash, ConnectionError),
     ):
         with pytest.raises(error):
-            train_together(runs, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, act), say=quiet)
+            train_together(runs, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, act))
         assert not all((tmp_path / run.folder / "result.json").exists() for run in runs)
-    train_together(runs, data, tmp_path, say=quiet)
+    train_together(runs, data, tmp_path)
     for run in runs:
         assert left(tmp_path, run) == alone(run), run.name
 
@@ -126,7 +126,7 @@ def test_one_that_diverges_leaves_and_the_others_go_on(alone: Any, tmp_path: Pat
     good, other = students(teacher, "kd", "at")
     bad = replace(other, schedule=replace(other.schedule, lr=1e18))
     again = replace(bad, on_nan="restart", schedule=replace(other.schedule, lr=1e12))
-    found = train_together([good, bad, again, other], data, tmp_path, say=quiet)
+    found = train_together([good, bad, again, other], data, tmp_path)
     assert [type(outcome) for outcome in found] == [dict, Diverged, Diverged, dict]
     for run in (good, other):
         assert left(tmp_path, run) == alone(run)
@@ -137,7 +137,7 @@ def test_one_that_diverges_leaves_and_the_others_go_on(alone: Any, tmp_path: Pat
         for path in (tmp_path / run.folder).glob("checkpoint*"):
             path.unlink()
         with pytest.raises(Diverged) as alone_error:
-            train(run, data, tmp_path, say=quiet)
+            train(run, data, tmp_path)
         assert str(alone_error.value) == str(error)
         assert (tmp_path / run.folder / "diverged.json").read_text() == told
     assert json.loads(told)["restarts"], "it had begun again"
@@ -148,11 +148,11 @@ def test_one_that_another_process_has_is_left_to_it(alone: Any, tmp_path: Path) 
     one, two = students(taught(tmp_path), "kd", "at")
     write_run(one, tmp_path / one.folder)
     with Lease(tmp_path / one.folder):
-        held, done = train_together([one, two], data, tmp_path, say=quiet)
+        held, done = train_together([one, two], data, tmp_path)
     assert isinstance(held, Held)
     assert isinstance(done, dict)
     assert left(tmp_path, two) == alone(two)
-    again = train_together([one, two], data, tmp_path, say=quiet)
+    again = train_together([one, two], data, tmp_path)
     assert again[1] == done
     assert left(tmp_path, one) == alone(one)
 
@@ -180,16 +180,16 @@ def test_who_can_go_together() -> None:
         train_together([kd, replace(at, seed=1)], data, Path("nowhere"))
 
 
-def test_several_processes_train_no_cohort() -> None:
+def test_several_processes_train_no_cohort(caplog: pytest.LogCaptureFixture) -> None:
     runs = students(tiny.run(tiny.dataset(), "wide"), "kd", "at")
-    said: list[str] = []
-    assert size(Conduct(cohort=8), runs, said.append) == 8
-    assert size(Conduct(cohort=8, devices=2), runs[:1], said.append) == 1
-    assert said == []
-    assert size(Conduct(cohort=8, nodes=2), runs, said.append) == 1
-    assert said == ["2 processes train one student after the other: cohorts are for one process"]
+    caplog.set_level("INFO")
+    assert size(Conduct(cohort=8), runs) == 8
+    assert size(Conduct(cohort=8, devices=2), runs[:1]) == 1
+    assert caplog.messages == []
+    assert size(Conduct(cohort=8, nodes=2), runs) == 1
+    assert caplog.messages == ["2 processes train one student after the other: cohorts are for one process"]
     with pytest.raises(InputError, match="cohort is 0"):
-        size(Conduct(cohort=0), runs, said.append)
+        size(Conduct(cohort=0), runs)
 
 
 def test_the_queue_trains_students_of_one_teacher_together(

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("tiny_networks")
 
 def done(out: Path, seed: int = 0) -> Path:
     run = tiny.run(DATA, epochs=1, seed=seed)
-    train(run, DATA, out, say=lambda _: None)
+    train(run, DATA, out)
     return out / run.folder
 
 
@@ -92,7 +92,7 @@ def test_foreign_edited_and_older_files_are_broken_and_left_alone(
     assert "\n" not in entry.reason
     if file == "run.json":
         with pytest.raises(InputError):
-            train(tiny.run(DATA, epochs=1), DATA, tmp_path, say=lambda _: None)
+            train(tiny.run(DATA, epochs=1), DATA, tmp_path)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -116,7 +116,7 @@ def test_verify_wants_the_teacher_too(tmp_path: Path) -> None:
     teacher = tiny.run(DATA, "wide", epochs=1)
     student = tiny.run(DATA, epochs=1, teacher=teacher, objective=objective("kd"))
     for run in (teacher, student):
-        train(run, DATA, tmp_path, say=lambda _: None)
+        train(run, DATA, tmp_path)
     assert verify(tmp_path / student.folder, DATA) == []
     remove([tmp_path / teacher.folder])
     assert "its teacher" in verify(tmp_path / student.folder, DATA)[0]
@@ -157,7 +157,7 @@ def test_the_command_verifies_all_and_ends_with_1(tmp_path: Path, capsys: pytest
     digits = load("digits", limit=20)
     data = Data("digits", fingerprint(digits)[:16], 20)
     run = replace(tiny.run(DATA, "tiny", epochs=1), data=data)
-    train(run, digits, tmp_path, say=lambda _: None)
+    train(run, digits, tmp_path)
     runs_command("verify", (), tmp_path, None, "cpu")
     assert "1 of 1 runs are what they say" in capsys.readouterr().out
     edit(tmp_path / run.folder / "result.json", accuracy=1.0)

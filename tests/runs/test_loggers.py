@@ -105,7 +105,7 @@ def test_a_run_tells_its_loggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     run = tiny.run(data, epochs=3)
     with pytest.raises(Stopped):
         train(run, data, tmp_path, Conduct(log=["told"], checkpoint_seconds=0), callback=Stop())
-    train(run, data, tmp_path, Conduct(log=["told"]), say=lambda line: None)
+    train(run, data, tmp_path, Conduct(log=["told"]))
     # The second epoch was logged but not saved: it is trained and told again.
     assert told == [0, (1, "train"), (2, "train"), True, 1, (2, "train"), (3, "train"), False]
 

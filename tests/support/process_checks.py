@@ -32,7 +32,7 @@ from sftn.tasks.distillation import Distiller
 from sftn.tasks.student_branches import StudentBranches
 from sftn.tasks.supervised import Supervised
 from sftn.training.evaluate import evaluate
-from sftn.training.loop import fit
+from sftn.training.loop import LoopOptions, fit
 from sftn.training.phase import Phase
 from tests.support import tiny
 
@@ -112,7 +112,7 @@ def trained(name: str) -> dict[str, Any]:
             share=(rank(), world()),
         )
         fabric = make_fabric("cpu", "float32", devices=world())
-        fit(phase, Doubled(loader), fabric, callback=rows, whole_norms=name != "own norms")
+        fit(phase, Doubled(loader), fabric, LoopOptions(whole_norms=name != "own norms"), callback=rows)
     return {"state": task.state_dict(), "loss": rows.rows[-1]["loss"]}
 
 
@@ -144,7 +144,7 @@ def poisoned(skip: bool) -> dict[str, Any]:
     schedule = replace(SCHEDULE, epochs=1, lr=0.001)
     fabric = make_fabric("cpu", "float32", devices=world())
     try:
-        fit(Phase("train", task, (task,), schedule), loader, fabric, callback=rows, skip=skip)
+        fit(Phase("train", task, (task,), schedule), loader, fabric, LoopOptions(skip=skip), callback=rows)
     except Diverged as error:
         return {"images": error.record["images"], "step": error.record["step"]}
     return {"skipped": rows.rows[-1]["skipped"], "state": task.state_dict()}
@@ -159,7 +159,7 @@ def carried_out(out: Path, stop_after: int = 0, epochs: int = 3) -> dict[str, An
     """The result of `run`, or that it was stopped."""
     conduct = Conduct(device="cpu", devices=world())
     try:
-        return train(run(epochs), tiny.dataset(), out, conduct, callback=Rows(stop_after), say=lambda line: None)
+        return train(run(epochs), tiny.dataset(), out, conduct, callback=Rows(stop_after))
     except Stopped:
         return "stopped"
 

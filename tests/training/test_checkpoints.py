@@ -29,7 +29,7 @@ def runs(tmp_path: Path) -> dict[str, Run]:
     """A run of each kind; the teacher that the students need is trained on the way."""
     data = tiny.dataset()
     teacher = tiny.run(data, "wide", epochs=1)
-    train(teacher, data, tmp_path, say=lambda _: None)
+    train(teacher, data, tmp_path)
     kinds = {"plain": tiny.run(data), "friendly": tiny.run(data, "wide", friendly=Friendly(student="tiny"))}
     kinds |= {name: tiny.run(data, teacher=teacher, objective=OBJECTIVES[name]) for name in OBJECTIVES}
     kinds["crd"] = tiny.run(data, teacher=teacher, objective=objective("crd"))
@@ -46,7 +46,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path) -
     data = tiny.dataset()
     whole = tmp_path / "whole"
     run = runs(whole)[kind]
-    expected = train(run, data, whole, say=lambda _: None)
+    expected = train(run, data, whole)
     broken = tmp_path / "broken"
     runs(broken)
     for at, act, error in (
@@ -56,8 +56,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path) -
         (1, crash, ConnectionError),
     ):
         with pytest.raises(error):
-            train(run, data, broken, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, act), say=lambda _: None)
-    found = train(run, data, broken, say=lambda _: None)
+            train(run, data, broken, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, act))
+    found = train(run, data, broken)
     assert tiny.weights(broken, run) == tiny.weights(whole, run)
     for key in ("accuracy", "best_accuracy", "test", "train"):
         assert found[key] == expected[key]
@@ -66,8 +66,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("tiny_networks")
-def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
-    data, said = tiny.dataset(), []
+def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = tiny.dataset()
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
@@ -83,8 +83,8 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):  # at the second step the first one's checkpoint is there
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(2, look), say=said.append)
-    assert any("not a whole checkpoint" in line for line in said)
+        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(2, look))
+    assert any("not a whole checkpoint" in line for line in caplog.messages)
     assert first == [previous], "a torn checkpoint took the place of the good one"
     train(run, data, tmp_path)
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)
@@ -254,18 +254,17 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     assert load_tensors(checkpoints.previous)[1]["position"]["epoch"] == 1
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Checkpoints(tmp_path, tiny.network()).save(Position("train"), None)
-    said: list[str] = []
-    Checkpoints(tmp_path, tiny.network((4, 6, 9)), say=said.append)
-    assert "another version" in said[0]
+    Checkpoints(tmp_path, tiny.network((4, 6, 9)))
+    assert "another version" in caplog.messages[0]
 
 
 def test_a_checkpoint_of_another_network_changes_no_weight(tmp_path: Path) -> None:
     Checkpoints(tmp_path, tiny.network()).save(Position("train"), None)
     other = tiny.network((4, 6, 9))
     before = {key: value.clone() for key, value in other.state_dict().items()}
-    Checkpoints(tmp_path, other, say=lambda _: None)
+    Checkpoints(tmp_path, other)
     assert all(torch.equal(value, before[key]) for key, value in other.state_dict().items())
 
 

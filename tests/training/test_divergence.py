@@ -24,7 +24,7 @@ from sftn.spec.schedule import Schedule
 from sftn.storage.atomic import load_tensors
 from sftn.tasks.recipes import OBJECTIVES
 from sftn.tasks.supervised import Supervised
-from sftn.training.loop import fit
+from sftn.training.loop import LoopOptions, fit
 from sftn.training.phase import Phase
 from tests.support import tiny
 from tests.support.bad_images import BAD, BadImages, Without
@@ -132,7 +132,13 @@ def test_a_skipped_step_changes_nothing(bad: int, monkeypatch: pytest.MonkeyPatc
         task = Supervised(tiny.network())
         callback = Rows()
         phase = Phase("train", task, (task,), Schedule(epochs=3, batch=16))
-        fit(phase, plain_loader(kind), make_fabric("cpu", "float32"), callback=callback, skip=kind is BadImages)
+        fit(
+            phase,
+            plain_loader(kind),
+            make_fabric("cpu", "float32"),
+            LoopOptions(skip=kind is BadImages),
+            callback=callback,
+        )
         ends.append(task.state_dict())
         logs.append(callback.rows)
     assert all(torch.equal(ends[0][key], ends[1][key]) for key in ends[0])
@@ -179,15 +185,16 @@ def test_an_epoch_without_a_good_step_ends_the_run(tmp_path: Path, monkeypatch: 
         train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0))
 
 
-def test_a_run_begins_again_with_half_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_begins_again_with_half_the_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Twice here; the end is that of a run that had a quarter of the rate from the beginning, whatever kills it."""
     data = tiny.dataset()
     run = tiny.run(data, on_nan="restart")
     monkeypatch.setattr("sftn.runs.build.Supervised", TooFast)
-    said: list[str] = []
-    expected = train(run, data, tmp_path / "whole", say=said.append)
+    expected = train(run, data, tmp_path / "whole")
     assert [(r["epoch"], r["step"], r["lr"]) for r in expected["restarts"]] == [(1, 2, 0.05), (1, 2, 0.025)]
-    assert [line.split("; ")[1] for line in said if "beginning again" in line] == [
+    assert [line.split("; ")[1] for line in caplog.messages if "beginning again" in line] == [
         "beginning again with 1/2 of the learning rate (restart 1 of at most 3)",
         "beginning again with 1/4 of the learning rate (restart 2 of at most 3)",
     ]
@@ -201,21 +208,22 @@ def test_a_run_begins_again_with_half_the_rate(tmp_path: Path, monkeypatch: pyte
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     for at in (1, 1, 3, 3, 2):
         with pytest.raises(ConnectionError):
-            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, crash), say=lambda _: None)
-    found = train(run, data, tmp_path, say=lambda _: None)
+            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, crash))
+    found = train(run, data, tmp_path)
     assert found["restarts"] == expected["restarts"]
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)
     assert rows(tmp_path, run) == rows(tmp_path / "whole", run)
 
 
-def test_three_restarts_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_restarts_are_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     data = tiny.dataset()
     monkeypatch.setattr("sftn.data.loader.Loader", BadImages)
-    said: list[str] = []
     run = tiny.run(data, on_nan="restart")
     with pytest.raises(Diverged, match=r"learning rate 0.000625: .* after 3 restarts"):
-        train(run, data, tmp_path, say=said.append)
-    assert len(said) == 3
+        train(run, data, tmp_path)
+    assert len(caplog.messages) == 3
     assert len(json.loads((tmp_path / run.folder / "diverged.json").read_text())["restarts"]) == 3
 
 
@@ -224,7 +232,9 @@ def test_what_to_do_must_be_known() -> None:
         tiny.run(tiny.dataset(), on_nan="skipp")
 
 
-def test_a_collapsed_student_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_collapsed_student_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def constant(*args: Any, **options: Any) -> Any:
         network = tiny.network(*args, **options)
         with torch.no_grad():
@@ -235,12 +245,11 @@ def test_a_collapsed_student_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
     schedule = Schedule(epochs=1, batch=16, lr=1e-6)
     run: Run = replace(tiny.run(data), schedule=schedule)
     monkeypatch.setitem(NETWORKS, "tiny", constant)
-    said: list[str] = []
-    found = train(run, data, tmp_path, say=said.append)
+    found = train(run, data, tmp_path)
     assert found["collapsed"]
     assert found["test"]["favourite"] == 100
-    assert len(said) == 1
-    assert said[0].startswith("tiny gives 100.0 % of the test images the same class: it has collapsed")
-    healthy = train(replace(tiny.run(data, epochs=12), network="wide"), data, tmp_path, say=said.append)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("tiny gives 100.0 % of the test images the same class: it has collapsed")
+    healthy = train(replace(tiny.run(data, epochs=12), network="wide"), data, tmp_path)
     assert not healthy["collapsed"]
-    assert len(said) == 1
+    assert len(caplog.messages) == 1

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from sftn.errors import InputError
 from sftn.runtime.device import make_fabric, settle_precision
 from sftn.spec.schedule import Schedule
 from sftn.tasks.supervised import Supervised
-from sftn.training.loop import fit
+from sftn.training.loop import LoopOptions, first_steps, fit
 from sftn.training.phase import Phase
 from tests.support import tiny
 from tests.support.callbacks import Rows
@@ -135,8 +137,7 @@ def test_evaluation_comes_every_so_many_epochs_and_at_the_end() -> None:
         Phase("train", task, (task,), Schedule(epochs=5, batch=16)),
         loader(tiny.dataset()),
         make_fabric("cpu", "float32"),
-        evaluate=lambda: {"test_accuracy": 1.0},
-        evaluate_every=2,
+        LoopOptions(evaluate=lambda: {"test_accuracy": 1.0}, evaluate_every=2),
         callback=callback,
     )
     assert [row["epoch"] for row in callback.rows if "test_accuracy" in row] == [2, 4, 5]
@@ -149,11 +150,46 @@ def test_bf16_trains_too() -> None:
 
 
 def test_precision_is_settled_by_name() -> None:
-    assert settle_precision("auto", "cpu") in ("bf16", "float32")
     with pytest.raises(InputError, match="fp8"):
         settle_precision("fp8")
     with pytest.raises(InputError, match="GPU"):
         settle_precision("float16", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("capability", "multiplies", "expected"),
+    [("AVX512", True, "bf16"), ("AVX512", False, "float32"), ("AVX2", True, "float32"), ("DEFAULT", False, "float32")],
+)
+def test_auto_is_bf16_where_the_processor_multiplies_it(
+    capability: str, multiplies: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplies)
+    assert settle_precision("auto", "cpu") == expected
+
+
+def test_auto_is_what_the_flags_of_this_processor_say() -> None:
+    flags = set(re.findall(r"avx512_bf16|avx512f", Path("/proc/cpuinfo").read_text(encoding="utf-8")))
+    assert settle_precision("auto", "cpu") == ("bf16" if flags == {"avx512_bf16", "avx512f"} else "float32")
+
+
+def test_first_steps_are_those_of_training() -> None:
+    def trained(count: int | None) -> tuple[dict[str, Tensor], int]:
+        torch.manual_seed(4)
+        task = Supervised(tiny.network())
+        phase = Phase("train", task, (task,), Schedule(epochs=2, batch=16))
+        given = phase, loader(tiny.dataset()), make_fabric("cpu", "float32")
+        steps = 6 if count is None else len(first_steps(*given, count))
+        if count is None:
+            fit(*given)
+        return task.state_dict(), steps
+
+    whole, steps = trained(None)
+    assert steps == 6
+    for count, expected in ((6, 6), (9, 6), (4, 4)):
+        state, made = trained(count)
+        assert made == expected
+        assert all(torch.equal(state[key], whole[key]) for key in state) is (made == 6)
 
 
 def test_slow_modules_learn_at_their_own_rate() -> None:

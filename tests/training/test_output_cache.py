@@ -9,7 +9,7 @@ from torch import Tensor
 from sftn.data.dataset import Split
 from sftn.data.loader import Loader
 from sftn.errors import InputError
-from sftn.training.output_cache import FLOOR, Asked, hit_rate, same_in_parts, size
+from sftn.training.output_cache import FLOOR, OutputCache, hit_rate, same_in_parts, size
 from tests.support import tiny
 
 
@@ -43,7 +43,7 @@ def questions(batches: int, images: int, outcomes: int, batch: int = 32) -> list
 def test_answers_are_bit_for_bit_those_of_the_teacher_run_every_time() -> None:
     teacher, alone = Teacher(), Teacher()
     assert same_in_parts(alone, torch.randn(48, *tiny.IMAGE).contiguous(memory_format=torch.channels_last))
-    asked = Asked(teacher, images=40, outcomes=3)
+    asked = OutputCache(teacher, images=40, outcomes=3)
     for views, index, which in questions(30, 40, 3):
         assert torch.equal(asked(views, index, which), alone(views))
     assert asked.asked == 30 * 32
@@ -53,7 +53,7 @@ def test_answers_are_bit_for_bit_those_of_the_teacher_run_every_time() -> None:
 
 def test_a_view_is_asked_once_and_an_image_alone_is_asked_in_company() -> None:
     teacher = Teacher()
-    asked = Asked(teacher, images=40, outcomes=1)
+    asked = OutputCache(teacher, images=40, outcomes=1)
     views, index, which = questions(1, 40, 1)[0]
     asked(views, index, which)
     asked(views, index, which)
@@ -75,7 +75,7 @@ def test_sizes_of_questions_are_few() -> None:
         sizes.add(len(views))
         return teacher(views)
 
-    asked = Asked(counted, images=96, outcomes=3)
+    asked = OutputCache(counted, images=96, outcomes=3)
     for question in questions(60, 96, 3, batch=64):
         asked(*question)
     assert sizes <= set(range(16, 65, 4))
@@ -90,7 +90,7 @@ def test_a_teacher_that_rounds_otherwise_in_parts_is_found() -> None:
 def test_memory_is_bounded_and_what_does_not_fit_is_asked_again() -> None:
     teacher, alone = Teacher(), Teacher()
     row = 3 * tiny.CLASSES * 4
-    asked = Asked(teacher, images=40, outcomes=3, room=10 * row + 1)
+    asked = OutputCache(teacher, images=40, outcomes=3, room=10 * row + 1)
     for views, index, which in questions(30, 40, 3):
         assert torch.equal(asked(views, index, which), alone(views))
     assert asked.kept == 10
@@ -103,18 +103,18 @@ def test_files_serve_the_next_process_and_keep_the_dtype(tmp_path: Path) -> None
 
     teacher = Teacher()
     expected = []
-    first = Asked(half, images=40, outcomes=3, folder=tmp_path)
+    first = OutputCache(half, images=40, outcomes=3, folder=tmp_path)
     for question in questions(30, 40, 3):
         expected.append(first(*question))
     teacher.seen = 0
-    again = Asked(half, images=40, outcomes=3, folder=tmp_path)
+    again = OutputCache(half, images=40, outcomes=3, folder=tmp_path)
     for question, answer in zip(questions(30, 40, 3), expected):
         found = again(*question)
         assert found.dtype == torch.bfloat16
         assert torch.equal(found, answer)
     assert teacher.seen == 32  # the shape of an answer has to be learned once
     with pytest.raises(InputError, match="folder"):
-        Asked(half, images=40, outcomes=3, folder=tmp_path, device="cuda")
+        OutputCache(half, images=40, outcomes=3, folder=tmp_path, device="cuda")
 
 
 @pytest.mark.parametrize(("padding", "flip"), [(1, True), (2, False), (0, True)])

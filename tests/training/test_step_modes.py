@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 import sftn.training.step_modes
-from sftn.data.loader import Loader
+from sftn.data.loader import Batch, Loader
 from sftn.errors import Diverged, InputError
 from sftn.networks.staged import StagedNet
 from sftn.runs.cohort import train_together
 from sftn.runs.runner import train
-from sftn.runs.teacher_cache import Answers
+from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime.device import make_fabric
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Friendly, Run
@@ -31,7 +31,7 @@ from sftn.tasks.recipes import OBJECTIVES, objective
 from sftn.tasks.supervised import Supervised
 from sftn.training.cuda_graph import GRAPHS, WARM, HostSync, Seen
 from sftn.training.divergence import Sentinel
-from sftn.training.loop import fit
+from sftn.training.loop import LoopOptions, fit
 from sftn.training.phase import Phase
 from sftn.training.progress import Position
 from sftn.training.step_modes import Captured, resolve_step_mode
@@ -45,9 +45,6 @@ pytestmark = pytest.mark.usefixtures("tiny_networks")
 KINDS = ("plain", "friendly", *OBJECTIVES)
 IMAGES = 40
 """Two batches of 16 images and one of 8."""
-
-
-def quiet(*line: str) -> None: ...
 
 
 class Checked(Captured):
@@ -78,7 +75,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def copied(out: Path) -> Path:
         data = tiny.dataset(IMAGES)
-        train(tiny.run(data, "wide", epochs=1), data, folder, say=quiet)
+        train(tiny.run(data, "wide", epochs=1), data, folder)
         return Path(shutil.copytree(folder, out))
 
     return copied
@@ -99,7 +96,7 @@ def test_captured_steps_leave_the_bits_of_eager_ones(kind: str, teachers: Any, t
     """With a smaller batch at the end, a milestone, first stages, and a run that is broken off and gone on with."""
     data, run = tiny.dataset(IMAGES), run_of(kind)
     eager, captured = teachers(tmp_path / "eager"), teachers(tmp_path / "captured")
-    expected = train(run, data, eager, say=quiet)
+    expected = train(run, data, eager)
     assert len({row["lr"] for row in rows(eager, run)}) > 1
     for at in (2, 3):
         with pytest.raises(ConnectionError):
@@ -109,9 +106,8 @@ def test_captured_steps_leave_the_bits_of_eager_ones(kind: str, teachers: Any, t
                 captured,
                 Conduct(checkpoint_seconds=0.0, step="captured"),
                 callback=Bomb(at, crash),
-                say=quiet,
             )
-    found = train(run, data, captured, Conduct(step="captured"), say=quiet)
+    found = train(run, data, captured, Conduct(step="captured"))
     assert Checked.replays >= 4
     assert tiny.weights(captured, run) == tiny.weights(eager, run)
     assert rows(captured, run) == rows(eager, run)
@@ -121,11 +117,11 @@ def test_captured_steps_leave_the_bits_of_eager_ones(kind: str, teachers: Any, t
 def test_a_run_may_change_how_its_steps_are_taken(teachers: Any, tmp_path: Path) -> None:
     data, run = tiny.dataset(IMAGES), run_of("crd", precision="bf16")
     eager, mixed = teachers(tmp_path / "eager"), teachers(tmp_path / "mixed")
-    train(run, data, eager, say=quiet)
+    train(run, data, eager)
     for step in ("captured", "eager"):
         with pytest.raises(ConnectionError):
-            train(run, data, mixed, Conduct(checkpoint_seconds=0.0, step=step), callback=Bomb(2, crash), say=quiet)
-    train(run, data, mixed, Conduct(step="captured"), say=quiet)
+            train(run, data, mixed, Conduct(checkpoint_seconds=0.0, step=step), callback=Bomb(2, crash))
+    train(run, data, mixed, Conduct(step="captured"))
     assert tiny.weights(mixed, run) == tiny.weights(eager, run)
 
 
@@ -134,7 +130,7 @@ def supervised(how: str, loader: type[Loader] = Loader, **more: Any) -> tuple[di
     data, task, callback = tiny.dataset(), Supervised(tiny.network()), Rows()
     batches = loader(data.train, batch=16, normalisation=data.normalisation, padding=1)
     phase = Phase("train", task, (task,), Schedule(epochs=3, batch=16))
-    fit(phase, batches, make_fabric("cpu", "float32"), callback=callback, how=how, **more)
+    fit(phase, batches, make_fabric("cpu", "float32"), LoopOptions(step=how, **more), callback=callback)
     return task.state_dict(), [{k: v for k, v in row.items() if "second" not in k} for row in callback.rows]
 
 
@@ -166,9 +162,9 @@ def test_a_cohort_of_captured_steps_ends_with_the_same_bits(
     methods = ("kd", "crd", "pkt") if asked else ("kd", "at", "crd", "vid")
     runs = [tiny.run(data, teacher=teacher, objective=objective(method)) for method in methods]
     for run in runs:
-        train(run, data, alone, say=quiet)
+        train(run, data, alone)
     kept, repeating = [], []
-    monkeypatch.setattr(Answers, "record", lambda self: kept.append(self._asked))
+    monkeypatch.setattr(TeacherCache, "record", lambda self: kept.append(self._table))
     replay, asks = Rerun.replay, StagedNet.activations
 
     def alone_with_its_tensors(self: Rerun) -> None:
@@ -182,7 +178,7 @@ def test_a_cohort_of_captured_steps_ends_with_the_same_bits(
 
     monkeypatch.setattr(Rerun, "replay", alone_with_its_tensors)
     monkeypatch.setattr(StagedNet, "activations", activations)
-    train_together(runs, data, together, Conduct(ask_once=asked, step="captured"), say=quiet)
+    train_together(runs, data, together, Conduct(ask_once=asked, step="captured"))
     assert bool(kept and kept[0]) is bool(asked)
     assert Checked.replays >= 4 * len(runs)
     for run in runs:
@@ -219,7 +215,7 @@ def test_recording_draws_no_random_numbers_and_moves_no_weight() -> None:
 
     captured = Captured(take, task.train(), sgd, fabric, 8)
     before, random = [value.clone() for value in captured.changed()], torch.get_rng_state()
-    captured._record([images, labels[:8], index])
+    captured._record(captured._given(Batch(images, labels[:8], index)))
     assert len(taken) == WARM + 1
     assert not torch.equal(taken[-1], random)
     assert torch.equal(torch.get_rng_state(), random)
@@ -227,34 +223,36 @@ def test_recording_draws_no_random_numbers_and_moves_no_weight() -> None:
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
-def test_what_cannot_be_captured_is_taken_eagerly_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_captured_is_taken_eagerly_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     class Waiting(Rerun):
         def warm(self, function: Any) -> None:
             function()
             raise HostSync("called a synchronizing CUDA operation")
 
     monkeypatch.setitem(GRAPHS, "cpu", Waiting)
-    said: list[str] = []
-    (eager, _), (found, _) = supervised("eager"), supervised("captured", say=said.append)
+    (eager, _), (found, _) = supervised("eager"), supervised("captured")
     assert all(torch.equal(eager[key], found[key]) for key in eager)
-    assert said == [
+    assert caplog.messages == [
         "steps are taken eagerly, not captured: one of them waits for the GPU (called a synchronizing CUDA operation)"
     ]
 
 
-def test_the_way_is_settled_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    assert resolve_step_mode("captured", "cuda", "bf16", 1, said.append) == "captured"
-    assert resolve_step_mode("captured", "cuda", "float16", 1, said.append) == "eager"
-    assert resolve_step_mode("both", "cuda", "float16", 1, said.append) == "compiled"
-    assert resolve_step_mode("both", "cuda", "float32", 2, said.append) == "eager"
-    assert len(said) == 3
+def test_the_way_is_settled_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert resolve_step_mode("captured", "cuda", "bf16", 1) == "captured"
+    assert resolve_step_mode("captured", "cuda", "float16", 1) == "eager"
+    assert resolve_step_mode("both", "cuda", "float16", 1) == "compiled"
+    assert resolve_step_mode("both", "cuda", "float32", 2) == "eager"
+    assert len(caplog.messages) == 3
     with pytest.raises(InputError, match="did you mean captured"):
-        resolve_step_mode("capture", "cuda", "bf16", 1, quiet)
+        resolve_step_mode("capture", "cuda", "bf16", 1)
     monkeypatch.delitem(GRAPHS, "cpu")
     data = tiny.dataset()
     with pytest.raises(InputError, match=r"^step captured needs a CUDA GPU, not cpu: use --step eager or compiled$"):
-        train(tiny.run(data), data, tmp_path, Conduct(device="cpu", step="captured"), say=quiet)
+        train(tiny.run(data), data, tmp_path, Conduct(device="cpu", step="captured"))
     with pytest.raises(InputError, match="one by one: give --cohort 1"):
         train_together([tiny.run(data)], data, tmp_path, Conduct(device="cpu", step="compiled"))
 
@@ -265,7 +263,7 @@ def losses(how: str, epochs: int = 20) -> list[float]:
     task = Distiller(tiny.network(), tiny.network((6, 8, 12)), objective("kd"), tiny.IMAGE)
     batches = Loader(data.train, batch=16, normalisation=data.normalisation, padding=1)
     phase = task.phases(Schedule(epochs=epochs, batch=16))[-1]
-    fit(phase, batches, make_fabric("cpu", "float32"), callback=callback, how=how)
+    fit(phase, batches, make_fabric("cpu", "float32"), LoopOptions(step=how), callback=callback)
     return [row["loss"] for row in callback.rows]
 
 
@@ -292,7 +290,7 @@ def test_every_task_can_be_traced(
     ends = []
     for step in ("eager", "compiled"):
         out = teachers(tmp_path / step)
-        found = train(run, data, out, Conduct(ask_once=asked, step=step), say=quiet)
+        found = train(run, data, out, Conduct(ask_once=asked, step=step))
         assert ("asked_once" in found) is bool(asked)
         ends.append(tiny.weights(out, run))
     assert ends[0] == ends[1]

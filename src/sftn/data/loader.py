@@ -7,6 +7,7 @@ view of every crop, so that one indexing gathers a batch of crops, row by row (s
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -19,11 +20,18 @@ from sftn.data.streaming import StreamLoader, streamed
 from sftn.errors import InputError
 from sftn.runtime.collectives import part
 
-__all__ = ["Batch", "Batches", "Loader", "evaluation_batches", "training_batches"]
+__all__ = ["Batch", "Batches", "Loader", "SharedBatches", "evaluation_batches", "training_batches"]
 
 
 class Batches(Protocol):
     """Training batches, wherever they come from."""
+
+    @property
+    def views(self) -> int | None:
+        """In how many ways an image may be shown; None if these are not numbered."""
+
+    def outcomes(self, epoch: int) -> Tensor | None:
+        """(N,) int64, from 0 to `views` - 1: in which of these ways an epoch shows each image, in its first copy."""
 
     def __len__(self) -> int:
         """Steps an epoch."""
@@ -86,6 +94,11 @@ def training_batches(
         device=device,
         share=share,
     )
+
+
+def view_count(padding: int, flip: bool) -> int:
+    """In how many ways `Loader` shows an image: 162 for the usual 4 pixels of padding and flips."""
+    return (2 * padding + 1) ** 2 * (1 + flip)
 
 
 class Loader:
@@ -171,8 +184,8 @@ class Loader:
 
     @property
     def views(self) -> int:
-        """In how many ways a crop and a flip show an image: 162 for the usual 4 pixels of padding."""
-        return (2 * self.padding + 1) ** 2 * (1 + self.flip)
+        """In how many ways a crop and a flip show an image."""
+        return view_count(self.padding, self.flip)
 
     def outcomes(self, epoch: int) -> Tensor:
         """(N,) int64, from 0 to `views` - 1: in which of these ways an epoch shows each image, in its first copy."""
@@ -190,6 +203,49 @@ class Loader:
         rows, columns = torch.randint(sides, (2, images, self.copies), generator=generator, device=self.device)
         mirrored = torch.rand(images, self.copies, generator=generator, device=self.device) < 0.5
         return order, rows, columns, mirrored
+
+
+class SharedBatches:
+    """A loader for several consumers, each of which goes through the epochs: at the same step they get the same batch.
+
+    The last batch is kept; a consumer that is at another step makes the loader start there.
+    """
+
+    def __init__(self, loader: Batches) -> None:
+        self.loader = loader
+        self._at = (-1, 0)
+        self._rest: Iterator[Batch] = iter(())
+
+    @property
+    def views(self) -> int | None:
+        """As the loader has it."""
+        return self.loader.views
+
+    def outcomes(self, epoch: int) -> Tensor | None:
+        """As the loader has it."""
+        return self.loader.outcomes(epoch)
+
+    def __len__(self) -> int:
+        """Steps an epoch."""
+        return len(self.loader)
+
+    def images(self, step: int) -> int:
+        """Images of a step, counted from 1."""
+        return self.loader.images(step)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from a step on, both counted from 0."""
+        for step in range(start, len(self.loader)):
+            yield self._take(epoch, step)
+
+    def _take(self, epoch: int, step: int) -> Batch:
+        if self._at != (epoch, step):
+            if self._at != (epoch, step - 1):
+                with suppress(AttributeError):  # an iterator need not have workers to end
+                    self._rest.close()  # type: ignore[attr-defined]
+                self._rest = self.loader.epoch(epoch, start=step)
+            self._batch, self._at = next(self._rest), (epoch, step)
+        return self._batch
 
 
 def evaluation_batches(

@@ -131,6 +131,12 @@ class StreamLoader:
         if not len(self):
             raise InputError(f"{len(split)} training images make no batch of {batch}: give at least 2 images")
 
+    views: None = None
+    """A random part of an image is none of a number of views."""
+
+    def outcomes(self, epoch: int) -> None:
+        """None: views are not numbered."""
+
     def __len__(self) -> int:
         """Steps an epoch."""
         steps, rest = divmod(len(self.labels), self.batch)

@@ -96,7 +96,7 @@ def work(
         FloatingPointError: some runs diverged; all others are done.
     """
     left = list(planned)
-    most = size(conduct, [item.run for item in left], logger.info)
+    most = size(conduct, [item.run for item in left])
     total, count = len(left), 0
     failed: dict[str, str] = {}
     pause = 0.0
@@ -120,7 +120,7 @@ def work(
                 noted = _Noted()
                 with nullcontext() if watch is None or was_there else watch(title) as seen:
                     runs = [each.run for each in group]
-                    found = carry_out(runs, dataset, out, conduct, callback=noted.beside(seen), say=logger.info)
+                    found = carry_out(runs, dataset, out, conduct, callback=noted.beside(seen))
                 for each, outcome in zip(group, found):
                     seed = each.run.seed
                     if isinstance(outcome, FloatingPointError):

@@ -112,7 +112,7 @@ def _carry_out(
     torch.set_num_threads(1 if device in ("auto", "cpu") and not torch.cuda.is_available() else torch.get_num_threads())
     while True:
         try:
-            record: dict[str, Any] = train(run, dataset, Path(out), conduct, say=lambda line: None)
+            record: dict[str, Any] = train(run, dataset, Path(out), conduct)
         except (Held, Lost):
             time.sleep(5)
         except InputError as error:

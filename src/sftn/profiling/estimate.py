@@ -7,21 +7,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import torch
+from typing import NamedTuple
 
 from sftn.data.dataset import Dataset
-from sftn.data.loader import Batches, training_batches
+from sftn.data.loader import training_batches
 from sftn.runs.build import blank, evaluation_interval, plan
 from sftn.runs.folder import result
 from sftn.runtime.device import make_fabric
 from sftn.runtime.environment import environment
 from sftn.spec.run import Run
-from sftn.training.phase import Phase
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from sftn.training.loop import first_steps
 
 BUDGET = 60.0
 """Seconds that timing may take."""
@@ -128,27 +123,7 @@ def _epoch(run: Run, dataset: Dataset, device: str) -> float:
     teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
     phases, _, copies, flip = plan(run, network, dataset, teacher)
     loader = training_batches(dataset, batch=run.schedule.batch, flip=flip, copies=copies, device=fabric.device)
-    seconds = sum(_step(phase, loader, fabric) * phase.schedule.epochs for phase in phases)
-    return seconds * len(loader) / run.schedule.epochs
-
-
-def _step(phase: Phase, loader: Batches, fabric: Fabric) -> float:
-    """The median time of a training step, in seconds."""
-    phase.task.requires_grad_(False).eval()
-    for module in phase.trains:
-        module.requires_grad_(True).train()
-    phase.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    parameters = [parameter for module in phase.trains for parameter in module.parameters()]
-    task, optimizer = fabric.setup(phase.task, torch.optim.SGD(parameters, lr=1e-6, momentum=0.9, fused=True))
-    times = []
-    for step, batch in enumerate(loader.epoch(0)):
-        began = time.perf_counter()
-        terms = task(*batch)
-        fabric.backward(terms["loss"])
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        terms["loss"].item()  # waits for the device
-        times.append(time.perf_counter() - began)
-        if step == _STEPS:
-            break
-    return statistics.median(times[1:] or times)
+    timed = [first_steps(phase, loader, fabric, _STEPS + 1) for phase in phases]
+    steps = [statistics.median(seconds[1:] or seconds) for seconds in timed]
+    per_step = sum(step * phase.schedule.epochs for step, phase in zip(steps, phases)) / run.schedule.epochs
+    return per_step * len(loader)

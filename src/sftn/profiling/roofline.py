@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from sftn.runtime.device import HALVES, make_fabric
+from sftn.runtime.device import HALVES, make_fabric, wait
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,6 @@ def machine() -> str:
     """What was measured on, for the record."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _best(function: Callable[[], Any], device: torch.device, repeats: int = 6) -> float:

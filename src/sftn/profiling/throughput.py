@@ -23,13 +23,14 @@ from sftn.data.dataset import Dataset, Split
 from sftn.data.loader import training_batches
 from sftn.networks import build
 from sftn.networks.staged import Activations, StagedNet
-from sftn.profiling.roofline import Ceiling, wait
+from sftn.profiling.roofline import Ceiling
 from sftn.runs.build import evaluation_interval
-from sftn.runtime.device import make_fabric, settle_precision
+from sftn.runtime.device import make_fabric, settle_precision, wait
 from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import objective
 from sftn.tasks.speedups import speed_up
+from sftn.training.loop import set_up
 
 PARTS = ("data", "teacher", "student", "loss", "backward", "optimiser")
 _LEAST = 5
@@ -105,12 +106,8 @@ class Loop:
         self.flop = count(task)
         if prepared:
             speed_up(task, settle_precision(precision, device))
-        phase = task.phases(Schedule(batch=batch))[-1]
-        phase.prepare()
-        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        weights = [parameter for module in phase.trains for parameter in module.parameters()]
-        sgd = torch.optim.SGD(weights, lr=1e-3, momentum=0.9, weight_decay=5e-4, fused=True)
-        self.forward, self.optimizer = self.fabric.setup(task, sgd)
+        phase = task.phases(Schedule(batch=batch, lr=1e-3))[-1]
+        self.forward, self.optimizer, _ = set_up(phase, self.fabric)
         self.loader = training_batches(dataset, batch=batch, flip=task.flip, copies=task.copies, device=self.device)
         epochs = (self.loader.epoch(epoch) for epoch in itertools.count())
         self.batches = (one for epoch in epochs for one in epoch if len(one.labels) == batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from sftn.tasks.speedups import speed_up
 from sftn.tasks.student_branches import StudentBranches
 from sftn.tasks.supervised import Supervised
 from sftn.training.phase import Phase
+from sftn.training.teacher_outputs import TeacherOutputs
 
 
 def check(run: Run, dataset: Dataset) -> None:
@@ -42,7 +43,7 @@ def plan(
     network: StagedNet,
     dataset: Dataset,
     teacher: StagedNet | None,
-    share: Callable[[Distiller], None] = lambda task: None,
+    teacher_outputs: TeacherOutputs | None = None,
 ) -> tuple[list[Phase], nn.Module, int, bool]:
     """The phases of a run, the modules whose state they change, and what they ask of the loader: copies and flips.
 
@@ -51,7 +52,7 @@ def plan(
         network: that it trains.
         dataset: the images.
         teacher: of a student.
-        share: may give a distillation another teacher that answers the same.
+        teacher_outputs: where its outputs come from; None runs it on every batch.
     """
     task: nn.Module
     if teacher is not None:
@@ -64,9 +65,11 @@ def plan(
             dataset.image,
             labels=dataset.train.labels,
             alignment=run.alignment,
+            teacher_outputs=teacher_outputs,
         )
         speed_up(task, run.precision)
-        share(task)
+        task.teacher = task.teacher_outputs.adopt(task.teacher)
+        task.to(next(task.teacher.parameters()).device)  # where a cohort's teacher is by now
         state = nn.ModuleDict({"student": network, "methods": task.methods})
         return task.phases(run.schedule), state, task.copies, task.flip
     if run.friendly is None:

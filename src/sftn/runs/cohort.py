@@ -10,7 +10,8 @@ momentum and what their methods keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,17 @@ from sftn.data.dataset import Dataset
 from sftn.errors import Diverged, InputError, Stopped
 from sftn.methods import METHODS
 from sftn.methods.base import Method
-from sftn.runs.cohort_shared import Sharing
-from sftn.runs.runner import Context, Steps, carried_out, train
-from sftn.runs.teacher_cache import Answers
+from sftn.runs.runner import Context, Shared, Steps, carried_out, train
+from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime.collectives import world
 from sftn.runtime.device import join, repeatable
+from sftn.runtime.processes import leads
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost
 from sftn.training.callback import Callback
 
+logger = logging.getLogger(__name__)
 Outcome = dict[str, Any] | Held | Lost | FloatingPointError
 """What became of a run: the content of its `result.json`, or why it has none."""
 
@@ -56,8 +58,8 @@ def company(runs: Sequence[Run], size: int) -> list[Run]:
     return [first, *found[: max(0, size - 1)]]
 
 
-def size(conduct: Conduct, runs: Sequence[Run], say: Callable[[str], None]) -> int:
-    """How many may be trained at once: `cohort`, or 1 by several processes, which is said if there are some to be.
+def size(conduct: Conduct, runs: Sequence[Run]) -> int:
+    """How many may be trained at once: `cohort`, or 1 by several processes, which is logged if it makes a difference.
 
     Raises:
         InputError: the number is below 1.
@@ -67,8 +69,8 @@ def size(conduct: Conduct, runs: Sequence[Run], say: Callable[[str], None]) -> i
         raise InputError(f"cohort is {cohort}: give at least 1")
     if processes == 1 or cohort == 1:
         return cohort
-    if any(len(company(runs[first:], 2)) > 1 for first in range(len(runs))):
-        say(f"{processes} processes train one student after the other: cohorts are for one process")
+    if leads() and any(len(company(runs[first:], 2)) > 1 for first in range(len(runs))):
+        logger.info("%d processes train one student after the other: cohorts are for one process", processes)
     return 1
 
 
@@ -83,13 +85,12 @@ def carry_out(
     conduct: Conduct = Conduct(),
     *,
     callback: Callback | None = None,
-    say: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """A run by `sftn.runs.runner.train`, several by `train_together`; a run's own error is its outcome either way."""
     if len(runs) > 1:
-        return train_together(runs, dataset, out, conduct, callback=callback, say=say)
+        return train_together(runs, dataset, out, conduct, callback=callback)
     try:
-        return [train(runs[0], dataset, out, conduct, callback=callback, say=say)]
+        return [train(runs[0], dataset, out, conduct, callback=callback)]
     except (Held, Lost, FloatingPointError) as error:
         return [error]
 
@@ -101,7 +102,6 @@ def train_together(
     conduct: Conduct = Conduct(),
     *,
     callback: Callback | None = None,
-    say: Callable[[str], None] = print,
 ) -> list[Outcome]:
     """Carry out several students' runs, or what is left of them, as `sftn.runs.runner.train` does each.
 
@@ -115,8 +115,7 @@ def train_together(
         dataset: the images.
         out: the folder of all runs.
         conduct: how.
-        callback: is told of the steps of whoever makes one.
-        say: is told, in a line each, what a person should know.
+        callback: is called at the steps of all.
 
     Returns:
         For each run, in order, its result, or the error by which it left.
@@ -133,12 +132,12 @@ def train_together(
         if not alike(runs[0], run):
             raise InputError(f"{run.name} and {runs[0].name} differ in teacher, data, seed, precision or batch")
     join(conduct.device, 1, 1)
-    sharing = Sharing(Answers.of(runs, conduct.ask_once, say))
+    shared = Shared(TeacherCache(runs, dataset, conduct.ask_once))
     shown = None if callback is None else _Shown(callback)
     members = []
     for run in runs:
         seen = None if shown is None else _Watched(shown)
-        members.append(_Member(carried_out(run, dataset, Context(out, conduct, seen, say, sharing))))
+        members.append(_Member(carried_out(run, dataset, Context(out, conduct, seen, shared))))
     with repeatable(conduct.deterministic), ExitStack() as ends:
         for member in members:
             ends.callback(member.steps.close)
@@ -146,11 +145,11 @@ def train_together(
             try:
                 min(left, key=lambda member: member.at).go()
             except Stopped as stopped:
-                sharing.stop.number = sharing.stop.number or stopped.signal
-            if sharing.stop.number:  # whoever has begun saves its state at its next step
+                shared.stop.number = shared.stop.number or stopped.signal
+            if shared.stop.number:  # whoever has begun saves its state at its next step
                 members = [member for member in members if member.begun and not member.stopped]
-    if sharing.stop.number:
-        raise Stopped(sharing.stop.number)
+    if shared.stop.number:
+        raise Stopped(shared.stop.number)
     return [member.outcome for member in members if member.outcome is not None]
 
 

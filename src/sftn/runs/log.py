@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from sftn.errors import InputError
 from sftn.runs.loggers import Logger
@@ -16,27 +16,36 @@ from sftn.training.callback import Callback
 
 
 class Journal:
-    """A callback that writes each epoch's row down and passes everything on to the callback of a person, if any.
+    """A callback that writes each epoch's row down and passes everything on to another one, if any.
+
+    Where several processes train a run, each has one, and only the leader's is opened: the others know how far they
+    are and write nothing.
 
     Args:
         folder: of the run.
-        history: rows of epochs before an interruption; the log is cut back to them.
-        callback: also told.
-        loggers: also told of epochs; closed at the end.
+        callback: also called.
 
     Raises:
         InputError: something cannot be written; what a checkpoint knows of the log is written again when it can be.
     """
 
-    def __init__(
-        self, folder: Path, history: list[dict[str, Any]], callback: Callback | None, *, loggers: Sequence[Logger] = ()
-    ) -> None:
-        self.callback = callback
-        self.done = len(history)
-        self.loggers = loggers
+    def __init__(self, folder: Path, callback: Callback | None) -> None:
+        self.folder, self.callback = folder, callback
+        self.path = folder / "log.jsonl"
         self.at = "before training"
         """How far training has come, for people."""
-        self.path = folder / "log.jsonl"
+        self.done = 0
+        self.log: TextIO | None = None
+        self.loggers: Sequence[Logger] = ()
+
+    def open(self, history: list[dict[str, Any]], loggers: Sequence[Logger] = ()) -> None:
+        """Begin to write.
+
+        Args:
+            history: rows of epochs before an interruption; the log is cut back to them.
+            loggers: also told of epochs; closed at the end.
+        """
+        self.done, self.loggers = len(history), loggers
         # A new file, not the old one cut short: a process that lost the run while it slept may still hold that one.
         with writing(self.path):
             self.path.unlink(missing_ok=True)
@@ -51,9 +60,10 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with writing(self.path), self.log:
-                os.fsync(self.log.fileno())
-            with writing(self.path.parent):
+            if self.log is not None:
+                with writing(self.path), self.log:
+                    os.fsync(self.log.fileno())
+            with writing(self.folder):
                 for logger in self.loggers:
                     logger.close(failed=error is not None)
         except InputError:
@@ -78,13 +88,15 @@ class Journal:
         self._write(row)
         self.done += 1
         self._epoch += 1
-        with writing(self.path.parent):
+        with writing(self.folder):
             for logger in self.loggers:
                 logger.epoch(self.done, row)
         if self.callback is not None:
             self.callback.epoch(row)
 
     def _write(self, row: Mapping[str, Any]) -> None:
+        if self.log is None:
+            return
         with writing(self.path):
             self.log.write(json.dumps(row) + "\n")
             self.log.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
 from typing import TYPE_CHECKING, Any
 
 from sftn.data.dataset import Dataset
@@ -20,6 +20,8 @@ from sftn.training.evaluate import collapsed, evaluate
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+logger = logging.getLogger(__name__)
+
 
 def finish(
     run: Run,
@@ -27,9 +29,8 @@ def finish(
     network: StagedNet,
     fabric: Fabric,
     checkpoints: Checkpoints,
-    asked_once: dict[str, int] | None,
-    say: Callable[[str], None],
     step: str = "eager",
+    asked_once: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """Leave weights and result of a run whose phases are over. Several processes evaluate together; the leader writes.
 
@@ -39,28 +40,27 @@ def finish(
         network: the trained one.
         fabric: gives device and precision.
         checkpoints: know the run's folder and what was logged.
-        asked_once: what was saved by looking a teacher's answers up (`sftn.runs.teacher_cache`).
-        say: is told if the network gives all images the same class.
         step: how steps were taken, since this process began.
+        asked_once: what was saved by looking a teacher's outputs up (`sftn.runs.teacher_cache`).
 
     Returns:
         The content of `result.json`.
     """
     training = dataset.train.to(fabric.device)
     found = evaluate(network, training, dataset.normalisation, fabric, pause=checkpoints.end_if_asked)
-    return led(lambda: _leave(run, dataset, network, str(fabric.device), checkpoints, found, asked_once, say, step))
+    how: dict[str, Any] = {"precision": run.precision, "data_fingerprint": run.data.fingerprint}
+    how = environment(str(fabric.device)) | how | {"processes": world(), "step": step}
+    return led(lambda: _leave(run, dataset, network, checkpoints, found, how, asked_once))
 
 
 def _leave(
     run: Run,
     dataset: Dataset,
     network: StagedNet,
-    device: str,
     checkpoints: Checkpoints,
     training: dict[str, float],
+    how: dict[str, Any],
     asked_once: dict[str, int] | None,
-    say: Callable[[str], None],
-    step: str = "eager",
 ) -> dict[str, Any]:
     folder, history = checkpoints.folder, checkpoints.history
     record = {
@@ -75,8 +75,7 @@ def _leave(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": sum(row["seconds"] for row in history),
         "images": images_as_given(dataset),
-        "environment": environment(device)
-        | {"precision": run.precision, "data_fingerprint": run.data.fingerprint, "processes": world(), "step": step},
+        "environment": how,
     }
     if asked_once is not None:
         record["asked_once"] = asked_once
@@ -85,9 +84,11 @@ def _leave(
     if run.on_nan == "restart":
         record["restarts"] = checkpoints.restarts
     if record["collapsed"]:
-        say(
-            f"{run.name} gives {record['test']['favourite']:.1f} % of the test images the same class: it has collapsed "
-            "or was not trained for long enough to begin"
+        logger.warning(
+            "%s gives %.1f %% of the test images the same class: it has collapsed or was not trained for long enough "
+            "to begin",
+            run.name,
+            record["test"]["favourite"],
         )
     checkpoints.guard()
     mean, std = (json.dumps(values.tolist()) for values in dataset.normalisation)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sftn.data.dataset import Dataset
-from sftn.data.loader import training_batches
+from sftn.data.loader import Batches, SharedBatches, training_batches
 from sftn.errors import Diverged, InputError
+from sftn.networks.staged import StagedNet
 from sftn.runs.build import blank, evaluation_interval, plan, taught
-from sftn.runs.cohort_shared import Sharing
 from sftn.runs.folder import result, write_run
 from sftn.runs.log import Journal
 from sftn.runs.loggers import opened
 from sftn.runs.result import finish
-from sftn.runs.teacher_cache import Answers
+from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime import memory
 from sftn.runtime.collectives import rank, world
 from sftn.runtime.device import HALVES, join, make_fabric, repeatable
 from sftn.runtime.processes import leads, led, shared, together
+from sftn.runtime.signals import Stop
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Run
 from sftn.storage.atomic import sync_folder
@@ -33,9 +35,14 @@ from sftn.storage.lease import Lease
 from sftn.training.callback import Callback
 from sftn.training.checkpoints import Checkpoints, sweep, tidy
 from sftn.training.evaluate import evaluate
-from sftn.training.loop import stepwise
+from sftn.training.loop import LoopOptions, stepwise
+from sftn.training.phase import Phase
 from sftn.training.step_modes import resolve_step_mode
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+logger = logging.getLogger(__name__)
 RESTARTS = 3
 """How often a run with `on_nan` "restart" begins again, each time with half the learning rate."""
 
@@ -45,16 +52,31 @@ Steps = Generator[tuple[int, ...], None, dict[str, Any]]
 main phase; at its end the content of `result.json`."""
 
 
+@dataclass
+class Shared:
+    """What the runs of a cohort have in common: a teacher with its outputs, batches, and the signal that ends all."""
+
+    cache: TeacherCache
+    stop: Stop = field(default_factory=Stop)
+    batches: dict[tuple[int, bool], Batches] = field(default_factory=dict)
+    """By copies of an image and whether it may be mirrored."""
+
+    def loader(self, make: Callable[[], Batches], copies: int, flip: bool) -> Batches:
+        """One loader for all that want the same of it."""
+        if (copies, flip) not in self.batches:
+            self.batches[copies, flip] = SharedBatches(make())
+        return self.batches[copies, flip]
+
+
 @dataclass(frozen=True)
 class Context:
     """What surrounds a run while it is carried out."""
 
     out: Path
     conduct: Conduct
-    callback: Callback | None
-    say: Callable[[str], None]
-    sharing: Sharing | None = None
-    """What other runs, that are carried out at once in this process, share."""
+    callback: Callback | None = None
+    shared: Shared | None = None
+    """With runs that are carried out at the same time in this process."""
     guard: Callable[[], None] = lambda: None
     """Raises if this process may no longer write."""
 
@@ -66,22 +88,20 @@ def train(
     conduct: Conduct = Conduct(),
     *,
     callback: Callback | None = None,
-    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Carry out a run, or what is left of it; a run that is done is only read.
 
     A number of training that is not finite leads to what `run.on_nan` says. `diverged.json` in the run's folder tells
     of the last time that one ended the run, until it is done.
 
-    Several processes that share every batch all call this; the first of them writes, is watched and says things.
+    Several processes that share every batch all call this; the first of them writes, logs and has the callback.
 
     Args:
         run: what to train. If it has a teacher that is a Run, that one must have been carried out in `out`.
         dataset: the images that `run.data` names.
         out: the folder of all runs.
         conduct: how.
-        callback: is told of steps and epochs.
-        say: is told, in a line each, what a person should know.
+        callback: is called at every step and epoch.
 
     Returns:
         The content of `result.json`.
@@ -89,15 +109,15 @@ def train(
     Raises:
         InputError: something given from outside is wrong, or space or memory has run out; the last state is intact.
         Held: another process carries this run out (an `InputError`).
-        Stopped: a signal asked for the end; the state is saved and the same call goes on from there.
+        Stopped: a signal asked for the end; the state is saved and the same call resumes from there.
         Diverged: a number is not finite (a `FloatingPointError`).
     """
     join(conduct.device, conduct.devices, conduct.nodes)
     if run.norm_shares not in (1, world()):
         raise InputError(f"{run.name} normalises by {run.norm_shares} shares of a batch: give that many --devices")
     if not leads():
-        conduct, callback, say = replace(conduct, log=()), None, _silent
-    steps = carried_out(run, dataset, Context(out, conduct, callback, say))
+        callback = None
+    steps = carried_out(run, dataset, Context(out, conduct, callback))
     with repeatable(conduct.deterministic):
         while True:
             try:
@@ -114,18 +134,17 @@ def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
         if done is not None:
             return done
 
-        guard: Callable[[], None] = _silent
+        leases: list[Lease] = []  # the leader's
 
         def take() -> dict[str, Any] | None:
-            nonlocal guard
-            guard = stack.enter_context(Lease(folder)).check
+            leases.append(stack.enter_context(Lease(folder)))
             sweep(folder)
             return _done(folder, run)  # whoever had the lease before may have finished
 
         done = led(take)
         if done is not None:
             return done
-        context = replace(context, guard=guard)
+        context = replace(context, guard=leases[0].check if leases else context.guard)
         restarts = None
         while True:
             try:
@@ -141,10 +160,6 @@ def _begun(run: Run, folder: Path) -> dict[str, Any] | None:
     if done is not None:
         tidy(folder)  # whoever made it may have been killed before it could
     return done
-
-
-def _silent(*line: str) -> None:
-    pass
 
 
 def _done(folder: Path, run: Run) -> dict[str, Any] | None:
@@ -177,94 +192,112 @@ def _again(run: Run, error: Diverged, context: Context) -> list[dict[str, Any]]:
         }
         raise shared(Diverged(f"{error}; {advice[run.on_nan]}; see {path}", error.record)) from error
     restarts.append({key: error.record[key] for key in ("phase", "epoch", "step", "lr", "terms")})
-    context.say(
-        f"{run.name}: {error}; beginning again with 1/{2 ** len(restarts)} of the learning rate "
-        f"(restart {len(restarts)} of at most {RESTARTS})"
-    )
+    if leads():
+        logger.warning(
+            "%s: %s; beginning again with 1/%d of the learning rate (restart %d of at most %d)",
+            run.name,
+            error,
+            2 ** len(restarts),
+            len(restarts),
+            RESTARTS,
+        )
     return restarts
 
 
+@dataclass(frozen=True)
+class _Assembled:
+    """What a run trains, by what, and on what."""
+
+    network: StagedNet
+    phases: list[Phase]
+    loader: Batches
+    checkpoints: Checkpoints
+    cache: TeacherCache
+
+
 def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict[str, Any]] | None) -> Steps:
-    folder, conduct, sharing = context.out / run.folder, context.conduct, context.sharing
+    conduct, journal = context.conduct, Journal(context.out / run.folder, context.callback)
     fabric = make_fabric(conduct.device, run.precision, conduct.devices, conduct.nodes)
-    journal: Journal | None = None
-    how = resolve_step_mode(conduct.step, fabric.device.type, run.precision, world(), context.say)
-
-    def where() -> str:
-        return "before training" if journal is None else journal.at
-
+    step = resolve_step_mode(conduct.step, fabric.device.type, run.precision, world())
     half = "" if run.precision in HALVES else " and --precision bf16"
     advice = f"a smaller --batch{half} needs less, but is another run; another --device may have more"
-    with memory.memory(str(fabric.device), where, advice):
-        torch.manual_seed(run.seed)
-        network = blank(run.network, dataset)
-        teacher = None if run.teacher is None else taught(run.teacher, dataset, context.out)
-        shared_teacher = {} if sharing is None else {"share": sharing.teacher}
-        phases, state, copies, flip = plan(run, network, dataset, teacher, **shared_teacher)
-        checkpoints = Checkpoints(
-            folder,
-            state,
-            seconds=conduct.checkpoint_seconds,
-            epochs=conduct.checkpoint_epochs,
-            restarts=restarts,
-            say=context.say,
-            guard=context.guard,
-            stop=None if sharing is None else sharing.stop,
-        )
-        make = partial(
-            training_batches,
-            dataset,
-            batch=run.schedule.batch,
-            flip=flip,
-            copies=copies,
-            seed=run.seed,
-            device=fabric.device,
-            share=(rank(), world()),
-            least=1 if run.norm_shares == 1 else 2,
-        )
-        loader = make() if sharing is None else sharing.training_batches(make, copies, flip, fabric)
-        answers = Answers.of([run], conduct.ask_once, context.say) if sharing is None else sharing.answers
-        if answers is not None and world() == 1 and fabric.device.type == "cpu":
-            loader = answers.serve(run, phases[-1].task, loader)
-        test = dataset.test.to(fabric.device)
+    with memory.memory(str(fabric.device), lambda: journal.at, advice):
+        parts = _assemble(run, dataset, context, fabric, restarts)
+        with parts.checkpoints.signals():
+            with journal:
+                led(partial(_open, journal, run, conduct, parts.checkpoints))
+                yield from _train_phases(run, dataset, parts, fabric, journal, step)
+            journal.at = "evaluating on the training images"
+            return finish(run, dataset, parts.network, fabric, parts.checkpoints, step, parts.cache.record())
 
-        def test_now() -> dict[str, float]:
-            found = evaluate(network, test, dataset.normalisation, fabric, pause=checkpoints.end_if_asked)
-            return {f"test_{name}": value for name, value in found.items()}
 
-        def begin() -> None:
-            nonlocal journal
-            loggers = opened(conduct.log, folder, run, checkpoints.history)
-            journal = Journal(folder, checkpoints.history, context.callback, loggers=loggers)
+def _assemble(
+    run: Run, dataset: Dataset, context: Context, fabric: Fabric, restarts: list[dict[str, Any]] | None
+) -> _Assembled:
+    """Build what a run trains, in the state of its last checkpoint."""
+    conduct, together = context.conduct, context.shared
+    cache = TeacherCache([run], dataset, conduct.ask_once) if together is None else together.cache
+    torch.manual_seed(run.seed)
+    network = blank(run.network, dataset)
+    teacher = None if run.teacher is None else taught(run.teacher, dataset, context.out)
+    phases, state, copies, flip = plan(run, network, dataset, teacher, cache.outputs(run, fabric.device))
+    checkpoints = Checkpoints(
+        context.out / run.folder,
+        state,
+        seconds=conduct.checkpoint_seconds,
+        epochs=conduct.checkpoint_epochs,
+        restarts=restarts,
+        guard=context.guard,
+        stop=None if together is None else together.stop,
+    )
+    make = partial(
+        training_batches,
+        dataset,
+        batch=run.schedule.batch,
+        flip=flip,
+        copies=copies,
+        seed=run.seed,
+        device=fabric.device,
+        share=(rank(), world()),
+        least=1 if run.norm_shares == 1 else 2,
+    )
+    loader = make() if together is None else together.loader(make, copies, flip)
+    return _Assembled(network, phases, loader, checkpoints, cache)
 
-        with checkpoints.signals():
-            led(begin)
-            with nullcontext() if journal is None else journal:
-                for phase in phases:
-                    if phase.name in checkpoints.finished:
-                        continue
-                    slower = replace(phase.schedule, lr=phase.schedule.lr / 2 ** len(checkpoints.restarts))
-                    try:
-                        for at in stepwise(
-                            replace(phase, schedule=slower),
-                            loader,
-                            fabric,
-                            seed=run.seed,
-                            evaluate=test_now if phase is phases[-1] else None,
-                            evaluate_every=evaluation_interval(dataset),
-                            callback=journal,
-                            checkpoints=checkpoints,
-                            skip=run.on_nan == "skip",
-                            whole_norms=run.norm_shares == 1,
-                            how=how,
-                            say=context.say,
-                        ):
-                            yield (1, *at) if phase is phases[-1] else (0, 0, 0)
-                    except Diverged as error:
-                        error.record["restarts"] = checkpoints.restarts
-                        raise
-                    checkpoints.finish_phase(phase.name)
-            if journal is not None:
-                journal.at = "evaluating on the training images"
-            looked_up = None if answers is None else answers.record()
-            return finish(run, dataset, network, fabric, checkpoints, looked_up, context.say, how)
+
+def _open(journal: Journal, run: Run, conduct: Conduct, checkpoints: Checkpoints) -> None:
+    loggers = opened(conduct.log, checkpoints.folder, run, checkpoints.history)
+    journal.open(checkpoints.history, loggers)
+
+
+def _train_phases(
+    run: Run, dataset: Dataset, parts: _Assembled, fabric: Fabric, journal: Journal, step: str
+) -> Generator[tuple[int, ...], None, None]:
+    """Train what is left of a run's phases, of which the last one is evaluated."""
+    network, checkpoints, test = parts.network, parts.checkpoints, dataset.test.to(fabric.device)
+
+    def evaluate_now() -> Mapping[str, float]:
+        found = evaluate(network, test, dataset.normalisation, fabric, pause=checkpoints.end_if_asked)
+        return {f"test_{name}": value for name, value in found.items()}
+
+    first = LoopOptions(
+        seed=run.seed,
+        evaluate_every=evaluation_interval(dataset),
+        skip=run.on_nan == "skip",
+        whole_norms=run.norm_shares == 1,
+        step=step,
+    )
+    for phase in parts.phases:
+        if phase.name in checkpoints.finished:
+            continue
+        main = phase is parts.phases[-1]
+        slower = replace(phase.schedule, lr=phase.schedule.lr / 2 ** len(checkpoints.restarts))
+        phase = replace(phase, schedule=slower)
+        options = replace(first, evaluate=evaluate_now) if main else first
+        try:
+            for at in stepwise(phase, parts.loader, fabric, options, callback=journal, checkpoints=checkpoints):
+                yield (1, *at) if main else (0, 0, 0)
+        except Diverged as error:
+            error.record["restarts"] = checkpoints.restarts
+            raise
+        checkpoints.finish_phase(phase.name)

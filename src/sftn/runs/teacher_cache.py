@@ -1,42 +1,43 @@
-"""The answers of a run's teacher, kept and looked up where that changes no bit and pays.
+"""What runs of one teacher share of it: its outputs for a batch, and those kept and looked up where that pays.
 
 The table itself is in `sftn.training.output_cache`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sftn.data.batch import Batch
-from sftn.data.loader import Batches
+from sftn.data.dataset import Dataset
+from sftn.data.loader import Batches, view_count
 from sftn.errors import InputError
 from sftn.methods import METHODS
 from sftn.methods.base import Method
 from sftn.networks.staged import Activations, StagedNet
+from sftn.runtime.collectives import world
 from sftn.spec.run import Run
-from sftn.tasks.distillation import Distiller
-from sftn.training.output_cache import FLOOR, Asked, hit_rate, same_in_parts
+from sftn.training.output_cache import FLOOR, OutputCache, hit_rate, same_in_parts
+from sftn.training.teacher_outputs import TeacherOutputs
 
+logger = logging.getLogger(__name__)
 FIELDS = ("logits", "embedding")
 """What can be kept: a few hundred numbers of a view of an image; its maps have many thousands."""
 LEAST = 0.1
-"""The share of answers that must be expected to be looked up; for less, the memory is not worth it."""
-
+"""The share of outputs that must be expected to be looked up; for less, the memory is not worth it."""
 TELL = 0.1
-"""GiB of answers from which on a person is told of them; less is nobody's concern."""
+"""GiB of outputs from which on a person is told of them."""
 
 
-def wanted(run: Run) -> set[str] | None:
-    """What a run's main phase takes of its teacher's answers to the images of a batch.
+def outputs_needed(run: Run) -> set[str] | None:
+    """What a run's main phase reads of its teacher's outputs for the images of a batch.
 
     Returns:
         Names of `Activations`; None for a run that has no teacher, or one that normalises by the batch (OH), or that is
-        asked about other views of an image (SSKD).
+        run on other views of an image (SSKD).
     """
     if run.teacher is None or run.objective is None or run.norm_shares != 1:
         return None
@@ -46,150 +47,139 @@ def wanted(run: Run) -> set[str] | None:
     return {name for method in methods for name in method.teacher_outputs} | ({"logits"} if run.objective.kd else set())
 
 
-class Answers:
-    """What a frozen teacher said to the batches of a run, or of all runs of a cohort.
+class TeacherCache:
+    """The outputs of one frozen teacher, for a run or for all runs of a cohort.
 
-    Whether answers are kept is decided at the first whole batch, as it is in training: if they are the same bits in
-    parts of the batch, and if enough of them fit. A batch of another size, as the last one of an epoch may be, is put
-    to the teacher itself. The answer to the last batch stands there for others who are given the same tensor.
+    A cohort runs one teacher, once for each batch. Besides, outputs may be kept for every view of an image. Whether
+    they are is decided at the first whole batch, as it is in training: if they are the same bits in parts of the batch,
+    and if enough of them fit. A batch of another size, as the last one of an epoch may be, goes through the teacher.
 
     Args:
-        teacher: its name.
-        fields: which of `FIELDS` are wanted.
-        epochs: of the longest run.
-        batch: images a step.
-        room: bytes that may be taken.
-        say: is told, in one line, if many answers are kept, or why they are not where that would have paid.
+        runs: one, or a cohort; those that need no outputs for the batch itself (see `outputs_needed`) do not matter.
+        dataset: the images.
+        gib: memory for outputs that are kept, in GiB; 0 keeps none. On a CPU, in one process.
+
+    Raises:
+        InputError: the memory is negative.
     """
 
-    def __init__(
-        self, teacher: str, fields: Sequence[str], epochs: int, batch: int, room: float, say: Callable[[str], None]
-    ) -> None:
-        self.teacher, self.fields, self.epochs, self.batch, self.room = teacher, fields, epochs, batch, room
-        self.say = say
-        self._asked: Asked | None = None
-        self._decided = False
-        self._images: Tensor | None = None
-
-    @staticmethod
-    def of(runs: Sequence[Run], gib: float, say: Callable[[str], None]) -> Answers | None:
-        """For runs that share a teacher, if something can be gained.
-
-        Args:
-            runs: one, or a cohort; those who do not share the teacher (see `wanted`) do not matter.
-            gib: the room, in GiB; 0 for none.
-            say: as above.
-
-        Returns:
-            None where some run must have the teacher's maps: then it is run for every batch anyway.
-
-        Raises:
-            InputError: the room is negative.
-        """
+    def __init__(self, runs: Sequence[Run], dataset: Dataset, gib: float) -> None:
         if not gib >= 0:
             raise InputError(f"ask_once is {gib}: give GiB, or 0 to ask the teacher every time")
-        asks = [found for run in runs if (found := wanted(run)) is not None]
-        fields = [name for name in FIELDS if any(name in found for found in asks)]
-        batch = runs[0].schedule.batch
-        if not gib or not fields or any(found - set(FIELDS) for found in asks) or batch <= FLOOR:
-            return None
+        needed = {name for run in runs for name in outputs_needed(run) or ()}
+        self.cohort = len(runs) > 1
+        self.fields = [name for name in FIELDS if name in needed]
+        self.needs_features = bool(needed - set(FIELDS))
+        self.epochs, self.batch = max(run.schedule.epochs for run in runs), runs[0].schedule.batch
+        self.images, self.room = len(dataset.train), int(gib * 2**30)
         teacher = runs[0].teacher
-        assert teacher is not None, "somebody asks it"
-        name = teacher.name if isinstance(teacher, Run) else teacher.network
-        return Answers(name, fields, max(run.schedule.epochs for run in runs), batch, gib * 2**30, say)
+        self.name = "" if teacher is None else teacher.name if isinstance(teacher, Run) else teacher.network
+        views = None if dataset.streamed else view_count(dataset.padding, dataset.flip)
+        pays = views is not None and hit_rate(self.epochs, views) >= LEAST
+        self.keeps = bool(gib and self.fields and pays) and not self.needs_features and self.batch > FLOOR
+        """Whether outputs are to be kept, if the first batch shows that they can be."""
+        self._teacher: StagedNet | None = None
+        self._table: OutputCache | None = None
+        self._loader: Batches | None = None
+        self._at: tuple[Batches, int, int] | None = None
+        self._epoch = -1
 
-    def serve(self, run: Run, task: nn.Module, loader: Batches) -> Batches:
-        """Let a run's main phase ask here.
-
-        Args:
-            run: one of those that this was made for.
-            task: of its main phase.
-            loader: of its batches.
-
-        Returns:
-            The loader to train with. Where it does not number the views of an image, as one of streamed images does
-            not, or where few views come twice, the teacher goes on being asked itself.
-        """
-        views = getattr(loader, "views", None)
-        if views is None or not isinstance(task, Distiller) or wanted(run) is None:
-            return loader
-        if hit_rate(self.epochs, views) < LEAST:
-            return loader
-        numbered = _Numbered(loader)
-        task.answers = partial(self._answer, task.teacher, numbered)
-        return numbered
+    def outputs(self, run: Run, device: torch.device) -> TeacherOutputs:
+        """For the main phase of one of the runs, on a device."""
+        kept = self.keeps and device.type == "cpu" and world() == 1
+        return SharedOutputs(self) if (self.cohort or kept) and outputs_needed(run) is not None else TeacherOutputs()
 
     def record(self) -> dict[str, int] | None:
-        """For a result, if answers were kept: since this process began, and of all who shared them."""
-        if self._asked is None:
+        """For a result, if outputs were kept: since this process began, and of all who shared them."""
+        if self._table is None:
             return None
-        asked = self._asked
-        return {"views": asked.outcomes, "kept": asked.kept, "questions": asked.asked, "looked_up": asked.hits}
+        table = self._table
+        return {"views": table.outcomes, "kept": table.kept, "questions": table.asked, "looked_up": table.hits}
 
-    def _answer(self, teacher: StagedNet, loader: _Numbered, images: Tensor, index: Tensor) -> Activations:
-        """(B, C, H, W), (B,) -> the teacher's activations without their maps."""
-        if images is not self._images:
-            self._found, self._images = self._look(teacher, loader, images, index), images
-        return self._found
+    def adopt(self, teacher: StagedNet) -> StagedNet:
+        """The teacher of the first run, for all."""
+        if self._teacher is None:
+            self._teacher = teacher
+        return self._teacher
 
-    def _look(self, teacher: StagedNet, loader: _Numbered, images: Tensor, index: Tensor) -> Activations:
-        if len(images) == self.batch and not self._decided:
-            self._decide(teacher, loader, images)
-        if self._asked is None or len(images) != self.batch:
-            return teacher.activations(images)._replace(features=(), preacts=())
-        found = self._asked(images, index, loader.outcomes[index])
+    def find(self, teacher: StagedNet, at: tuple[Batches, int, int], images: Tensor, index: Tensor) -> Activations:
+        """The outputs for a batch, which those before may have asked for.
+
+        Args:
+            teacher: in case it must be run.
+            at: loader, epoch and step of the batch.
+            images: (B, C, H, W)
+            index: (B,)
+        """
+        if self._at != at:
+            self._last, self._at = self._look(teacher, *at[:2], images, index), at
+        return self._last
+
+    def _look(self, teacher: StagedNet, loader: Batches, epoch: int, images: Tensor, index: Tensor) -> Activations:
+        whole = len(images) == self.batch
+        if whole and self.keeps and self._loader is None:
+            self._loader = loader
+            self._decide(teacher, images)
+        if self._table is None or not whole or loader is not self._loader:
+            activations = teacher.activations(images)
+            return activations if self.needs_features else activations._replace(features=(), preacts=())
+        if self._epoch != epoch:
+            self._outcomes, self._epoch = loader.outcomes(epoch), epoch
+        assert self._outcomes is not None, "views are numbered"
+        found = self._table(images, index, self._outcomes[index])
         parts = dict(zip(self.fields, found.split(self._widths, dim=1)))
         none = found.new_empty(len(images), 0)
         logits, embedding = (parts[name].contiguous() if name in parts else none for name in FIELDS)
         return Activations(logits, embedding, (), ())
 
-    def _decide(self, teacher: StagedNet, loader: _Numbered, images: Tensor) -> None:
-        self._decided = True
+    def _decide(self, teacher: StagedNet, images: Tensor) -> None:
+        loader = self._loader
+        if images.device.type != "cpu" or loader is None or loader.views is None:
+            return
         answer = partial(_side_by_side, teacher, self.fields)
         activations, like = teacher.activations(images), answer(images)
         self._widths = [getattr(activations, name).shape[1] for name in self.fields]
-        count, views = len(loader.outcomes), loader.views
-        row = views * like.shape[1] * like.element_size()
-        kept = min(count, int(self.room) // row)
-        rate = kept / count * hit_rate(self.epochs, views)
+        row = loader.views * like.shape[1] * like.element_size()
+        kept = min(self.images, self.room // row)
+        rate = kept / self.images * hit_rate(self.epochs, loader.views)
         if rate < LEAST:
             return
         if not same_in_parts(answer, images):
-            self.say(
-                f"teacher {self.teacher} asked every time: its answers to parts of a batch would be rounded otherwise"
+            logger.info(
+                "teacher %s is run on every batch: in parts of a batch its outputs are rounded otherwise", self.name
             )
             return
-        self._asked = Asked(answer, count, views, room=int(self.room), device=images.device)
-        which = f"all {count:,}" if kept == count else f"{kept:,} of {count:,}"
+        self._table = OutputCache(answer, self.images, loader.views, room=self.room, device=images.device)
         gib = kept * row / 2**30
         if gib >= TELL:
-            self.say(
-                f"teacher {self.teacher} asked once: {views} views of {which} images in at most {gib:.1f} GiB, "
-                f"{100 * rate:.0f} % looked up in {self.epochs} epochs"
-            )
+            which = f"all {kept:,}" if kept == self.images else f"{kept:,} of {self.images:,}"
+            kept_for = f"{loader.views} views of {which} images in at most {gib:.1f} GiB"
+            expected = f"{100 * rate:.0f} % are looked up in {self.epochs} epochs"
+            logger.info("outputs of teacher %s are kept for %s: %s", self.name, kept_for, expected)
+
+
+class SharedOutputs(TeacherOutputs):
+    """The outputs of a `TeacherCache`, for one of its runs; the batch is known by its place in the epoch."""
+
+    before_step = True
+
+    def __init__(self, cache: TeacherCache) -> None:
+        self.cache = cache
+
+    def adopt(self, teacher: StagedNet) -> StagedNet:
+        """The teacher that all runs of the cache have."""
+        return self.cache.adopt(teacher)
+
+    def next_batch(self, loader: Batches, epoch: int, step: int) -> None:
+        """Remember which batch is next; the same one of the same loader has the same outputs."""
+        self._at = loader, epoch, step
+
+    def __call__(self, teacher: StagedNet, images: Tensor, index: Tensor) -> Activations:
+        """The outputs for the batch that `next_batch` named."""
+        return self.cache.find(teacher, self._at, images, index)
 
 
 def _side_by_side(teacher: StagedNet, fields: Sequence[str], images: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, D): those of the teacher's activations that are kept."""
     activations = teacher.activations(images)
     return torch.cat([getattr(activations, name) for name in fields], dim=1)
-
-
-class _Numbered:
-    """A run's loader, of which one knows how the epoch that it is in shows each image."""
-
-    def __init__(self, loader: Any) -> None:
-        self.loader = loader
-        self.views: int = loader.views
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    def images(self, step: int) -> int:
-        """Images of a step, counted from 1."""
-        return self.loader.images(step)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a step on, both counted from 0."""
-        self.outcomes: Tensor = self.loader.outcomes(epoch)
-        return self.loader.epoch(epoch, start)

@@ -120,12 +120,18 @@ def repeatable(asked: bool = True) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "deterministic" not in str(error):
+        if "deterministic" not in str(error):  # PyTorch gives this error no type of its own
             raise
         what = str(error).split(". ")[0]
         raise InputError(f"{what}: leave --deterministic out, or train on --device cpu") from error
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @functools.cache

@@ -10,9 +10,9 @@ import torch
 
 from sftn.errors import InputError
 
-_MEMORY = re.compile(
-    r"can't allocate memory|not enough memory|out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED"
-)
+_UNTYPED = re.compile(r"DefaultCPUAllocator|out of memory|_STATUS_ALLOC_FAILED")
+"""Memory errors that are bare RuntimeErrors: PyTorch's CPU allocator; MPS, and CUDA outside of PyTorch's allocator;
+cuBLAS and cuDNN. The rest is MemoryError or torch.OutOfMemoryError."""
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def memory(device: str, where: Callable[[], str], advice: str) -> Iterator[None]
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _MEMORY.search(str(error)):
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _UNTYPED.search(str(error)):
             raise
         wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
         more = f", {wanted[1]} more were wanted" if wanted else ""

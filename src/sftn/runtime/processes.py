@@ -29,9 +29,9 @@ T = TypeVar("T")
 SILENCE = 120
 """Seconds after which a process that says nothing is given up. One that dies is noticed at once on CPUs; on GPUs by
 whoever started it, within half a minute."""
-_LOST = re.compile(
-    r"closed by peer|reset by peer|broken pipe|timed? ?out|pair closure|connect|remote process|NCCL", re.I
-)
+_GLOO = re.compile(r"^\[[^\]]*gloo[/\\]|pair closure")
+"""What gloo says of a lost connection, in bare RuntimeErrors: they begin with the line of its source, or come after one
+that did. The errors of NCCL and of the store are a `DistError`."""
 
 
 class Alone(InputError):
@@ -140,7 +140,7 @@ def together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if world() == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+        if world() == 1 or not (isinstance(error, dist.DistError) or _GLOO.search(str(error))):
             raise
         raise Alone(
             f"another of the {world()} processes has ended or does not answer; the same command goes on from the last "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from sftn.spec.alignment import Alignment
 from sftn.spec.objective import Objective
 from sftn.spec.schedule import Schedule
 from sftn.training.phase import Phase
+from sftn.training.teacher_outputs import TeacherOutputs
 
 
 class Distiller(nn.Module):
@@ -32,6 +33,7 @@ class Distiller(nn.Module):
         labels: (N,) of the training images; needed by methods that keep something for each image (CRD).
         alignment: which student stage goes with which teacher stage; None for `sftn.networks.alignment.align`'s answer.
         methods: the objective's methods by name; None for the registered ones (`sftn.methods.METHODS`).
+        teacher_outputs: where the teacher's outputs come from in the main phase; None runs the teacher on every batch.
 
     Raises:
         InputError: the networks cannot be aligned, or lack what a method needs.
@@ -47,6 +49,7 @@ class Distiller(nn.Module):
         labels: Tensor | None = None,
         alignment: Alignment | None = None,
         methods: Mapping[str, type[Method]] | None = None,
+        teacher_outputs: TeacherOutputs | None = None,
     ) -> None:
         super().__init__()
         from sftn.methods import METHODS
@@ -65,11 +68,10 @@ class Distiller(nn.Module):
             raise InputError(f"{' and '.join(viewers)} each want views of their own: use one of them at a time")
         self.viewer = viewers[0] if viewers else None
         self.needs_features = any({"features", "preacts"} & set(method.teacher_outputs) for _, method in self._each())
-        """Whether the teacher's maps are wanted; if not, they are let go before the student makes its own."""
+        """Whether a method reads the teacher's maps; if not, they are freed before the student makes its own."""
         self.foldable = not any(method.batch_statistics for _, method in self._each())
         self.teacher = (teacher if self.foldable else with_batch_statistics(teacher)).requires_grad_(False).eval()
-        self.answers: Callable[[Tensor, Tensor], Activations] | None = None
-        """Stands in for the teacher's activations of (images, index) in the main phase, where these are known."""
+        self.teacher_outputs = TeacherOutputs() if teacher_outputs is None else teacher_outputs
 
     def _each(self) -> list[tuple[str, Method]]:
         return list(self.methods.items())  # type: ignore[arg-type]
@@ -121,13 +123,20 @@ class Distiller(nn.Module):
         main = Phase("distil", self, (self.student, *trained), schedule)
         return [*(phase for phase in warmups if phase is not None), main]
 
-    def forward(self, images: Tensor, labels: Tensor, index: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        index: Tensor | None = None,
+        teacher_outputs: TeacherOutputs | None = None,
+    ) -> dict[str, Tensor]:
         """The loss and its terms, unweighted.
 
         Args:
             images: (B·copies, C, H, W)
             labels: (B,)
             index: (B,) which training images these are; only for methods that keep something for each image.
+            teacher_outputs: for this batch alone, in place of those that the distiller was built with.
 
         Returns:
             `loss`, `ce`, `kd`, a term for each method, and the student's `accuracy` on the batch in percent. All are
@@ -149,7 +158,8 @@ class Distiller(nn.Module):
             images = self.methods[self.viewer].views(images)  # type: ignore[operator]
         views = len(images) // len(labels)
         with torch.no_grad():  # before the student's activations are there, which are kept for the backward
-            teacher = self.teacher.activations(images) if self.answers is None else self.answers(images, index)
+            outputs = self.teacher_outputs if teacher_outputs is None else teacher_outputs
+            teacher = outputs(self.teacher, images, index)
         if not self.needs_features:
             teacher = teacher._replace(features=(), preacts=())
         student, teacher = _float(self.student.activations(images)), _float(teacher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from sftn.storage.atomic import Torn, load_tensors, save_tensors
 from sftn.storage.records import made
 from sftn.training.progress import Position
 
+logger = logging.getLogger(__name__)
 _OPTIMIZER = "optimizer."
 _STATE = "state."
 _RNG = "rng."
@@ -51,7 +53,6 @@ class Checkpoints:
         seconds: the time between two checkpoints.
         epochs: epochs between two checkpoints; 0 goes by seconds.
         restarts: of a run that begins again, what ended it before; what its folder holds is not read then.
-        say: is told, in one line, of a checkpoint that was torn.
         guard: raises if this process may no longer write in the folder.
         stop: which signal came, where several runs of this process are to heed it.
 
@@ -67,7 +68,6 @@ class Checkpoints:
         seconds: float = 60.0,
         epochs: int = 0,
         restarts: list[dict[str, Any]] | None = None,
-        say: Any = print,
         guard: Callable[[], None] = lambda: None,
         stop: Stop | None = None,
     ) -> None:
@@ -94,7 +94,7 @@ class Checkpoints:
         if restarts is not None:
             self.save(self._position, None)
             return
-        found = led(lambda: self._found(say))
+        found = led(self._found)
         if found is not None:
             self._restore(*found)
 
@@ -196,8 +196,8 @@ class Checkpoints:
     def _rested(self, seconds: float) -> bool:
         return time.monotonic() - self._last >= max(seconds, self._rest)
 
-    def _found(self, say: Any) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What is to be gone on from."""
+    def _found(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What to resume from."""
         for path in (self.newest, self.previous):
             if path.exists():
                 try:
@@ -206,7 +206,7 @@ class Checkpoints:
                     return tensors, record
                 except Torn as error:
                     self._torn = self._torn or path == self.newest
-                    say(f"{error}; going on from the checkpoint before, or from the start")
+                    logger.warning("%s; resuming from the checkpoint before, or from the start", error)
         return None
 
     def _check(self, path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:

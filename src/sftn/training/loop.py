@@ -1,10 +1,11 @@
-"""Phase, and the one loop that trains it."""
+"""The one loop that trains a phase."""
 
 from __future__ import annotations
 
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from sftn.errors import Stopped
 from sftn.runtime.collectives import Shares
+from sftn.runtime.device import wait
 from sftn.training.callback import Callback
+from sftn.training.cuda_graph import Seen
 from sftn.training.divergence import Sentinel, Step, diverged
-from sftn.training.phase import Phase, train_only
+from sftn.training.phase import Phase
 from sftn.training.progress import Position
 from sftn.training.step_modes import wrap_step
+from sftn.training.teacher_outputs import TeacherOutputs
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -26,26 +30,39 @@ if TYPE_CHECKING:
     from sftn.training.checkpoints import Checkpoints
 
 
+@dataclass(frozen=True)
+class LoopOptions:
+    """How a phase is trained, beside what its `Phase` says."""
+
+    seed: int = 0
+    """Of the run."""
+    evaluate: Callable[[], Mapping[str, float]] | None = None
+    """Called after every `evaluate_every`-th epoch and after the last; its numbers join the epoch's row."""
+    evaluate_every: int = 1
+    """Epochs between two evaluations."""
+    skip: bool = False
+    """Leave out the steps whose loss or gradient is not finite instead of ending the run; their number joins the
+    epoch's row."""
+    whole_norms: bool = True
+    """Where several processes share a batch: batch norms normalise by all of it, not by a share."""
+    step: str = "eager"
+    """One of `sftn.training.step_modes.STEPS`, as `resolve_step_mode` gives it."""
+
+
 def fit(
     phase: Phase,
     loader: Batches,
     fabric: Fabric,
+    options: LoopOptions = LoopOptions(),
     *,
-    seed: int = 0,
-    evaluate: Callable[[], Mapping[str, float]] | None = None,
-    evaluate_every: int = 1,
     callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
-    skip: bool = False,
-    whole_norms: bool = True,
-    how: str = "eager",
-    say: Callable[[str], None] = print,
 ) -> None:
     """Train one phase to its end, from its beginning or from its last checkpoint.
 
     A step is a function of tensors alone and never waits for the device: the terms of the loss are summed there and
     read once an epoch and before a checkpoint, which no state with a number that is not finite ever reaches (see
-    `sftn.training.divergence`). All randomness of an epoch follows from `seed`, the phase's name and the epoch. The
+    `sftn.training.divergence`). All randomness of an epoch follows from the seed, the phase's name and the epoch. The
     whole batch is one step whatever the memory: batch norms and losses that compare images see all of it, also
     where several processes share it; these call this function alike, each with a loader that gives it its share.
 
@@ -53,35 +70,15 @@ def fit(
         phase: what to train.
         loader: training batches.
         fabric: device, precision and strategy (Lightning Fabric).
-        seed: of the run.
-        evaluate: called after every `evaluate_every`-th epoch and after the last; its numbers join the epoch's row.
-        evaluate_every: epochs between two evaluations.
-        callback: is told of steps and epochs.
+        options: seed, evaluation, and how steps are taken.
+        callback: is called at every step and epoch.
         checkpoints: where the state is kept; None keeps none.
-        skip: leave out the steps whose loss or gradient is not finite instead of ending the run; their number joins
-            the epoch's row.
-        whole_norms: where several processes share a batch: batch norms normalise by all of it, not by a share.
-        how: steps are taken, one of `sftn.training.step_modes.STEPS` as `resolve_step_mode` gave it.
-        say: is told, in a line, if that is not possible.
 
     Raises:
         Stopped: a signal asked for it; the state has been saved.
         Diverged: a number is not finite, or was in none of an epoch's steps (a `FloatingPointError`).
     """
-    for _ in stepwise(
-        phase,
-        loader,
-        fabric,
-        seed=seed,
-        evaluate=evaluate,
-        evaluate_every=evaluate_every,
-        callback=callback,
-        checkpoints=checkpoints,
-        skip=skip,
-        whole_norms=whole_norms,
-        how=how,
-        say=say,
-    ):
+    for _ in stepwise(phase, loader, fabric, options, callback=callback, checkpoints=checkpoints):
         pass
 
 
@@ -89,32 +86,22 @@ def stepwise(
     phase: Phase,
     loader: Batches,
     fabric: Fabric,
+    options: LoopOptions = LoopOptions(),
     *,
-    seed: int = 0,
-    evaluate: Callable[[], Mapping[str, float]] | None = None,
-    evaluate_every: int = 1,
     callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
-    skip: bool = False,
-    whole_norms: bool = True,
-    how: str = "eager",
-    say: Callable[[str], None] = print,
 ) -> Iterator[tuple[int, int]]:
     """`fit` a step at a time, so that others can be trained in between; they must put torch's generator back.
 
     Yields:
-        (epoch, step), counted from 0: the step that is next. The time until it is asked for is nobody's here.
+        (epoch, step), counted from 0: the step that is next. The time until it is asked for is not counted.
     """
     schedule = phase.schedule
-    train_only(phase.task, phase.trains)
-    phase.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    sgd = torch.optim.SGD(
-        _groups(phase), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay, fused=True
-    )
-    task, optimizer = fabric.setup(phase.task, sgd)
-    scaler = getattr(fabric._precision, "scaler", None)
-    shares = Shares(loader, whole_norms)
-    sentinel = Sentinel(phase.trains, sgd, scaled=scaler is not None, skip=skip)
+    task, optimizer, sgd = set_up(phase, fabric)
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    shares = Shares(loader, options.whole_norms)
+    sentinel = Sentinel(phase.trains, sgd, scaled=scaler is not None, skip=options.skip)
+    outputs = getattr(phase.task, "teacher_outputs", TeacherOutputs())
     position = Position(phase.name)
     if checkpoints is not None:
         position = checkpoints.resume(position, sgd)
@@ -123,17 +110,17 @@ def stepwise(
     if callback is not None:
         callback.start(phase.name, schedule.epochs, len(loader), position.epoch)
 
-    def take(step: int, batch: Batch) -> tuple[Tensor, Tensor]:
+    def take(step: int, batch: Batch, *known: TeacherOutputs) -> Seen:
         sentinel.before()
         with shares.of(step) as weight:
-            terms = task(*batch)
+            terms = task(*batch, *known)
         fabric.backward(weight * terms["loss"])
         seen = sentinel.see(terms)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return seen
 
-    taken = take if how == "eager" else wrap_step(how, take, phase.task, sgd, fabric, loader.images(1), say)
+    taken = wrap_step(options.step, take, phase.task, sgd, fabric, loader.images(1))
 
     def reached(epoch: int, step: int, began: float) -> Position:
         shares.settle(phase.task)
@@ -149,7 +136,7 @@ def stepwise(
     for epoch in range(position.epoch, schedule.epochs):
         began = time.perf_counter() - position.seconds
         if position.step == 0:
-            torch.manual_seed(_mix(seed, phase.name, epoch))
+            torch.manual_seed(_mix(options.seed, phase.name, epoch))
         for group in sgd.param_groups:
             _set_rate(group, schedule.lr_at(epoch) * group["rate"])
         sentinel.begin(position)
@@ -157,26 +144,66 @@ def stepwise(
             left = time.perf_counter()
             yield epoch, step - 1
             began += time.perf_counter() - left
+            outputs.next_batch(loader, epoch, step - 1)
             sentinel.note(step, taken(step, batch), len(batch.labels))
             if callback is not None:
                 callback.step(step)
             if checkpoints is not None and checkpoints.due():
                 checkpoints.save(reached(epoch, step, began), sgd)
         position = reached(epoch, len(loader), began)
-        row = _row(phase, position, skip)
-        if evaluate is not None and ((epoch + 1) % evaluate_every == 0 or epoch + 1 == schedule.epochs):
+        row = _row(phase, position, options.skip)
+        due = (epoch + 1) % options.evaluate_every == 0 or epoch + 1 == schedule.epochs
+        if options.evaluate is not None and due:
             try:
-                row |= evaluate()
+                row |= options.evaluate()
             except Stopped:  # it was asked to end in the middle
                 if checkpoints is not None:
                     checkpoints.save(position, sgd)
                 raise
-            train_only(phase.task, phase.trains)
+            phase.prepare()
         if callback is not None:
             callback.epoch(row)
         position = Position(phase.name, epoch + 1, scaler=position.scaler)
         if checkpoints is not None:
             checkpoints.finish_epoch(position, sgd, row)
+
+
+def set_up(phase: Phase, fabric: Fabric) -> tuple[Any, Any, torch.optim.SGD]:
+    """Prepare a phase's task and its optimiser for training.
+
+    Returns:
+        Task and optimiser as Fabric wraps them, and the optimiser itself, with a group for each learning rate.
+    """
+    schedule = phase.schedule
+    phase.prepare()
+    phase.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sgd = torch.optim.SGD(
+        _groups(phase), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay, fused=True
+    )
+    task, optimizer = fabric.setup(phase.task, sgd)
+    return task, optimizer, sgd
+
+
+def first_steps(phase: Phase, loader: Batches, fabric: Fabric, count: int) -> list[float]:
+    """Train a phase for its first steps, for their seconds: each with its batch and the wait for the device.
+
+    Args:
+        phase: what to train.
+        loader: training batches.
+        fabric: device, precision and strategy.
+        count: of steps; fewer are made if the phase has fewer.
+    """
+    seconds: list[float] = []
+    steps = stepwise(phase, loader, fabric)
+    next(steps)
+    for _ in range(count):
+        began = time.perf_counter()
+        at = next(steps, None)
+        wait(fabric.device)
+        seconds.append(time.perf_counter() - began)
+        if at is None:
+            break
+    return seconds
 
 
 def _groups(phase: Phase) -> list[dict[str, Any]]:

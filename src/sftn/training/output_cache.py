@@ -22,7 +22,7 @@ def hit_rate(epochs: int, outcomes: int) -> float:
     return 1 - outcomes * (1 - (1 - 1 / outcomes) ** epochs) / epochs
 
 
-class Asked:
+class OutputCache:
     """Answers of a frozen teacher, kept by image and outcome of its augmentation, as they were first given.
 
     The teacher is run on what has not been asked before, together with enough other images of the batch to make
@@ -133,7 +133,7 @@ def size(missing: int) -> int:
 
 @torch.no_grad()
 def same_in_parts(answer: Callable[[Tensor], Tensor], images: Tensor) -> bool:
-    """Whether answers to parts of a batch, of every size that `Asked` asks for, are bit for bit those to the whole.
+    """Whether answers to parts of a batch, of all sizes that the cache asks for, have the bits of those to the whole.
 
     Each part has its images from all over the batch, in another order. For a batch of 64 this costs nine forwards.
     """

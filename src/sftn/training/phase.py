@@ -28,11 +28,6 @@ class Phase:
 
         What is frozen is in eval mode, the rest in training mode: call it again after an evaluation.
         """
-        train_only(self.task, self.trains)
-
-
-def train_only(task: nn.Module, modules: tuple[nn.Module, ...]) -> None:
-    """Freeze a task, in eval mode, but for some of its modules, which are put into training mode."""
-    task.requires_grad_(False).eval()
-    for module in modules:
-        module.requires_grad_(True).train()
+        self.task.requires_grad_(False).eval()
+        for module in self.trains:
+            module.requires_grad_(True).train()

@@ -3,8 +3,8 @@
 On small images the kernels of a step are over sooner than Python can launch them. A graph launches all of them at
 once: forward, backward, the sentinel's look and the optimiser's step, on tensors that stay where they are. What changes
 from step to step is copied into them before: the batch, the learning rate (a tensor on the device, where the fused
-optimiser reads it), and what a frozen teacher answers where answers are kept or shared. The smaller batch at an epoch's
-end is taken eagerly.
+optimiser reads it), and a frozen teacher's outputs where these are kept or shared. The smaller batch at an epoch's end
+is taken eagerly.
 
 What PyTorch sees to: random numbers of the device's generator are drawn anew at each replay, from its seed and
 position, which then moves on as it would have, so a seed that is set between two replays holds; gradients, dropped at
@@ -14,8 +14,9 @@ for the forward begins and ends there. To forbid them would change how gradients
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,26 +24,37 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from sftn.data.batch import Batch
 from sftn.errors import InputError, unknown
+from sftn.networks.staged import Activations
+from sftn.runtime.processes import leads
 from sftn.training.cuda_graph import GRAPHS, HostSync, Seen, line
+from sftn.training.teacher_outputs import KnownOutputs, TeacherOutputs
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 STEPS = ("eager", "compiled", "captured", "both")
 """`both` captures compiled steps."""
-Take = Callable[[int, Batch], Seen]
-"""(its number in the epoch, counted from 1; the batch): forward, backward, a look, the optimiser's step."""
+logger = logging.getLogger(__name__)
 
 
-def resolve_step_mode(step: str, device: str, precision: str, processes: int, say: Callable[[str], None]) -> str:
-    """What is done of what was asked for.
+class Take(Protocol):
+    """Takes one step: forward, backward, the sentinel's look, the optimiser's step."""
+
+    def __call__(self, step: int, batch: Batch, *known: TeacherOutputs) -> Seen:
+        """`step` is counted from 1 in its epoch; `known` is given to the task behind the batch."""
+
+
+def resolve_step_mode(step: str, device: str, precision: str, processes: int) -> str:
+    """The step mode that is possible, given the one that was asked for; a warning is logged if it is another one.
 
     Args:
         step: one of `STEPS`.
         device: kind of device.
         precision: float32, bf16 or float16, whose scaler decides after each step and so stays out of a graph.
         processes: that share every batch; they take their steps eagerly.
-        say: is told, in a line, if another one of `STEPS` comes back.
+
+    Returns:
+        One of `STEPS`.
 
     Raises:
         InputError: the name is unknown, or the device has no graphs.
@@ -52,11 +64,12 @@ def resolve_step_mode(step: str, device: str, precision: str, processes: int, sa
     if step in ("captured", "both") and device not in GRAPHS:
         raise InputError(f"step {step} needs a CUDA GPU, not {device}: use --step eager or compiled")
     if processes > 1 and step != "eager":
-        say(f"steps are taken eagerly, not {step}: several processes share every batch")
+        if leads():
+            logger.warning("steps are taken eagerly, not %s: several processes share every batch", step)
         return "eager"
     if precision == "float16" and step in ("captured", "both"):
         instead = "eager" if step == "captured" else "compiled"
-        say(f"steps are {instead}, not captured: float16's scaler decides after each of them")
+        logger.warning("steps are %s, not captured: float16's scaler decides after each of them", instead)
         return instead
     return step
 
@@ -68,7 +81,6 @@ def wrap_step(
     optimizer: torch.optim.Optimizer,
     fabric: Fabric,
     full: int,
-    say: Callable[[str], None] = print,
 ) -> Take:
     """Take the steps of a phase in one of the ways of `STEPS`.
 
@@ -79,24 +91,29 @@ def wrap_step(
         optimizer: that it uses; resumed already.
         fabric: device and precision.
         full: images of a whole batch.
-        say: is told if steps cannot be captured after all.
     """
     if step in ("compiled", "both"):
-        take = Compiled(take, task, full)
-    return Captured(take, task, optimizer, fabric, full, say) if step in ("captured", "both") else take
+        take = Compiled(take, task, fabric, full)
+    return Captured(take, task, optimizer, fabric, full) if step in ("captured", "both") else take
+
+
+def _looked_up(task: Any, fabric: Fabric, batch: Batch) -> Activations | tuple[()]:
+    """The teacher's outputs for a batch, if they are looked up before its step: a lookup may wait for the device."""
+    if not isinstance(outputs := getattr(task, "teacher_outputs", None), TeacherOutputs) or not outputs.before_step:
+        return ()
+    with fabric.autocast(), torch.no_grad():
+        return outputs(task.teacher, fabric.strategy.precision.convert_input(batch.images), batch.index)
 
 
 class Compiled:
     """Steps whose forward and backward are compiled for a whole batch; results agree with eager ones up to rounding."""
 
-    def __init__(self, take: Take, task: nn.Module, full: int) -> None:
-        self.take, self.full = take, full
+    def __init__(self, take: Take, task: nn.Module, fabric: Fabric, full: int) -> None:
+        self.take, self.task, self.fabric, self.full = take, task, fabric, full
         torch._dynamo.reset()  # what was compiled for the phase or run before counts against a limit
         task.compile(dynamic=False)
-        if getattr(task, "answers", None) is not None:
-            task.answers = torch.compiler.disable(task.answers)
 
-    def __call__(self, step: int, batch: Batch) -> Seen:
+    def __call__(self, step: int, batch: Batch, *known: TeacherOutputs) -> Seen:
         """Take one.
 
         Raises:
@@ -105,8 +122,10 @@ class Compiled:
         if len(batch.labels) != self.full:
             with torch.compiler.set_stance("force_eager"):
                 return self.take(step, batch)
+        if not known and (outputs := _looked_up(self.task, self.fabric, batch)):
+            known = (KnownOutputs(outputs),)
         try:
-            return self.take(step, batch)
+            return self.take(step, batch, *known)
         except RuntimeError as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
@@ -135,18 +154,9 @@ class Captured:
         optimizer: torch.optim.Optimizer,
         fabric: Fabric,
         full: int,
-        say: Callable[[str], None] = print,
     ) -> None:
-        self.take, self.task, self.optimizer, self.fabric, self.full, self.say = (
-            take,
-            task,
-            optimizer,
-            fabric,
-            full,
-            say,
-        )
+        self.take, self.task, self.optimizer, self.fabric, self.full = take, task, optimizer, fabric, full
         self.graph = GRAPHS[fabric.device.type]()
-        self.answers: Callable[[Tensor, Tensor], Any] | None = getattr(task, "answers", None)
         self.possible = True
         self._static: list[Tensor] = []
         for group in optimizer.param_groups:
@@ -155,7 +165,7 @@ class Captured:
                 # Zeros lead to what a first step does, which a graph would do every time.
                 optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
-    def __call__(self, step: int, batch: Batch) -> Seen:
+    def __call__(self, step: int, batch: Batch, *known: TeacherOutputs) -> Seen:
         """Take one."""
         if len(batch.labels) != self.full or not self.possible:
             return self.take(step, batch)
@@ -177,30 +187,18 @@ class Captured:
         return [*parameters, *(value for value in momenta if isinstance(value, Tensor)), *self.task.buffers()]
 
     def _given(self, batch: Batch) -> list[Tensor]:
-        """The batch, and what the teacher is found to answer to it: whoever answers may wait, or serve others too."""
-        if self.answers is None:
-            return list(batch)
-        with self.fabric.autocast(), torch.no_grad():
-            answer = self.answers(self.fabric._precision.convert_input(batch.images), batch.index)
-        leaves, self._form = tree_flatten(answer)
+        """What a step reads: the batch, and the teacher's outputs where these are looked up."""
+        leaves, self._form = tree_flatten(_looked_up(self.task, self.fabric, batch))
         return [*batch, *leaves]
 
     def _record(self, given: Sequence[Tensor]) -> None:
         static = [torch.empty_like(tensor).copy_(tensor) for tensor in given]
-        images, labels, index, *answered = static
-        answer = tree_unflatten(answered, self._form) if answered else None
-
-        def recall(images: Tensor, index: Tensor) -> Any:
-            return answer
+        images, labels, index, *leaves = static
+        outputs = tree_unflatten(leaves, self._form)
+        known = (KnownOutputs(outputs),) if outputs else ()
 
         def again() -> Seen:
-            if self.answers is not None:
-                self.task.answers = recall  # type: ignore[assignment]
-            try:
-                return self.take(1, Batch(images, labels, index))
-            finally:
-                if self.answers is not None:
-                    self.task.answers = self.answers  # type: ignore[assignment]
+            return self.take(1, Batch(images, labels, index), *known)
 
         changed = self.changed()
         before = [tensor.detach().clone() for tensor in changed]
@@ -211,7 +209,7 @@ class Captured:
                 self._seen = self.graph.record(again)
                 self._static = static
             except HostSync as error:
-                self.say(f"steps are taken eagerly, not captured: one of them waits for the GPU ({error})")
+                logger.warning("steps are taken eagerly, not captured: one of them waits for the GPU (%s)", error)
                 self.possible = False
             finally:
                 self.optimizer.zero_grad(set_to_none=True)
