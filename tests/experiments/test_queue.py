@@ -248,7 +248,9 @@ def test_sigterm_ends_with_143_and_holds_nothing_back(tmp_path: Path, capsys: py
 
 def test_whoever_wakes_up_after_its_lease_leaves_the_run_alone(tmp_path: Path) -> None:
     """A process is stopped in the middle of a run, another one finishes that, and the first one wakes up."""
-    code = "import sys; from sftn import leases; leases.SECONDS = 1.0; from sftn.cli import main; main(sys.argv[1:])"
+    code = (
+        "import sys; from sftn.storage import lease; lease.SECONDS = 1.0; from sftn.cli import main; main(sys.argv[1:])"
+    )
     arguments = ["train-teacher", "--teacher", "wrn_10_1", "--standard", "--limit", "200", "--epochs", "3"]
     arguments += ["--precision", "float32", "--checkpoint-seconds", "0", "--device", "cpu"]
 

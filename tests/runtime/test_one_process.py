@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sftn.data.loader import Loader, evaluation_batches
 from sftn.errors import InputError
 from sftn.runtime.collectives import WholeNorms, gathered, mean_over_batch, part, whole_norm
-from sftn.runtime.processes import Talk, check, ends_quietly, leads, led, shared
+from sftn.runtime.processes import Alone, Talk, check, ends_quietly, leads, led, shared, together
 from tests.support import tiny
 
 
@@ -84,6 +84,26 @@ def test_one_process_needs_nobody() -> None:
     assert leads()
     assert led(lambda: 7) == 7
     assert Talk(every_step=False).heard(15, True) == (15, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [::1]:3: Connection reset by peer",
+            True,
+        ),
+        ("[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 4000ms for recv", True),
+        ("Application timeout caused pair closure", True),
+        ("[enforce fail at /pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:456] op.nbytes. 8 vs 4", False),
+        ("shapes cannot be connected: the timeout of nothing", False),
+    ],
+)
+def test_a_lost_connection_is_known_by_what_gloo_says(error: str, lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sftn.runtime.processes.world", lambda: 2)
+    with pytest.raises(Alone if lost else RuntimeError) as caught, together():
+        raise RuntimeError(error)
+    assert isinstance(caught.value, Alone) is lost
 
 
 def test_a_talk_takes_place_about_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

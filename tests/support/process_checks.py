@@ -5,6 +5,7 @@ Networks are in float64, so that what is left of a difference is rounding of abo
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -179,6 +180,7 @@ def everything(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    logging.getLogger("sftn").setLevel(logging.ERROR)
     named()
     join("cpu", 2, 1)
     folder = Path(sys.argv[1])

@@ -150,9 +150,9 @@ def test_the_sentinel_sees_captured_steps_too(bad: int, monkeypatch: pytest.Monk
     assert f"epoch {(bad + 2) // 3}, step {(bad - 1) % 3 + 1}" in errors[0]
 
 
-@pytest.mark.parametrize("asked", [0.0, 1.0])
+@pytest.mark.parametrize(("asked", "precision"), [(0.0, "float32"), (1.0, "float32"), (0.0, "bf16"), (1.0, "bf16")])
 def test_a_cohort_of_captured_steps_ends_with_the_same_bits(
-    asked: float, teachers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: float, precision: str, teachers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the teacher answers is found before each step, once for all, and copied into the recorded ones."""
     monkeypatch.setattr("sftn.runs.teacher_cache.FLOOR", 2)
@@ -160,7 +160,7 @@ def test_a_cohort_of_captured_steps_ends_with_the_same_bits(
     data = tiny.dataset(IMAGES)
     teacher, alone, together = tiny.run(data, "wide", epochs=1), teachers(tmp_path / "a"), teachers(tmp_path / "t")
     methods = ("kd", "crd", "pkt") if asked else ("kd", "at", "crd", "vid")
-    runs = [tiny.run(data, teacher=teacher, objective=objective(method)) for method in methods]
+    runs = [tiny.run(data, teacher=teacher, objective=objective(method), precision=precision) for method in methods]
     for run in runs:
         train(run, data, alone)
     kept, repeating = [], []

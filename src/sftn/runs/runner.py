@@ -235,8 +235,8 @@ def _assemble(
     run: Run, dataset: Dataset, context: Context, fabric: Fabric, restarts: list[dict[str, Any]] | None
 ) -> _Assembled:
     """Build what a run trains, in the state of its last checkpoint."""
-    conduct, together = context.conduct, context.shared
-    cache = TeacherCache([run], dataset, conduct.ask_once) if together is None else together.cache
+    conduct, cohort = context.conduct, context.shared
+    cache = TeacherCache([run], dataset, conduct.ask_once) if cohort is None else cohort.cache
     torch.manual_seed(run.seed)
     network = blank(run.network, dataset)
     teacher = None if run.teacher is None else taught(run.teacher, dataset, context.out)
@@ -248,7 +248,7 @@ def _assemble(
         epochs=conduct.checkpoint_epochs,
         restarts=restarts,
         guard=context.guard,
-        stop=None if together is None else together.stop,
+        stop=None if cohort is None else cohort.stop,
     )
     make = partial(
         training_batches,
@@ -261,7 +261,7 @@ def _assemble(
         share=(rank(), world()),
         least=1 if run.norm_shares == 1 else 2,
     )
-    loader = make() if together is None else together.loader(make, copies, flip)
+    loader = make() if cohort is None else cohort.loader(make, copies, flip)
     return _Assembled(network, phases, loader, checkpoints, cache)
 
 

@@ -39,7 +39,7 @@ def memory(device: str, where: Callable[[], str], advice: str) -> Iterator[None]
         more = f", {wanted[1]} more were wanted" if wanted else ""
         raise InputError(
             f"out of memory on {device}, {where()}: {_allocated(device)}{more}; {advice}; what was saved stays, and "
-            "the same command goes on from there"
+            "the same command resumes from there"
         ) from error
 
 

@@ -29,7 +29,7 @@ T = TypeVar("T")
 SILENCE = 120
 """Seconds after which a process that says nothing is given up. One that dies is noticed at once on CPUs; on GPUs by
 whoever started it, within half a minute."""
-_GLOO = re.compile(r"^\[[^\]]*gloo[/\\]|pair closure")
+_GLOO = re.compile(r"^\[[^\] ]*gloo[/\\]|pair closure")
 """What gloo says of a lost connection, in bare RuntimeErrors: they begin with the line of its source, or come after one
 that did. The errors of NCCL and of the store are a `DistError`."""
 
@@ -143,7 +143,7 @@ def together() -> Iterator[None]:
         if world() == 1 or not (isinstance(error, dist.DistError) or _GLOO.search(str(error))):
             raise
         raise Alone(
-            f"another of the {world()} processes has ended or does not answer; the same command goes on from the last "
+            f"another of the {world()} processes has ended or does not answer; the same command resumes from the last "
             "checkpoint"
         ) from error
 
@@ -217,7 +217,7 @@ def _tell_of_deaths() -> None:
     handler.setFormatter(
         logging.Formatter(
             "sftn: a process that trains along has died, so all are ended; "
-            "the same command goes on from the last checkpoint",
+            "the same command resumes from the last checkpoint",
             validate=False,
         )
     )
