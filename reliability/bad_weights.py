@@ -20,7 +20,7 @@ from reliability.reader import Bad, Reader
 from sftn.networks import build
 from sftn.networks.weights import load_weights, read_metadata
 from sftn.runs.trained import subject
-from sftn.storage.atomic import load_tensors, save_tensors
+from sftn.storage.tensor_files import load_tensors, save_tensors
 
 
 def _network() -> Any:

@@ -31,7 +31,7 @@ from sftn.runs import folder
 from sftn.runs.folder import read_run
 from sftn.runs.trained import subject
 from sftn.storage import lease, torch_files
-from sftn.storage.records import LARGEST, read_text, typed
+from sftn.storage.records import LARGEST, decode_value, read_text
 from sftn.storage.safe_pickle import ARRAYS, Forbidden, unpickle
 from tests.support.command import refusal
 
@@ -234,7 +234,7 @@ def test_text_of_any_size_is_not_read(tmp_path: Path) -> None:
 )
 def test_values_of_another_type_are_refused(value: object, hint: type) -> None:
     with pytest.raises(ValueError, match="should be"):
-        typed(value, hint)
+        decode_value(value, hint)
 
 
 def test_a_message_is_one_line_whatever_is_in_it() -> None:

@@ -11,7 +11,7 @@ from sftn.errors import InputError
 from sftn.runs.folder import read_run
 from sftn.spec.run import Run
 from sftn.storage.json_files import read_json
-from sftn.storage.records import read_text, typed
+from sftn.storage.records import decode_value, read_text
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def curve(folder: Path) -> Curve:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            numbers = (typed(row.get(name), float | None) for name in ("kd", "test_accuracy"))
-            rows.append((typed(row["phase"], str), typed(row["epoch"], int), *numbers))
+            numbers = (decode_value(row.get(name), float | None) for name in ("kd", "test_accuracy"))
+            rows.append((decode_value(row["phase"], str), decode_value(row["epoch"], int), *numbers))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if number == len(lines) and rows:
                 break  # being written at this moment
@@ -107,6 +107,6 @@ def rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
 
 def _accuracy(path: Path) -> float:
     try:
-        return float(typed(read_json(path)["accuracy"], float))
+        return float(decode_value(read_json(path)["accuracy"], float))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} has no accuracy: remove its folder to train it again") from error

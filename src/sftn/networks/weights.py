@@ -19,8 +19,8 @@ from sftn.networks.foreign.cut import original_keys
 from sftn.networks.staged import StagedNet
 from sftn.storage import torch_files
 from sftn.storage.atomic import write_atomically
-from sftn.storage.records import check_header
 from sftn.storage.safe_pickle import Forbidden
+from sftn.storage.tensor_files import check_header
 
 _COUNTER = ".num_batches_tracked"
 _METADATA = "sftn"

@@ -13,7 +13,7 @@ from sftn.errors import InputError, unknown
 from sftn.spec.run import FORMAT, Run
 from sftn.storage import records
 from sftn.storage.atomic import sync_folder
-from sftn.storage.faults import cannot
+from sftn.storage.faults import file_error
 from sftn.storage.json_files import read_json, sha256, write_json
 from sftn.storage.lease import Owner, holder
 from sftn.storage.records import read_text
@@ -68,7 +68,7 @@ def write_run(run: Run, folder: Path) -> None:
         for path in new:
             sync_folder(path.parent)
     except OSError as error:
-        raise cannot("make", folder, error) from error
+        raise file_error("make", folder, error) from error
     path = folder / "run.json"
     if not path.exists():
         write_json(path, {"format": FORMAT, "id": run.id, **asdict(run)})
@@ -85,7 +85,7 @@ def read_run(folder: Path) -> Run:
     path = folder / "run.json"
     record = read_json(path)
     try:
-        run = records.made(Run, {name: value for name, value in record.items() if name not in ("format", "id")})
+        run = records.decode(Run, {name: value for name, value in record.items() if name not in ("format", "id")})
         own = run.id
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a record of a run ({error}): train it again elsewhere") from error
@@ -109,7 +109,7 @@ def result(folder: Path, run: Run) -> dict[str, Any] | None:
     try:
         for name, kind in _RESULT.items():
             if name in record:
-                records.typed(record[name], kind)
+                records.decode_value(record[name], kind)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} garbles its {name} ({error}): remove its folder to train it again") from error
     return record

@@ -10,7 +10,7 @@ from typing import Any
 from sftn.errors import InputError
 from sftn.spec.run import Run
 from sftn.storage.json_files import read_json, write_json
-from sftn.storage.records import digest, typed
+from sftn.storage.records import decode_value, digest
 
 FORMAT = 1
 """Of analysis-NAME.json."""
@@ -53,9 +53,11 @@ def read(folder: Path, run: Run, weights: str | None, name: str) -> Reading | No
     if seal != digest(record) or any(record.get(key) != value for key, value in _about(run, weights, name).items()):
         raise InputError(f"{file} is of another run, or was edited: remove it to measure again")
     try:
-        reading = Reading(record["settings"], typed(record["numbers"], Mapping[str, float | None]), record["details"])
+        reading = Reading(
+            record["settings"], decode_value(record["numbers"], Mapping[str, float | None]), record["details"]
+        )
         _check(reading.settings)
-        typed(reading.details.get("accuracy", {}), Mapping[str, tuple[float, ...]])
+        decode_value(reading.details.get("accuracy", {}), Mapping[str, tuple[float, ...]])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} lacks or garbles {error}: remove it to measure again") from error
     return reading
@@ -80,9 +82,9 @@ def write(folder: Path, run: Run, weights: str | None, name: str, reading: Readi
 def _check(settings: Mapping[str, Any]) -> None:
     """See that settings are what their readers expect, where there are any."""
     if settings:
-        typed([settings["test_images"], settings["of"]], tuple[int, int])
-        typed(settings.get("corruptions") or [], tuple[str, ...])
-        typed(settings.get("probe", {"epochs": 0})["epochs"], int)
+        decode_value([settings["test_images"], settings["of"]], tuple[int, int])
+        decode_value(settings.get("corruptions") or [], tuple[str, ...])
+        decode_value(settings.get("probe", {"epochs": 0})["epochs"], int)
 
 
 def _about(run: Run, weights: str | None, name: str) -> dict[str, Any]:

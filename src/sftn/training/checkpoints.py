@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from sftn.errors import Stopped
 from sftn.runtime.processes import Talk, led
 from sftn.runtime.signals import Stop
-from sftn.storage.atomic import Torn, load_tensors, save_tensors
-from sftn.storage.records import made
+from sftn.storage.records import decode
+from sftn.storage.tensor_files import Torn, load_tensors, save_tensors
 from sftn.training.progress import Position
 
 _OPTIMIZER = "optimizer."
@@ -214,7 +214,7 @@ class Checkpoints:
         own = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
         expected = self.state.state_dict()
         try:
-            made(Position, record["position"])
+            decode(Position, record["position"])
             fits = all(isinstance(record[name], list) for name in ("history", "finished"))
             fits = fits and own.keys() == expected.keys()
             fits = fits and all(own[name].shape == tensor.shape for name, tensor in expected.items())
@@ -227,7 +227,7 @@ class Checkpoints:
         self.state.load_state_dict(
             {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
         )
-        self._position = made(Position, record["position"])
+        self._position = decode(Position, record["position"])
         self.history, self.finished = record["history"], record["finished"]
         self.restarts, self._tensors = record.get("restarts", []), tensors
 
