@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 import torch
 
-from sftn.data.dataset import Dataset, fingerprint
+from sftn.data.dataset import Dataset
 from sftn.data.loader import Feed, feed
 from sftn.networks.staged import StagedNet
 from sftn.profiling.roofline import machine
@@ -83,7 +83,7 @@ def main() -> None:
     for pair in options.pairs:
         teacher, student = pair.split(":")
         schedule = Schedule(batch=BATCH)
-        named = Data("noise", fingerprint(data)[:16])
+        named = Data("noise", data.identity)
         source = Run(teacher, named, 0, schedule, precision)
         runs = {
             name: Run(student, named, 0, schedule, precision, teacher=source, objective=objective(name))

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sftn.data import fingerprint
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments.paper import TABLES
@@ -69,7 +68,7 @@ def test_a_kept_network_gets_its_recorded_accuracy(result: Path, images) -> None
     assert entry.result is not None
     assert sha256(entry.folder / "weights.safetensors") == entry.result["weights_sha256"]
     dataset = images(entry.run.data)
-    assert fingerprint(dataset)[:16] == entry.run.data.fingerprint
+    assert dataset.identity == entry.run.data.fingerprint
     fabric = make_fabric("cpu", entry.run.precision)
     network = load_teacher(entry.run, dataset, entry.folder.parent)
     found = evaluate(network, dataset.test, dataset.normalisation, fabric)

@@ -10,8 +10,8 @@ import torch
 
 from sftn.analysis.calibration import confidence
 from sftn.cli import main
-from sftn.data import SOURCES
 from sftn.data.dataset import Dataset, Split
+from sftn.data.load import SOURCES
 from sftn.errors import InputError
 from sftn.networks.staged import StagedNet
 from sftn.report import command, document

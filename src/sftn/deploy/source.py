@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftn.data import fingerprint, load
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.deploy.classifier import Classifier, trained
 from sftn.deploy.preprocessing import Images
 from sftn.errors import InputError
@@ -105,7 +105,7 @@ def images_of(
     own = run.data
     if data is None or data == own.name:
         dataset = reloaded(own, data_dir)
-        if fingerprint(dataset)[:16] != own.fingerprint:
+        if dataset.identity != own.fingerprint:
             say(f"note: {own.name} holds other images now than when {run.name} was trained")
     else:
         dataset = load(data, data_dir=data_dir, classes=own.classes, size=own.size)

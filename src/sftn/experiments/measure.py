@@ -16,8 +16,8 @@ from sftn.analysis.corruption import robustness
 from sftn.analysis.corruptions import CORRUPTIONS, VERSION
 from sftn.analysis.similarity import MINIBATCH, similarity
 from sftn.analysis.transfer import Probe, transfer
-from sftn.data import fingerprint, load
 from sftn.data.dataset import Dataset, Split
+from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.experiments.grid import Planned
 from sftn.experiments.metrics import Measured, Quantity, transfer_quantity
@@ -199,7 +199,7 @@ def _transfer(name: str, dataset: Dataset, data_dir: Path | None, images: int | 
 
     settings = {
         "to": name,
-        "fingerprint": fingerprint(cut)[:16],
+        "fingerprint": cut.identity,
         "training_images": len(cut.train),
         "test_images": len(cut.test),
         "of": len(target.test),

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sftn.data import load
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.networks import PRETRAINED, build
 from sftn.networks.staged import StagedNet

@@ -225,7 +225,6 @@ def verify(folder: Path, dataset: Dataset, device: str = "auto", say: Callable[[
         device: auto, cpu, cuda or mps; on another one than the run's, rounding may change an image.
         say: is told where the environment is not the recorded one, if the network does not do as recorded.
     """
-    from sftn.data.dataset import fingerprint
     from sftn.runs.build import load_teacher
     from sftn.runtime.device import make_fabric
     from sftn.runtime.environment import changes
@@ -235,7 +234,7 @@ def verify(folder: Path, dataset: Dataset, device: str = "auto", say: Callable[[
     entry = look(folder)
     if entry.state != DONE or entry.run is None or entry.result is None:
         return found
-    if fingerprint(dataset)[:16] != entry.run.data.fingerprint:
+    if dataset.identity != entry.run.data.fingerprint:
         return [*found, f"the images are not those of {entry.run.data.name} that it was trained on: check --data-dir"]
     fabric = make_fabric(device, entry.run.precision)
     try:

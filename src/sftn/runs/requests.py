@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from sftn.data import fingerprint, load
 from sftn.data.batch import check_shares
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.networks import check_name
 from sftn.networks.weights import read_metadata
@@ -68,9 +68,7 @@ def plain_run(
     if processes > 1:
         check_shares(len(dataset.train), schedule.batch, (0, processes), least=1 if training.sync_bn else 2)
     damaged: Literal["refuse", "skip"] = "skip" if dataset.skipped else "refuse"
-    which = Data(
-        images.data, fingerprint(dataset)[:16], images.limit, images.classes, images.size, dataset.streamed, damaged
-    )
+    which = Data(images.data, dataset.identity, images.limit, images.classes, images.size, dataset.streamed, damaged)
     precision = settle_precision(training.precision, execution.device)
     shares = 1 if training.sync_bn else processes
     return Run(network, which, seed, schedule, precision, on_nan=training.on_nan, norm_shares=shares)

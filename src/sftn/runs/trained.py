@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftn.data import fingerprint, load
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.networks import PRETRAINED, build, check_name
 from sftn.networks.staged import StagedNet
@@ -143,6 +143,6 @@ def images_of(
     own = run.data
     dataset = reloaded(own, data_dir)
     notes = []
-    if fingerprint(dataset)[:16] != own.fingerprint:
+    if dataset.identity != own.fingerprint:
         notes.append(f"note: {own.name} holds other images now than when {run.name} was trained")
     return dataset, notes

@@ -13,8 +13,8 @@ from sftn.analysis import calibration, corruption, curves, similarity, transfer
 from sftn.analysis.corrupted import Corrupted, find, generate
 from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, check
 from sftn.cli import options
-from sftn.data import load
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.errors import InputError, printable
 from sftn.report.analysis_files import Found, keep
 from sftn.report.figures import analysis

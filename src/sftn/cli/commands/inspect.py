@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sftn.cli import options
 from sftn.cli.console import console, say
-from sftn.data import SOURCES, fingerprint
 from sftn.data.dataset import Dataset
+from sftn.data.load import SOURCES, source
 from sftn.errors import InputError
 from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES
@@ -38,8 +38,8 @@ def evaluate(asked: options.Evaluate) -> dict[str, float]:
         dataset = requests.load_images(Images(data=asked.data, data_dir=asked.data_dir, size=asked.size))
     elif isinstance(source, Run):
         own = source.data
-        dataset = reloaded(own, asked.data_dir, say=say)
-        if fingerprint(dataset)[:16] != own.fingerprint:
+        dataset = reloaded(own, asked.data_dir)
+        if dataset.identity != own.fingerprint:
             say(f"note: {own.name} holds other images now than when {source.name} was trained")
     else:
         raise InputError(f"say which images with --data: {what} is a file of weights")
@@ -109,8 +109,8 @@ def list_names(asked: options.List) -> None:
     else:
         table.add_column("data")
         table.add_column("what it is")
-        for name, source in SOURCES.items():
-            table.add_row(name, (source.__doc__ or "").strip().splitlines()[0])
+        for name in SOURCES:
+            table.add_row(name, (source(name).__doc__ or "").strip().splitlines()[0])
     console.print(table)
 
 
