@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,6 @@ from sftn.training.progress import Position
 _OPTIMIZER = "optimizer."
 _STATE = "state."
 _RNG = "rng."
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a finished run no longer needs and what killed processes left half written or held."""
-    _remove(folder, "checkpoint*.safetensors", "diverged.json", ".*.tmp", "lease.*")
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half written, so that kills do not fill the disk."""
-    _remove(folder, ".*.tmp")
 
 
 class Checkpoints:
@@ -169,10 +159,6 @@ class Checkpoints:
         self.finished.append(phase)
         self.save(Position(""), None)
 
-    def remove(self) -> None:
-        """The run is over and has its result."""
-        tidy(self.folder)
-
     @contextmanager
     def signals(self) -> Iterator[None]:
         """While this lasts, SIGTERM and the first Ctrl-C save before they end the run; a second one ends it at once.
@@ -230,13 +216,6 @@ class Checkpoints:
         self._position = decode(Position, record["position"])
         self.history, self.finished = record["history"], record["finished"]
         self.restarts, self._tensors = record.get("restarts", []), tensors
-
-
-def _remove(folder: Path, *patterns: str) -> None:
-    for pattern in patterns:
-        for path in folder.glob(pattern):
-            with suppress(OSError):
-                path.unlink()
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
