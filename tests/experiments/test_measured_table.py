@@ -158,8 +158,8 @@ def test_what_is_of_another_run_is_refused(tmp_path: Path) -> None:
         (["table12", "--data", "digits", "--to", "nothing"], "nothing"),
         (["table12", "--data", "digits", "--to", "folder:/nowhere"], "nowhere"),
         (["table19", "--smoke", "--to", "digits"], "--to is for table12"),
-        (["table19", "--smoke", "--images", "1"], "at least 10"),
-        (["table17", "--smoke", "--images", "50"], "leave --to and --images out"),
+        (["table19", "--smoke", "--test-images", "1"], "at least 10"),
+        (["table17", "--smoke", "--test-images", "50"], "leave --to and --test-images out"),
     ],
 )
 def test_contradictions_are_one_line_before_anything_is_trained(
