@@ -19,12 +19,12 @@ from collections.abc import Iterator
 
 import torch
 
-from sftn.data.dataset import Dataset, fingerprint
+from sftn.data.dataset import Dataset
 from sftn.data.loader import Feed, feed
 from sftn.networks.staged import StagedNet
 from sftn.profiling.roofline import machine
 from sftn.profiling.throughput import noise
-from sftn.runs.build import blank, plan
+from sftn.runs.build import new_network, plan
 from sftn.runs.cohort import Sharing, joins
 from sftn.runtime.device import make_fabric, settle_precision
 from sftn.spec.run import Data, Run
@@ -42,20 +42,21 @@ class Student:
     def __init__(self, run: Run, data: Dataset, teacher: str, device: str, sharing: Sharing | None) -> None:
         self.fabric = make_fabric(device, run.precision)
         torch.manual_seed(0)
-        self.network: StagedNet = blank(run.network, data)
-        master = blank(teacher, data)
+        self.network: StagedNet = new_network(run.network, data)
+        master = new_network(teacher, data)
 
         def share(task: Distiller) -> None:
             if sharing is not None:
                 sharing.teacher(task)
 
-        phases, _, copies, flip = plan(run, self.network, data, master, share)
+        planned = plan(run, self.network, data, master, share)
+        copies, flip = planned.copies, planned.flip
 
         def make() -> Feed:
             return feed(data, batch=BATCH, copies=copies, flip=flip, device=self.fabric.device)
 
         loader = make() if sharing is None else sharing.feed(make, copies, flip, self.fabric)
-        self.steps: Iterator[tuple[int, int]] = stepwise(phases[-1], loader, self.fabric)
+        self.steps: Iterator[tuple[int, int]] = stepwise(planned.phases[-1], loader, self.fabric)
         self.random = torch.get_rng_state()
 
     def step(self) -> None:
@@ -83,7 +84,7 @@ def main() -> None:
     for pair in options.pairs:
         teacher, student = pair.split(":")
         schedule = Schedule(batch=BATCH)
-        named = Data("noise", fingerprint(data)[:16])
+        named = Data("noise", data.identity)
         source = Run(teacher, named, 0, schedule, precision)
         runs = {
             name: Run(student, named, 0, schedule, precision, teacher=source, objective=objective(name))

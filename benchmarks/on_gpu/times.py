@@ -21,7 +21,7 @@ from sftn.networks import build
 from sftn.profiling.estimate import estimate
 from sftn.profiling.roofline import measure_ceiling, wait
 from sftn.profiling.throughput import count, noise
-from sftn.runs.build import blank, plan
+from sftn.runs.build import new_network, plan
 from sftn.runs.cohort import Sharing
 from sftn.runtime.device import make_fabric
 from sftn.spec.run import Data, Run
@@ -148,13 +148,14 @@ class Bench:
             for _ in range(size):
                 fabric = make_fabric(self.device, precision)
                 share = {} if sharing is None else {"share": sharing.teacher}
-                phases, _, copies, flip = plan(run, blank(student, data), data, blank(teacher, data), **share)
+                planned = plan(run, new_network(student, data), data, new_network(teacher, data), **share)
+                copies, flip = planned.copies, planned.flip
 
                 def make(copies: int = copies, flip: bool = flip) -> Feed:
                     return feed(data, batch=BATCH, copies=copies, flip=flip, device=self.device)
 
                 loader = make() if sharing is None else sharing.feed(make, copies, flip, fabric)
-                found.append(stepwise(phases[-1], loader, fabric, how=how, say=_refused))
+                found.append(stepwise(planned.phases[-1], loader, fabric, how=how, say=_refused))
             return found
 
         def turn(students: Sequence[Iterator[tuple[int, int]]]) -> None:
@@ -175,12 +176,13 @@ class Bench:
         }
 
         def epoch(run: Run, dataset: Dataset, device: str) -> float:
-            teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
-            phases, _, copies, flip = plan(run, blank(run.network, dataset), dataset, teacher)
+            teacher = None if run.teacher is None else new_network(run.teacher.network, dataset)
+            planned = plan(run, new_network(run.network, dataset), dataset, teacher)
             quick = Bench(self.device, self.tiny, 0.1)
             spent = [
-                quick._phase(phase, dataset, precision, how, copies, flip)["step"] * phase.schedule.epochs
-                for phase in phases
+                quick._phase(phase, dataset, precision, how, planned.copies, planned.flip)["step"]
+                * phase.schedule.epochs
+                for phase in planned.phases
             ]
             return sum(spent) * (len(dataset.train) // BATCH + 1) / run.schedule.epochs
 

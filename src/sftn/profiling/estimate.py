@@ -13,8 +13,8 @@ import torch
 
 from sftn.data.dataset import Dataset
 from sftn.data.loader import Feed, feed
-from sftn.runs.build import blank, evaluation_interval, plan
-from sftn.runs.folder import result
+from sftn.runs.build import evaluation_interval, new_network, plan
+from sftn.runs.folder import RunFolder
 from sftn.runtime.device import make_fabric
 from sftn.runtime.environment import environment
 from sftn.spec.run import Run
@@ -104,7 +104,7 @@ def _seen(done: Iterable[Run], out: Path, here: str) -> dict[Kind, list[float]]:
     """Seconds an epoch, of runs that were finished on this kind of machine."""
     seen: dict[Kind, list[float]] = {}
     for run in done:
-        record = result(out / run.folder, run) or {}
+        record = RunFolder(out / run.folder).result(run) or {}
         if record.get("environment", {}).get("device") == here:
             seen.setdefault(Kind.of(run), []).append(float(record["seconds"]) / run.schedule.epochs)
     return seen
@@ -124,11 +124,11 @@ def _like(kind: Kind, known: dict[Kind, float]) -> float:
 def _epoch(run: Run, dataset: Dataset, device: str) -> float:
     """Seconds that an epoch of a run takes, its share of first stages included, from a few steps."""
     fabric = make_fabric(device, run.precision)
-    network = blank(run.network, dataset)
-    teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
-    phases, _, copies, flip = plan(run, network, dataset, teacher)
-    loader = feed(dataset, batch=run.schedule.batch, flip=flip, copies=copies, device=fabric.device)
-    seconds = sum(_step(phase, loader, fabric) * phase.schedule.epochs for phase in phases)
+    network = new_network(run.network, dataset)
+    teacher = None if run.teacher is None else new_network(run.teacher.network, dataset)
+    planned = plan(run, network, dataset, teacher)
+    loader = feed(dataset, batch=run.schedule.batch, flip=planned.flip, copies=planned.copies, device=fabric.device)
+    seconds = sum(_step(phase, loader, fabric) * phase.schedule.epochs for phase in planned.phases)
     return seconds * len(loader) / run.schedule.epochs
 
 

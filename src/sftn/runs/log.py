@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from sftn.errors import InputError
+from sftn.runs.folder import RunFolder
 from sftn.runs.loggers import Logger
 from sftn.storage.faults import writing
 from sftn.training.callback import Watcher
@@ -36,7 +37,7 @@ class Journal:
         self.loggers = loggers
         self.at = "before training"
         """How far training has come, for people."""
-        self.path = folder / "log.jsonl"
+        self.path = RunFolder(folder).log
         # A new file, not the old one cut short: a process that lost the run while it slept may still hold that one.
         with writing(self.path):
             self.path.unlink(missing_ok=True)

@@ -14,9 +14,9 @@ import torch
 from sftn.data.dataset import Dataset
 from sftn.data.loader import feed
 from sftn.errors import Diverged, InputError
-from sftn.runs.build import blank, evaluation_interval, plan, taught
+from sftn.runs.build import evaluation_interval, load_network, new_network, plan
 from sftn.runs.cohort_shared import Sharing
-from sftn.runs.folder import result, write_run
+from sftn.runs.folder import RunFolder
 from sftn.runs.log import Journal
 from sftn.runs.loggers import opened
 from sftn.runs.result import finish
@@ -31,7 +31,7 @@ from sftn.storage.atomic import sync_folder
 from sftn.storage.json_files import write_json
 from sftn.storage.lease import Lease
 from sftn.training.callback import Watcher
-from sftn.training.checkpoints import Checkpoints, sweep, tidy
+from sftn.training.checkpoints import Checkpoints
 from sftn.training.evaluate import evaluate
 from sftn.training.loop import stepwise
 from sftn.training.step_modes import settle_step
@@ -108,7 +108,7 @@ def train(
 
 def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
     """`train` a step at a time, so that others can be trained in between; they must put torch's generator back."""
-    folder = context.out / run.folder
+    folder = RunFolder(context.out / run.folder)
     with together(), ExitStack() as stack:
         done = led(lambda: _begun(run, folder))
         if done is not None:
@@ -118,8 +118,8 @@ def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
 
         def take() -> dict[str, Any] | None:
             nonlocal guard
-            guard = stack.enter_context(Lease(folder)).check
-            sweep(folder)
+            guard = stack.enter_context(Lease(folder.path)).check
+            folder.sweep()
             return _done(folder, run)  # whoever had the lease before may have finished
 
         done = led(take)
@@ -134,12 +134,12 @@ def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
                 restarts = _again(run, error, context)
 
 
-def _begun(run: Run, folder: Path) -> dict[str, Any] | None:
+def _begun(run: Run, folder: RunFolder) -> dict[str, Any] | None:
     """Leave the record of a run; its result, if it is done."""
-    write_run(run, folder)
+    folder.write(run)
     done = _done(folder, run)
     if done is not None:
-        tidy(folder)  # whoever made it may have been killed before it could
+        folder.tidy()  # whoever made it may have been killed before it could
     return done
 
 
@@ -147,21 +147,21 @@ def _silent(*line: str) -> None:
     pass
 
 
-def _done(folder: Path, run: Run) -> dict[str, Any] | None:
+def _done(folder: RunFolder, run: Run) -> dict[str, Any] | None:
     """The result, if there is one, which no power cut can take back once somebody has been told of it.
 
     Whoever wrote it may have been killed between that and syncing the folder.
     """
-    record = result(folder, run)
+    record = folder.result(run)
     if record is not None:
         with suppress(OSError):  # nothing is to be written here: a folder that is read-only by now keeps its files
-            sync_folder(folder)
+            sync_folder(folder.path)
     return record
 
 
 def _again(run: Run, error: Diverged, context: Context) -> list[dict[str, Any]]:
     """Leave diverged.json; what ended the run so far, if it may begin again."""
-    path = context.out / run.folder / "diverged.json"
+    path = RunFolder(context.out / run.folder).diverged_json
 
     def leave() -> None:
         context.guard()
@@ -197,13 +197,14 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
     advice = f"a smaller --batch{half} needs less, but is another run; another --device may have more"
     with memory.memory(str(fabric.device), where, advice):
         torch.manual_seed(run.seed)
-        network = blank(run.network, dataset)
-        teacher = None if run.teacher is None else taught(run.teacher, dataset, context.out)
+        network = new_network(run.network, dataset)
+        teacher = None if run.teacher is None else load_network(run.teacher, dataset, context.out)
         shared_teacher = {} if sharing is None else {"share": sharing.teacher}
-        phases, state, copies, flip = plan(run, network, dataset, teacher, **shared_teacher)
+        planned = plan(run, network, dataset, teacher, **shared_teacher)
+        phases = planned.phases
         checkpoints = Checkpoints(
             folder,
-            state,
+            planned.state,
             seconds=conduct.checkpoint_seconds,
             epochs=conduct.checkpoint_epochs,
             restarts=restarts,
@@ -215,14 +216,14 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
             feed,
             dataset,
             batch=run.schedule.batch,
-            flip=flip,
-            copies=copies,
+            flip=planned.flip,
+            copies=planned.copies,
             seed=run.seed,
             device=fabric.device,
             share=(rank(), world()),
             least=1 if run.norm_shares == 1 else 2,
         )
-        loader = make() if sharing is None else sharing.feed(make, copies, flip, fabric)
+        loader = make() if sharing is None else sharing.feed(make, planned.copies, planned.flip, fabric)
         answers = Answers.of([run], conduct.ask_once, context.say) if sharing is None else sharing.answers
         if answers is not None and world() == 1 and fabric.device.type == "cpu":
             loader = answers.serve(run, phases[-1].task, loader)

@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sftn.data import fingerprint, load, plain
+from sftn.data.dataset import fingerprint
+from sftn.data.load import load
+from sftn.data.loader import plain
 from sftn.data.sources import tiny_imagenet
 from sftn.errors import InputError
 
