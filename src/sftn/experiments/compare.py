@@ -110,7 +110,7 @@ class Comparison:
     def subtitle(self) -> str:
         """What the numbers are."""
         seeds = max(len(values) for values in self.accuracies.values())
-        return f"test accuracy in %, last epoch, mean ± std of {seeds} seed{'s' if seeds > 1 else ''}"
+        return f"test accuracy in %, last epoch, {f'mean ± std of {seeds} seeds' if seeds > 1 else 'one seed'}"
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """The cells of the table, its header first; a row a student and method."""
