@@ -19,12 +19,12 @@ from collections.abc import Iterator
 
 import torch
 
-from sftn.data.dataset import Dataset, fingerprint
+from sftn.data.dataset import Dataset
 from sftn.data.loader import Batches, training_batches
 from sftn.networks.staged import StagedNet
 from sftn.profiling.roofline import machine
 from sftn.profiling.throughput import noise
-from sftn.runs.build import blank, plan
+from sftn.runs.build import new_network, plan
 from sftn.runs.cohort import joins
 from sftn.runs.runner import Shared
 from sftn.runs.teacher_cache import TeacherCache
@@ -43,15 +43,17 @@ class Student:
     def __init__(self, run: Run, data: Dataset, teacher: str, device: str, shared: Shared | None) -> None:
         self.fabric = make_fabric(device, run.precision)
         torch.manual_seed(0)
-        self.network: StagedNet = blank(run.network, data)
+        self.network: StagedNet = new_network(run.network, data)
         outputs = None if shared is None else shared.cache.outputs(run, self.fabric.device)
-        phases, _, copies, flip = plan(run, self.network, data, blank(teacher, data), outputs)
+        planned = plan(run, self.network, data, new_network(teacher, data), outputs)
 
         def make() -> Batches:
-            return training_batches(data, batch=BATCH, copies=copies, flip=flip, device=self.fabric.device)
+            return training_batches(
+                data, batch=BATCH, copies=planned.copies, flip=planned.flip, device=self.fabric.device
+            )
 
-        loader = make() if shared is None else shared.loader(make, copies, flip)
-        self.steps: Iterator[tuple[int, int]] = stepwise(phases[-1], loader, self.fabric)
+        loader = make() if shared is None else shared.loader(make, planned.copies, planned.flip)
+        self.steps: Iterator[tuple[int, int]] = stepwise(planned.phases[-1], loader, self.fabric)
         self.random = torch.get_rng_state()
 
     def step(self) -> None:
@@ -79,7 +81,7 @@ def main() -> None:
     for pair in options.pairs:
         teacher, student = pair.split(":")
         schedule = Schedule(batch=BATCH)
-        named = Data("noise", fingerprint(data)[:16])
+        named = Data("noise", data.identity)
         source = Run(teacher, named, 0, schedule, precision)
         runs = {
             name: Run(student, named, 0, schedule, precision, teacher=source, objective=objective(name))

@@ -22,9 +22,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sftn.data import Batches, Dataset, Files, load, training_batches
 from sftn.data.batch import Batch
+from sftn.data.dataset import Dataset
 from sftn.data.decoding import centre, crop
+from sftn.data.file_split import Files
+from sftn.data.load import load
+from sftn.data.loader import Batches, training_batches
 from sftn.networks import build
 from sftn.runtime.device import make_fabric
 from sftn.tasks.supervised import Supervised

@@ -254,7 +254,7 @@ class Stopwatch:
 
 def ours(options: argparse.Namespace, teacher: str, student: str, method: str) -> float:
     """A run as `sftn distill` carries it out, checkpoints and log included, in the current folder."""
-    from sftn.data import fingerprint, load
+    from sftn.data.load import load
     from sftn.networks import build
     from sftn.networks.weights import save_weights
     from sftn.runs.runner import train
@@ -268,7 +268,7 @@ def ours(options: argparse.Namespace, teacher: str, student: str, method: str) -
     save_weights(build(teacher, 100), weights, {"network": teacher, "classes": "100"})
     run = Run(
         student,
-        Data("cifar100", fingerprint(dataset)[:16]),
+        Data("cifar100", dataset.identity),
         0,
         Schedule(batch=options.batch),
         options.child,

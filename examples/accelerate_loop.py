@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, TensorDataset
 
-from sftn.data import load
+from sftn.data.load import load
 from sftn.networks import build
 from sftn.networks.staged import StagedNet
 from sftn.spec.schedule import Schedule

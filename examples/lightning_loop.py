@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from sftn.data import Split, load
+from sftn.data.dataset import Split
+from sftn.data.load import load
 from sftn.networks import build
 from sftn.networks.staged import StagedNet
 from sftn.spec.schedule import Schedule

@@ -6,7 +6,8 @@ from functools import partial
 
 import torch
 
-from sftn.data import Loader, load
+from sftn.data.load import load
+from sftn.data.loader import Loader
 from sftn.networks import build
 from sftn.networks.staged import StagedNet
 from sftn.spec.schedule import Schedule

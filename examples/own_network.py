@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sftn.data import Loader, load
+from sftn.data.load import load
+from sftn.data.loader import Loader
 from sftn.networks import build
 from sftn.networks.foreign.cut import staged
 from sftn.networks.staged import StagedNet

@@ -19,8 +19,8 @@ from reliability import hostile, pickles
 from reliability.pictures import image_file, pictures
 from reliability.reader import Bad, Reader, none
 from sftn.analysis.corrupted import Corrupted
-from sftn.data import load
 from sftn.data.dataset import Split
+from sftn.data.load import load
 
 
 def _batch(each: int = 3) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sftn.cli.commands.runs import show, table
 from sftn.cli.console import console
 from sftn.errors import InputError
 from sftn.runs import archive, measurements
-from sftn.runs.folder import BROKEN, history, look
+from sftn.runs.folder import BROKEN, DONE, Entry, RunFolder
 from sftn.spec.run import FORMAT, Data, Run
 from sftn.spec.schedule import Schedule
 from sftn.storage import lease
@@ -57,7 +57,7 @@ def _sealed(content: bytes) -> bytes:
 
 def _reading() -> bytes:
     numbers = {"settings": {"test_images": 9, "of": 9}, "numbers": {"0": 1.0}, "details": {"accuracy": {"fog": [1.0]}}}
-    return _sealed(json.dumps(measurements._about(run_of(), "0", "corruption") | numbers).encode())
+    return _sealed(json.dumps(measurements._about(_done(Path()), "corruption") | numbers).encode())
 
 
 def _kept_run() -> bytes:
@@ -82,7 +82,7 @@ def _beside_unfinished(folder: Path) -> None:
 
 def _show(folder: Path) -> None:
     """List and show it as the commands do; what is broken is refused."""
-    entry = look(folder)
+    entry = RunFolder(folder).inspect()
     with console.capture():
         table([entry])
         show(entry)
@@ -91,8 +91,8 @@ def _show(folder: Path) -> None:
 
 
 def _logs(folder: Path) -> None:
-    history(folder)
-    curves.curve(folder)
+    RunFolder(folder).history()
+    curves.curve(RunFolder(folder))
 
 
 def _records(canary: Path) -> Bad:
@@ -125,8 +125,12 @@ def _texts(canary: Path) -> Bad:
     return hostile.texts()
 
 
+def _done(folder: Path) -> Entry:
+    return Entry(RunFolder(folder), DONE, run_of(), {"weights_sha256": "0"})
+
+
 def _measured(folder: Path) -> None:
-    measurements.read(folder, run_of(), "0", "corruption")
+    measurements.read(_done(folder), "corruption")
 
 
 def _whole_run() -> bytes:
@@ -161,7 +165,7 @@ RECORDS = (
     Reader("log.jsonl, another value", "log.jsonl", _one_row, _logs, beside=_beside_run, damage=_VALUE),
     Reader("analysis-….json", "analysis-corruption.json", _reading, _measured, _texts, wrap=_sealed, damage=_VALUE),
     Reader(
-        "kept run", _KEPT, _kept_run, lambda folder: archive.files(folder / _KEPT), _texts, wrap=_sealed, damage=_VALUE
+        "kept run", _KEPT, _kept_run, lambda folder: archive.unpack(folder / _KEPT), _texts, wrap=_sealed, damage=_VALUE
     ),
     Reader("diverged.json", "diverged.json", _divergence, _show, _texts, _beside_unfinished),
     Reader("lease", "lease.000001", _owner, _lease, _texts, _beside_unfinished),

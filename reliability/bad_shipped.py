@@ -18,7 +18,7 @@ from reliability.pictures import image_file
 from reliability.reader import Bad, Reader, needing
 from sftn.deploy.predict import opened, predict
 from sftn.deploy.preprocessing import Images, config
-from sftn.deploy.source import of_run
+from sftn.deploy.source import Source
 from sftn.networks import build
 from sftn.spec.run import FORMAT
 
@@ -166,9 +166,9 @@ _IMAGES = partial(_predict, "m.safetensors")
 _ONNX = partial(_predict, "m.onnx")
 SHIPPED = (
     Reader("exported weights", "m.safetensors", _exported, _IMAGES, _shipped, _picture),
-    Reader("result.json, exported", "result.json", _result, of_run, _results, _beside_result),
+    Reader("result.json, exported", "result.json", _result, Source.of, _results, _beside_result),
     Reader(
-        "result.json, exported, another value", "result.json", _result, of_run, beside=_beside_result, damage=_VALUE
+        "result.json, exported, another value", "result.json", _result, Source.of, beside=_beside_result, damage=_VALUE
     ),
     *needing(
         ("onnx", "onnxruntime"),

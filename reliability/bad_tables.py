@@ -10,7 +10,7 @@ from pathlib import Path
 from reliability import hostile
 from reliability.pictures import image_file
 from reliability.reader import Bad, Reader, needing
-from sftn.data import load
+from sftn.data.load import load
 from sftn.data.sources.from_files import recalled
 
 

@@ -19,8 +19,8 @@ from reliability import hostile, pickles
 from reliability.reader import Bad, Reader
 from sftn.networks import build
 from sftn.networks.weights import load_weights, read_metadata
-from sftn.runs.trained import subject
-from sftn.storage.atomic import load_tensors, save_tensors
+from sftn.runs.trained import Trained
+from sftn.storage.tensor_files import load_tensors, save_tensors
 
 
 def _network() -> Any:
@@ -34,7 +34,7 @@ def _load(name: str, folder: Path) -> None:
 
 
 def _look(folder: Path) -> None:
-    subject(str(folder / "w.safetensors"), "wrn_10_1").network_alone((32, 32))
+    Trained.of(str(folder / "w.safetensors"), "wrn_10_1").network_alone((32, 32))
 
 
 def safetensors_file() -> bytes:

@@ -29,7 +29,7 @@ from reliability import small
 from reliability.children import Ended, sftn_command
 from reliability.disk import CUT, NEEDS, Fault
 from reliability.whole import HELD, Whole, undisturbed
-from sftn.runs.folder import DONE, look
+from sftn.runs.folder import DONE, RunFolder
 
 EPOCHS = 6
 HOWS = ("SIGKILL", "SIGTERM", "SIGINT", "power cut")
@@ -88,8 +88,9 @@ def _killed(how: str, choose: random.Random, done: Trial, whole: Whole, place: P
         spots = [n for n, kind in enumerate(whole.operations, 1) if kind in NEEDS["power"]]
         at = choose.choice([*spots, len(whole.operations) + 1])
         ended = sftn_command(arguments, notes, disk, Fault("power", at, choose.randrange(2**32))).end()
-        if "Written:" in ended.said and look(folder).state != DONE:
-            done.faults.append(f"a result that had been told is gone: {look(folder).state} {look(folder).reason}")
+        if "Written:" in ended.said and RunFolder(folder).inspect().state != DONE:
+            entry = RunFolder(folder).inspect()
+            done.faults.append(f"a result that had been told is gone: {entry.state} {entry.reason}")
         if ended.code == 2 and any(words in ended.complained for words in HELD):
             return ended
         if ended.code != CUT:
@@ -105,7 +106,7 @@ def _killed(how: str, choose: random.Random, done: Trial, whole: Whole, place: P
         child.signal(signal.Signals[how])
         ended = child.end()
         if ended.code == 0:  # it was over, or in its last writes
-            if look(folder).state != DONE:
+            if RunFolder(folder).inspect().state != DONE:
                 done.faults.append("ended well and left no result")
             return ended
         if ended.code != 128 + signal.Signals[how]:

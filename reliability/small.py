@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sftn.data import SOURCES
 from sftn.data.dataset import Dataset, Request, Split
+from sftn.data.load import SOURCES
 from sftn.networks import KEYS, NETWORKS
 from sftn.networks.families.layers import Head, Residual, Stage, Stem, conv_norm
 from sftn.networks.staged import StagedNet

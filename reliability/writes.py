@@ -27,7 +27,7 @@ from reliability import small
 from reliability.children import Ended, sftn_command
 from reliability.disk import CUT, NEEDS, Fault
 from reliability.whole import HELD, Whole, undisturbed
-from sftn.runs.folder import DONE, look
+from sftn.runs.folder import DONE, RunFolder
 
 EPOCHS = 2
 KINDS = (small.STANDARD, small.FRIENDLY, "ab")
@@ -99,9 +99,9 @@ def _judge(case: Case, ended: Ended, folder: Path) -> None:
     case.bore = ended.code == 0
     if ended.code not in (0, expected):
         case.faults.append(f"{ended.end()}; it should have been {expected}")
-    if "Written:" in ended.said and look(folder).state != DONE:
+    if "Written:" in ended.said and RunFolder(folder).inspect().state != DONE:
         case.faults.append("a result that had been told is not there")
-    elif case.bore and look(folder).state != DONE:
+    elif case.bore and RunFolder(folder).inspect().state != DONE:
         case.faults.append("ended well and left no result")
     if ended.code == 2 and ended.complained.count("\n") != 1:
         case.faults.append(f"not one line: {ended.complained}")

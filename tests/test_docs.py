@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sftn.cli import COMMANDS, parse
-from sftn.data import SOURCES
+from sftn.data.load import SOURCES
 from sftn.methods import METHODS
 from sftn.networks import NETWORKS
 from sftn.networks.staged import StagedNet

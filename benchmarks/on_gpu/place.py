@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sftn.data.dataset import Dataset, fingerprint
+from sftn.data.dataset import Dataset
 from sftn.networks.weights import read_state
 from sftn.profiling.throughput import noise
 from sftn.runs.runner import train
@@ -60,7 +60,7 @@ class Place:
     def run(self, kind: str, precision: str = "float32", epochs: int = 2) -> Run:
         """A short run, whose learning rates are the same numbers in float32 and float64."""
         schedule = Schedule(epochs=epochs, lr=1 / 16, gamma=0.5, batch=32)
-        named = Data("noise", fingerprint(self.data)[:16])
+        named = Data("noise", self.data.identity)
         if kind == "friendly":
             return Run(TEACHER, named, 0, schedule, precision, friendly=Friendly(student=STUDENT))
         if kind == "plain":

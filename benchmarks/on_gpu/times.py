@@ -22,7 +22,7 @@ from sftn.networks import build
 from sftn.profiling.estimate import estimate
 from sftn.profiling.roofline import measure_ceiling
 from sftn.profiling.throughput import count, noise
-from sftn.runs.build import blank, plan
+from sftn.runs.build import new_network, plan
 from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime.device import make_fabric, wait
 from sftn.spec.run import Data, Run
@@ -154,8 +154,10 @@ class Bench:
             shared = SharedBatches(loader)
             for _ in range(size):
                 outputs = cache.outputs(run, fabric.device)
-                phases, *_ = plan(run, blank(student, data), data, blank(teacher, data), outputs)
-                found.append(stepwise(phases[-1], shared if together else loader, fabric, LoopOptions(step=how)))
+                networks = new_network(student, data), new_network(teacher, data)
+                planned = plan(run, networks[0], data, networks[1], outputs)
+                batches = shared if together else loader
+                found.append(stepwise(planned.phases[-1], batches, fabric, LoopOptions(step=how)))
             return found
 
         def turn(students: Sequence[Iterator[tuple[int, int]]]) -> None:
@@ -176,12 +178,13 @@ class Bench:
         }
 
         def epoch(run: Run, dataset: Dataset, device: str) -> float:
-            teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
-            phases, _, copies, flip = plan(run, blank(run.network, dataset), dataset, teacher)
+            teacher = None if run.teacher is None else new_network(run.teacher.network, dataset)
+            planned = plan(run, new_network(run.network, dataset), dataset, teacher)
             quick = Bench(self.device, self.tiny, 0.1)
             spent = [
-                quick._phase(phase, dataset, precision, how, copies, flip)["step"] * phase.schedule.epochs
-                for phase in phases
+                quick._phase(phase, dataset, precision, how, planned.copies, planned.flip)["step"]
+                * phase.schedule.epochs
+                for phase in planned.phases
             ]
             return sum(spent) * (len(dataset.train) // BATCH + 1) / run.schedule.epochs
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sftn.data import load as load
+    from sftn.data.load import load as load
     from sftn.data.sources.torch_dataset import from_torch as from_torch
     from sftn.errors import InputError as InputError
     from sftn.experiments.api import compare as compare
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sftn.training.phase import Phase as Phase
 
 _PLACES = {
-    "sftn.data": ("load",),
+    "sftn.data.load": ("load",),
     "sftn.data.sources.torch_dataset": ("from_torch",),
     "sftn.errors": ("InputError",),
     "sftn.experiments.api": ("compare", "distill", "train_teacher"),

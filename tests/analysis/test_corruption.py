@@ -147,7 +147,7 @@ def test_averages_and_mce_by_hand() -> None:
 
 @pytest.mark.slow
 def test_a_trained_network_suffers_with_severity(tmp_path: Path) -> None:
-    from sftn.data import load
+    from sftn.data.load import load
     from sftn.data.loader import Loader
     from sftn.networks import build
     from sftn.spec.schedule import Schedule

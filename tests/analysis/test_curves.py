@@ -15,7 +15,7 @@ from sftn.analysis.corruption import Robustness
 from sftn.analysis.curves import Curve, curve, points, rows
 from sftn.errors import InputError
 from sftn.report.figures import analysis
-from sftn.runs.folder import write_run
+from sftn.runs.folder import RunFolder
 from sftn.spec.run import FORMAT, Friendly, Run
 from sftn.storage.json_files import write_json
 from sftn.tasks.recipes import objective
@@ -25,13 +25,13 @@ from tests.support.images import images
 pytest.importorskip("matplotlib", reason="figures need the extra report")
 
 
-def folder(out: Path, run: Run, log: list[dict[str, object]], accuracy: float | None = None) -> Path:
+def folder(out: Path, run: Run, log: list[dict[str, object]], accuracy: float | None = None) -> RunFolder:
     """What a run would have left."""
-    place = out / run.folder
-    write_run(run, place)
-    (place / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    place = RunFolder(out / run.folder)
+    place.write(run)
+    place.log.write_text("".join(json.dumps(row) + "\n" for row in log))
     if accuracy is not None:
-        write_json(place / "result.json", {"format": FORMAT, "id": run.id, "accuracy": accuracy})
+        write_json(place.result_json, {"format": FORMAT, "id": run.id, "accuracy": accuracy})
     return place
 
 
@@ -60,7 +60,7 @@ def test_a_curve_is_the_main_phase(tmp_path: Path) -> None:
 def test_a_log_that_is_being_written_is_read_and_a_damaged_one_named(tmp_path: Path) -> None:
     student = runs()[2]
     place = folder(tmp_path, student, [row(1, 0.5), row(2, 0.25)])
-    log = place / "log.jsonl"
+    log = place.log
     whole = log.read_text()
     log.write_text(whole + '{"phase": "dis')
     assert curve(place).epochs == (1, 2)

@@ -115,7 +115,7 @@ def test_a_file_of_weights_must_fit(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_lists_name_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    from sftn.data import SOURCES
+    from sftn.data.load import SOURCES
     from sftn.experiments.paper import TABLES
     from sftn.networks import NETWORKS
     from sftn.tasks.recipes import OBJECTIVES

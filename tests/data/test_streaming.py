@@ -18,9 +18,13 @@ import torch
 from PIL import Image
 from torch.utils.data import _utils
 
-from sftn.data import Batch, Files, StreamLoader, evaluation_batches, fingerprint, load, training_batches
+from sftn.data.batch import Batch
+from sftn.data.dataset import fingerprint
 from sftn.data.decoding import Damaged, decode
-from sftn.data.file_split import Names
+from sftn.data.file_split import Files, Names
+from sftn.data.load import load
+from sftn.data.loader import evaluation_batches, training_batches
+from sftn.data.streaming import StreamLoader
 from sftn.errors import InputError
 from sftn.runs.runner import train
 from sftn.spec.execution import Conduct
@@ -124,7 +128,7 @@ def test_a_run_is_trained_on_streamed_images(place: Path, tmp_path: Path) -> Non
     assert Data("x", "y") == Data("x", "y", stream=False, damaged="refuse"), "as before there were these"
 
 
-def test_damage_is_named_while_training_or_left_out_before(place: Path, tmp_path: Path, monkeypatch) -> None:
+def test_damage_is_named_while_training_or_left_out_before(place: Path, tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = tmp_path / "images"
     subprocess.run(["cp", "-r", place, root], check=True)
@@ -135,11 +139,10 @@ def test_damage_is_named_while_training_or_left_out_before(place: Path, tmp_path
         with pytest.raises(InputError, match=r"b/2\.png is no readable image") as error:
             list(loader.epoch(1))  # epoch 0 drops it
         assert "\n" not in str(error.value)
-    said: list[str] = []
     for _ in range(2):
-        data = load(f"folder:{root}", size=16, stream=True, damaged="skip", workers=1, say=said.append)
+        data = load(f"folder:{root}", size=16, stream=True, damaged="skip", workers=1)
         assert (data.skipped, len(data.train), len(data.test)) == (1, 20, 8)
-    assert [line.partition(":")[0] for line in said] == ["left out", "note"] * 2
+    assert [line.partition(":")[0] for line in caplog.messages] == ["left out", "1 damaged image left out"] * 2
     assert len(list((tmp_path / "cache" / "sftn").iterdir())) == 2, "one for each split"
     with monkeypatch.context() as patch:
         patch.setattr("sftn.data.sources.from_files.unreadable", lambda files: pytest.fail("it is remembered"))
@@ -168,7 +171,8 @@ def test_a_worker_that_dies_is_said(place: Path, monkeypatch: pytest.MonkeyPatch
 def test_too_few_file_handles_are_said(place: Path) -> None:
     script = f"""
         import resource
-        from sftn.data import training_batches, load
+        from sftn.data.load import load
+        from sftn.data.loader import training_batches
         data = load("folder:{place}", size=16, stream=True, workers=8)
         data.normalisation
         used = len(__import__("os").listdir("/proc/self/fd"))

@@ -15,7 +15,7 @@ from sftn.deploy.classifier import Classifier
 from sftn.deploy.exporter import export
 from sftn.deploy.parity import noise
 from sftn.deploy.preprocessing import Images
-from sftn.deploy.source import of_run
+from sftn.deploy.source import Source
 from sftn.errors import InputError
 from sftn.storage.json_files import read_json, write_json
 from tests.deploy.conftest import CLASSES
@@ -33,7 +33,7 @@ def test_weights_hold_all_that_is_needed(copied: Path, photos: Path, capsys: pyt
     main(["export", str(copied), "--to", "safetensors"])
     path = copied / "export" / "model.safetensors"
     assert f"Written: {path}" in capsys.readouterr().out
-    again, source = Classifier.load(path), of_run(copied)
+    again, source = Classifier.load(path), Source.of(copied)
     pixels = torch.from_numpy(noise((3, 16, 16), 5))
     assert torch.equal(again(pixels), source.classifier(pixels))
     assert again.classes == CLASSES
@@ -42,7 +42,7 @@ def test_weights_hold_all_that_is_needed(copied: Path, photos: Path, capsys: pyt
 
 
 def test_pixels_may_be_floating_point_or_bytes(student: Path) -> None:
-    classifier = of_run(student).classifier
+    classifier = Source.of(student).classifier
     pixels = torch.from_numpy(noise((3, 16, 16), 2))
     assert torch.equal(classifier(pixels), classifier(pixels.float()))
     with pytest.raises(InputError, match=r"takes images of B×3×16×16, not 2×3×8×8"):
@@ -60,7 +60,7 @@ def test_torch_export_runs_without_this_package(copied: Path) -> None:
     assert json.loads(extra["config.json"])["id2label"] == {"0": "blue", "1": "green", "2": "red"}
     pixels = torch.from_numpy(noise((3, 16, 16), 5))
     logits, probabilities = program.module()(pixels)
-    torch.testing.assert_close(logits, of_run(copied).classifier(pixels))
+    torch.testing.assert_close(logits, Source.of(copied).classifier(pixels))
     torch.testing.assert_close(probabilities, logits.softmax(1))
 
 
@@ -75,19 +75,21 @@ def test_several_exports_share_a_card(copied: Path) -> None:
     assert set(read_json(copied / "export.json")["exports"]) == {"safetensors", "torch-export"}
 
 
-def test_without_images_noise_is_compared(copied: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_images_noise_is_compared(
+    copied: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def nothing(*_: object, **__: object) -> None:
         raise InputError("they are gone")
 
-    monkeypatch.setattr("sftn.deploy.source.load", nothing)
-    monkeypatch.setattr("sftn.deploy.source.reloaded", nothing)
-    said: list[str] = []
-    found = export(copied, "torch-export", check_images=2, say=said.append)
+    monkeypatch.setattr("sftn.runs.trained.load", nothing)
+    monkeypatch.setattr("sftn.runs.trained.load_data", nothing)
+    found = export(copied, "torch-export", check_images=2)
     assert found.agreement is not None
     assert (found.agreement.same, found.agreement.kind) == (2, "images of noise")
-    assert said == ["note: checked on noise, since the run's images cannot be had (they are gone)"]
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("sftn.")]  # torch traces too
+    assert said == ["checked on noise, because the run's images cannot be had (they are gone)"]
     with pytest.raises(InputError, match="they are gone"):
-        export(copied, "torch-export", data=f"folder:{photos}", say=said.append)
+        export(copied, "torch-export", data=f"folder:{photos}")
 
 
 def test_older_result_asks_for_its_images(copied: Path, photos: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from sftn.deploy.exporter import export
 from sftn.deploy.parity import noise
-from sftn.deploy.source import of_run
+from sftn.deploy.source import Source
 from sftn.errors import InputError
 from tests.deploy.conftest import CLASSES
 
@@ -26,7 +26,7 @@ def test_exported_folder_is_a_student(student: Path, photos: Path, tmp_path: Pat
     export(student, "safetensors", out=tmp_path)
     found = Student.from_pretrained(tmp_path)
     pixels = torch.from_numpy(noise((3, 16, 16), 4))
-    assert torch.equal(found(pixels), of_run(student).classifier(pixels))
+    assert torch.equal(found(pixels), Source.of(student).classifier(pixels))
     assert not found.training
     assert found.classes == CLASSES
     (answer,) = found.predict([photos / "red" / "1.png"], top=2)

@@ -17,7 +17,7 @@ from sftn.deploy.onnx_file import Session, package
 from sftn.deploy.parity import compare, noise
 from sftn.deploy.predict import opened, predict
 from sftn.deploy.preprocessing import softmax
-from sftn.deploy.source import of_run
+from sftn.deploy.source import Source
 from sftn.errors import InputError
 from sftn.storage.json_files import read_json
 from tests.deploy.conftest import CLASSES
@@ -36,7 +36,7 @@ def test_file_answers_as_the_network_does_without_this_package(exported: Exporte
     session = onnxruntime.InferenceSession(str(exported.folder / "model.onnx"))
     (given,) = session.get_inputs()
     assert (given.name, given.type, given.shape) == ("images", "tensor(uint8)", ["batch", 3, 16, 16])
-    source = of_run(student)
+    source = Source.of(student)
     images = source.classifier.images
     for batch in (1, 2, 7):
         pixels = noise(images.shape, batch)
@@ -144,7 +144,7 @@ def test_file_whose_metadata_are_of_another_network_is_refused(exported: Exporte
 
 
 def test_file_that_answers_otherwise_is_refused(exported: Exported, student: Path) -> None:
-    classifier = of_run(student).classifier
+    classifier = Source.of(student).classifier
     session, pixels = Session((exported.folder / "model.onnx").read_bytes()), noise(classifier.images.shape, 9)
     assert compare(classifier, session.logits, pixels, "images", "ONNX").same == 9
 
@@ -167,7 +167,7 @@ def test_network_that_cannot_be_exported_is_one_line(student: Path, monkeypatch:
 
     monkeypatch.setattr(torch.onnx, "export", broken)
     with pytest.raises(InputError, match=r"resnet8 cannot become an ONNX file: no such operator$"):
-        onnx_file.to_onnx(of_run(student).classifier, {})
+        onnx_file.to_onnx(Source.of(student).classifier, {})
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

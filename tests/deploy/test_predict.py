@@ -15,7 +15,7 @@ from sftn.cli import main
 from sftn.deploy.classifier import Classifier
 from sftn.deploy.predict import Model, of_classifier, opened, predict
 from sftn.deploy.preprocessing import LUMA, Images
-from sftn.deploy.source import of_run
+from sftn.deploy.source import Source
 from sftn.errors import InputError
 from tests.deploy.conftest import CLASSES, paint
 from tests.support.command import refusal
@@ -26,7 +26,7 @@ def test_classes_are_the_likeliest_first(student: Path, tmp_path: Path) -> None:
     for channel in range(3):
         paths.append(tmp_path / f"{channel}.jpg")
         paint(paths[-1], channel, 999 + channel, size=(70, 50))
-    answers = list(predict(of_classifier(of_run(student).classifier), paths, top=3))
+    answers = list(predict(of_classifier(Source.of(student).classifier), paths, top=3))
     assert [answer.path for answer in answers] == paths
     for answer in answers:
         values = [value for _, value in answer.classes]
@@ -36,11 +36,8 @@ def test_classes_are_the_likeliest_first(student: Path, tmp_path: Path) -> None:
 
 
 def test_accuracy_on_files_is_that_of_the_run(student: Path, photos: Path) -> None:
-    from sftn.deploy.source import images_of
-
-    source = of_run(student)
-    assert source.run is not None
-    dataset = images_of(source.run, source.classifier.images, None, None, print)
+    source = Source.of(student)
+    dataset = source.images(None, None)
     paths = sorted(photos.rglob("*.png"))
     model = of_classifier(source.classifier)
     said = {answer.path: answer.classes[0][0] for answer in predict(model, paths, top=1)}
@@ -110,7 +107,7 @@ def test_grey_networks_get_grey_pixels(tmp_path: Path) -> None:
 def test_a_class_does_not_command_the_terminal(
     student: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    classifier = of_run(student).classifier
+    classifier = Source.of(student).classifier
     images = replace(classifier.images, classes=("\x1b[2J\n", "[/x]", "ok"))
     Classifier(classifier.network, images, classifier.name).save(tmp_path / "model.safetensors")
     main(["predict", str(tmp_path / "model.safetensors"), str(photos / "red" / "1.png")])
@@ -121,7 +118,7 @@ def test_a_class_does_not_command_the_terminal(
 
 
 def test_only_the_weights_say_how_many_classes_are_built(student: Path, tmp_path: Path) -> None:
-    classifier = of_run(student).classifier
+    classifier = Source.of(student).classifier
     images = replace(classifier.images, classes=("x",) * 10**5)
     Classifier(classifier.network, images, classifier.name).save(tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="has no classifier of 100000 classes"):
@@ -130,7 +127,7 @@ def test_only_the_weights_say_how_many_classes_are_built(student: Path, tmp_path
 
 @pytest.mark.parametrize("change", [{"shape": (3, 10**6, 10**6)}, {"resize": 10**9}, {"shape": (10**9, 16, 16)}])
 def test_images_of_any_size_are_not_made(change: dict[str, Any], student: Path, tmp_path: Path) -> None:
-    classifier = of_run(student).classifier
+    classifier = Source.of(student).classifier
     images = replace(classifier.images, **change)
     with pytest.raises(InputError, match="does not say what images it takes"):
         Images.read(images.record(), "x")

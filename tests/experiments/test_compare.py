@@ -79,7 +79,7 @@ def test_rows_hold_mean_and_sample_deviation() -> None:
     found = comparison([1.0, 3.0], [2.0, 4.0], [5.0, 5.0])
     assert found.rows()[2][1] == "2.00 ± 1.41"
     assert found.rows()[3][1:] == ("3.00 ± 1.41", "5.00 ± 0.00", "+2.00 ± 1.41")
-    assert spread([3.0]) == "3.00 (n = 1)"
+    assert spread([3.0]) == "3.00"
 
 
 def test_it_shows_itself_in_a_terminal_and_in_a_notebook() -> None:

@@ -19,6 +19,7 @@ from sftn.experiments.paper.published import rows
 from sftn.networks import NETWORKS
 from sftn.report import command
 from sftn.runs import measurements as records
+from sftn.runs.folder import DONE, Entry, RunFolder
 from sftn.runtime.device import make_fabric
 from sftn.tasks.recipes import OBJECTIVES
 from tests.support import made_runs as made
@@ -118,10 +119,8 @@ def test_ours_stand_beside_theirs(tmp_path: Path) -> None:
     which = replace(which, grid=replace(which.grid, pairs=which.grid.pairs[:1], methods=("kd", "sp")))
     for item in made.table(tmp_path, which.grid):
         if item.cell.role == "student":
-            folder = tmp_path / item.run.folder
-            weights = json.loads((folder / "result.json").read_text())["weights_sha256"]
             reading = records.Reading({"test_images": 9, "of": 9}, {"kl": 0.5, "cka": 0.9, "agreement": 80.0}, {})
-            records.write(folder, item.run, weights, "similarity", reading)
+            records.write(RunFolder(tmp_path / item.run.folder).inspect(), "similarity", reading)
     (page,) = reports.pages(which, tmp_path)
     assert page.warnings() == []
     line = next(line for line in page.lines(which.grid.pairs[0]) if line.label == "kd, KL, nats")
@@ -135,9 +134,8 @@ def test_other_settings_are_never_mixed_silently(tmp_path: Path) -> None:
     assert isinstance(which, Measured)
     planned = [item for item in made.table(tmp_path, which.grid, seeds=1) if item.cell.role == "student"]
     for number, item in enumerate(planned[:2]):
-        weights = json.loads((tmp_path / item.run.folder / "result.json").read_text())["weights_sha256"]
         reading = records.Reading({"test_images": 9 - number, "of": 9}, {"kl": float("nan")}, {})
-        records.write(tmp_path / item.run.folder, item.run, weights, "similarity", reading)
+        records.write(RunFolder(tmp_path / item.run.folder).inspect(), "similarity", reading)
     (page,) = reports.pages(which, tmp_path)
     assert any("2 different ways" in warning for warning in page.warnings())
     assert any("8 of 9 test images" in warning for warning in page.warnings())
@@ -146,11 +144,12 @@ def test_other_settings_are_never_mixed_silently(tmp_path: Path) -> None:
 
 def test_what_is_of_another_run_is_refused(tmp_path: Path) -> None:
     run = tiny.run(tiny.dataset())
-    records.write(tmp_path, run, "a", "entropy", records.Reading({}, {"x": 1.0}, {}))
-    assert records.read(tmp_path, run, "a", "entropy") == records.Reading({}, {"x": 1.0}, {})
-    for other, weights in ((tiny.run(tiny.dataset(), seed=1), "a"), (run, "b")):
+    entry = Entry(RunFolder(tmp_path), DONE, run, {"weights_sha256": "a"})
+    records.write(entry, "entropy", records.Reading({}, {"x": 1.0}, {}))
+    assert records.read(entry, "entropy") == records.Reading({}, {"x": 1.0}, {})
+    for other in (replace(entry, run=tiny.run(tiny.dataset(), seed=1)), replace(entry, result={"weights_sha256": "b"})):
         with pytest.raises(InputError, match="of another run"):
-            records.read(tmp_path, other, weights, "entropy")
+            records.read(other, "entropy")
 
 
 @pytest.mark.parametrize(
@@ -159,8 +158,8 @@ def test_what_is_of_another_run_is_refused(tmp_path: Path) -> None:
         (["table12", "--data", "digits", "--to", "nothing"], "nothing"),
         (["table12", "--data", "digits", "--to", "folder:/nowhere"], "nowhere"),
         (["table19", "--smoke", "--to", "digits"], "--to is for table12"),
-        (["table19", "--smoke", "--images", "1"], "at least 10"),
-        (["table17", "--smoke", "--images", "50"], "leave --to and --images out"),
+        (["table19", "--smoke", "--test-images", "1"], "at least 10"),
+        (["table17", "--smoke", "--test-images", "50"], "leave --to and --test-images out"),
     ],
 )
 def test_contradictions_are_one_line_before_anything_is_trained(

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sftn.data import fingerprint
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments.paper import TABLES
@@ -21,8 +20,8 @@ from sftn.experiments.studies import STUDIES
 from sftn.report import command
 from sftn.report.figures import tables
 from sftn.runs.archive import NETWORKS
-from sftn.runs.build import load_teacher, reloaded
-from sftn.runs.folder import DONE, look
+from sftn.runs.build import load_data, load_network
+from sftn.runs.folder import DONE, RunFolder
 from sftn.runtime.device import make_fabric
 from sftn.runtime.environment import changes
 from sftn.spec.run import Data
@@ -53,7 +52,7 @@ def images(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped
                 script = [sys.executable, str(SHARED / "unpack_cifar100.py"), folder]
                 subprocess.run(script, check=True, capture_output=True)
             try:
-                seen[data] = reloaded(data, None if folder is None else Path(folder))
+                seen[data] = load_data(data, None if folder is None else Path(folder))
             except InputError as error:
                 pytest.skip(f"{data.name} is neither in $SFTN_DATA nor in ../shared/data: {error}")
         return seen[data]
@@ -63,15 +62,15 @@ def images(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped
 
 @pytest.mark.parametrize("result", KEPT or [NO_NETWORK], ids=lambda path: path.parent.name if path else "none")
 def test_a_kept_network_gets_its_recorded_accuracy(result: Path, images) -> None:  # type: ignore[no-untyped-def]
-    entry = look(result.parent)
+    entry = RunFolder(result.parent).inspect()
     assert entry.state == DONE, entry.reason
     assert entry.run is not None
     assert entry.result is not None
-    assert sha256(entry.folder / "weights.safetensors") == entry.result["weights_sha256"]
+    assert sha256(entry.folder.weights) == entry.result["weights_sha256"]
     dataset = images(entry.run.data)
-    assert fingerprint(dataset)[:16] == entry.run.data.fingerprint
+    assert dataset.identity == entry.run.data.fingerprint
     fabric = make_fabric("cpu", entry.run.precision)
-    network = load_teacher(entry.run, dataset, entry.folder.parent)
+    network = load_network(entry.run, dataset, entry.folder.path.parent)
     found = evaluate(network, dataset.test, dataset.normalisation, fabric)
     other = len(dataset.test) * abs(found["accuracy"] - entry.result["accuracy"]) / 100
     here = changes(entry.result["environment"], "cpu")

@@ -20,7 +20,7 @@ from sftn.networks import NETWORKS
 from sftn.report import command
 from sftn.report.figures import tables
 from sftn.runs import measurements as records
-from sftn.runs.folder import result
+from sftn.runs.folder import RunFolder
 from sftn.spec.run import Data
 from sftn.spec.schedule import Schedule
 from sftn.spec.training import Training
@@ -173,15 +173,14 @@ def test_a_study_with_few_seeds_makes_nothing_up(tmp_path: Path) -> None:
 def test_what_was_measured_stands_on_the_same_page(tmp_path: Path) -> None:
     study = STUDIES["digits"]
     for item in made.table(tmp_path, replace(study.grid, methods=("kd", "oh")), DEMO, seeds=2):
-        folder = tmp_path / item.run.folder
-        weights = (result(folder, item.run) or {})["weights_sha256"]
+        entry = RunFolder(tmp_path / item.run.folder).inspect()
         whole = {"test_images": 9, "of": 9}
         if item.cell.way in (STANDARD, FRIENDLY):
             sure = {f"{name}, {part}": 0.5 for name in ("entropy", "ece") for part in ("training", "test")}
-            records.write(folder, item.run, weights, "entropy", records.Reading(whole, sure, {}))
+            records.write(entry, "entropy", records.Reading(whole, sure, {}))
         if item.run.teacher is not None:
             alike = {"kl": 0.5 - 0.1 * (item.cell.way == FRIENDLY), "cka": 0.9, "agreement": 80.0 + item.run.seed}
-            records.write(folder, item.run, weights, "similarity", records.Reading(whole, alike, {}))
+            records.write(entry, "similarity", records.Reading(whole, alike, {}))
     (folder,) = command(["digits"], tmp_path)
     text = (folder / "report.md").read_text()
     assert text.count("## ") >= 4

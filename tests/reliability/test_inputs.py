@@ -27,11 +27,10 @@ from reliability.readers import READERS
 from reliability.watched import FAULT, HARMLESS, REFUSED, SECONDS, attempt, watch
 from sftn.errors import LONGEST, InputError
 from sftn.networks.weights import read_state
-from sftn.runs import folder
-from sftn.runs.folder import read_run
-from sftn.runs.trained import subject
+from sftn.runs.folder import BROKEN, RunFolder
+from sftn.runs.trained import Trained
 from sftn.storage import lease, torch_files
-from sftn.storage.records import LARGEST, read_text, typed
+from sftn.storage.records import LARGEST, decode_value, read_text
 from sftn.storage.safe_pickle import ARRAYS, Forbidden, unpickle
 from tests.support.command import refusal
 
@@ -182,7 +181,7 @@ def test_an_empty_matrix_does_not_say_how_many_classes_are_built(tmp_path: Path)
     header = json.dumps({"head.weight": {"dtype": "F32", "shape": [10**9, 0], "data_offsets": [0, 0]}}).encode()
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(InputError, match="holds no classifier"):
-        subject(str(tmp_path / "w.safetensors"), "resnet8").network_alone((32, 32))
+        Trained.of(str(tmp_path / "w.safetensors"), "resnet8").network_alone((32, 32))
 
 
 def test_a_header_of_many_megabytes_is_not_parsed(tmp_path: Path) -> None:
@@ -199,26 +198,26 @@ def test_a_header_of_many_megabytes_is_not_parsed(tmp_path: Path) -> None:
 def test_a_record_that_fits_its_id_must_still_be_one(changes: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "run.json").write_bytes(record_of(run_of(**changes)))
     with pytest.raises(InputError, match="is not a record of a run"):
-        read_run(tmp_path)
+        RunFolder(tmp_path).run()
 
 
 def test_teachers_of_teachers_come_to_an_end(tmp_path: Path) -> None:
     run = run_of(teacher=run_of())
     (tmp_path / "run.json").write_bytes(record_of(run))
-    assert read_run(tmp_path) == run
+    assert RunFolder(tmp_path).run() == run
     for _ in range(30):
         run = run_of(teacher=run)
     (tmp_path / "run.json").write_bytes(record_of(run))
     with pytest.raises(InputError, match="is not a record of a run"):
-        read_run(tmp_path)
+        RunFolder(tmp_path).run()
 
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     for name in ("run.json", "log.jsonl", "lease.000001", "w.pth", "fog.npy"):
         os.mkfifo(tmp_path / name)
-    assert folder.look(tmp_path).state == folder.BROKEN
+    assert RunFolder(tmp_path).inspect().state == BROKEN
     assert lease.holder(tmp_path) is None
-    for read in (folder.history, lambda folder: read_state(folder / "w.pth")):
+    for read in (lambda folder: RunFolder(folder).history(), lambda folder: read_state(folder / "w.pth")):
         with pytest.raises(InputError):
             read(tmp_path)
 
@@ -234,7 +233,7 @@ def test_text_of_any_size_is_not_read(tmp_path: Path) -> None:
 )
 def test_values_of_another_type_are_refused(value: object, hint: type) -> None:
     with pytest.raises(ValueError, match="should be"):
-        typed(value, hint)
+        decode_value(value, hint)
 
 
 def test_a_message_is_one_line_whatever_is_in_it() -> None:

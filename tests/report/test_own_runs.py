@@ -10,15 +10,15 @@ import torch
 
 from sftn.analysis.calibration import confidence
 from sftn.cli import main
-from sftn.data import SOURCES
 from sftn.data.dataset import Dataset, Split
+from sftn.data.load import SOURCES
 from sftn.errors import InputError
 from sftn.networks.staged import StagedNet
 from sftn.report import command, document
 from sftn.report.evaluated_run import Answers, ask
 from sftn.report.figures import runs, tables, thumbnails
-from sftn.runs.build import load_teacher
-from sftn.runs.folder import read_run
+from sftn.runs.build import load_network
+from sftn.runs.folder import RunFolder
 from sftn.runs.runner import train
 from sftn.runtime.device import make_fabric
 from sftn.tasks.recipes import objective
@@ -60,7 +60,7 @@ def named(out: Path, name: str) -> str:
 
 
 def network(out: Path, name: str, images: Dataset) -> StagedNet:
-    return load_teacher(read_run(Path(named(out, name))), images, out)
+    return load_network(RunFolder(Path(named(out, name))).run(), images, out)
 
 
 @pytest.mark.usefixtures("known")

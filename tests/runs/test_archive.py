@@ -17,8 +17,9 @@ from sftn.experiments.table import Table
 from sftn.report import command as report
 from sftn.runs import archive
 from sftn.runs import measurements as records
-from sftn.runs.folder import DONE, history, look, read_run, scan, verify
+from sftn.runs.folder import DONE, RunFolder, scan
 from sftn.runs.runner import train
+from sftn.runs.trained import verify
 from sftn.storage.records import digest
 from sftn.tasks.recipes import objective
 from tests.support import made_runs as made
@@ -29,13 +30,13 @@ from tests.support.conditions import DEMO
 DATA = tiny.dataset()
 
 
-def trained(out: Path) -> list[Path]:
+def trained(out: Path) -> list[RunFolder]:
     """A teacher and its student, with a log as training leaves it."""
     teacher = tiny.run(DATA, "wide", epochs=2)
     student = tiny.run(DATA, "tiny", epochs=3, teacher=teacher, objective=objective("fitnet"))
     for run in (teacher, student):
         train(run, DATA, out)
-    return [out / run.folder for run in (teacher, student)]
+    return [RunFolder(out / run.folder) for run in (teacher, student)]
 
 
 @pytest.fixture
@@ -78,24 +79,21 @@ def test_the_same_pages_come_from_what_is_kept(study: tuple[Path, Path]) -> None
 def test_a_kept_run_is_all_that_its_folder_says(tmp_path: Path) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
     for folder in trained(runs):
-        weights = (look(folder).result or {})["weights_sha256"]
         reading = records.Reading({"test_images": 9, "of": 9}, {"kl": 0.1 + 0.2}, {"accuracy": {"fog": [1.5]}})
-        records.write(folder, read_run(folder), weights, "similarity", reading)
-        path, written = archive.keep(look(folder), results, "own")
+        records.write(folder.inspect(), "similarity", reading)
+        path, written = archive.keep(folder.inspect(), results, "own")
         assert written
         assert path == results / "own" / f"{folder.name}.json"
         assert path.stat().st_size < 20_000
-        assert archive.keep(look(folder), results, "elsewhere") == (path, False)
-    with archive.opened(results) as out:
+        assert archive.keep(folder.inspect(), results, "elsewhere") == (path, False)
+    with archive.unpacked(results) as out:
         assert [entry.folder.name for entry in scan(out)] == sorted(path.name for path in runs.iterdir())
         for entry in scan(out):
-            theirs = look(runs / entry.folder.name)
+            theirs = RunFolder(runs / entry.folder.name).inspect()
             assert (entry.state, entry.run, entry.result) == (DONE, theirs.run, theirs.result)
-            assert history(entry.folder) == history(theirs.folder)
-            assert [list(row) for row in history(entry.folder)] == [list(row) for row in history(theirs.folder)]
-            assert entry.run is not None
-            weights = (entry.result or {})["weights_sha256"]
-            assert records.read(entry.folder, entry.run, weights, "similarity") == reading
+            assert entry.folder.history() == theirs.folder.history()
+            assert [list(row) for row in entry.folder.history()] == [list(row) for row in theirs.folder.history()]
+            assert records.read(entry, "similarity") == reading
     assert not out.exists()
 
 
@@ -122,14 +120,13 @@ def test_keeping_again_writes_what_changed(study: tuple[Path, Path], capsys: pyt
     assert "0 written now" in said
     entry = next(one for one in scan(runs) if one.run is not None and one.run.teacher is not None)
     assert entry.run is not None
-    weights = (entry.result or {})["weights_sha256"]
     reading = records.Reading({"test_images": 9, "of": 9}, {"kl": 1.0}, {})
-    records.write(entry.folder, entry.run, weights, "similarity", reading)
+    records.write(entry, "similarity", reading)
     runs_command("keep", ("branches", entry.run.id), runs, to=results)
     assert "1 written now" in (said := capsys.readouterr().out)
     assert "1 run kept" in said
     assert len(list(results.rglob("*.json"))) == 40
-    (entry.folder / "analysis-similarity.json").write_text("{}")
+    records.path(entry.folder, "similarity").write_text("{}")
     with pytest.raises(InputError, match="was edited"):
         runs_command("keep", ("branches",), runs, to=results)
 
@@ -170,7 +167,7 @@ def test_a_sealed_lie_is_still_checked_as_any_run(study: tuple[Path, Path]) -> N
     _, results = study
     path = next(results.glob("branches/*.json"))
     edited(path, lambda record: record["result"].update(accuracy=101.0), True)
-    with archive.opened(results) as out:
+    with archive.unpacked(results) as out:
         (broken,) = (entry for entry in scan(out) if entry.state != DONE)
         assert "was edited" in broken.reason
 
@@ -180,7 +177,7 @@ def test_what_is_too_large_or_no_json_is_refused(study: tuple[Path, Path]) -> No
     path = next(results.glob("branches/*.json"))
     for content in (b"{" + b" " * 2**24 + b"}", b"[" * 10**5, b"\xff"):
         path.write_bytes(content)
-        with pytest.raises(InputError), archive.opened(results):
+        with pytest.raises(InputError), archive.unpacked(results):
             pass
 
 
@@ -189,19 +186,19 @@ def test_a_run_kept_with_its_weights_is_one_to_work_with(tmp_path: Path) -> None
     runs, results = tmp_path / "runs", tmp_path / "results"
     teacher, student = trained(runs)
     runs_command("keep", (), runs, to=results, networks=(teacher.name, student.name))
-    there = results / archive.NETWORKS / student.name
+    there = RunFolder(results / archive.NETWORKS / student.name)
     assert verify(there, DATA, "cpu") == []
-    assert history(there) == history(student)
-    (student / "weights.safetensors").write_bytes(b"torn")
+    assert there.history() == student.history()
+    student.weights.write_bytes(b"torn")
     with pytest.raises(InputError, match="is not the file that the result was measured on"):
-        archive.keep_network(look(student), results)
+        archive.keep_network(student.inspect(), results)
 
 
 def test_large_weights_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     item, *_ = made.table(tmp_path, STUDIES["branches"].grid, DEMO, seeds=1)
     monkeypatch.setattr(archive, "LARGEST", 3)
     with pytest.raises(InputError, match="larger than"):
-        archive.keep_network(look(tmp_path / item.run.folder), tmp_path / "results")
+        archive.keep_network(RunFolder(tmp_path / item.run.folder).inspect(), tmp_path / "results")
 
 
 def test_only_finished_runs_are_kept(tmp_path: Path) -> None:
@@ -218,7 +215,7 @@ def test_runs_that_lie_beside_kept_ones_are_read_too(study: tuple[Path, Path]) -
     which = TABLES["table14"]
     assert isinstance(which, Table)
     made.table(results, which, seeds=1)
-    with archive.opened(results) as out:
+    with archive.unpacked(results) as out:
         assert len(scan(out)) == 40 + len(list(results.glob("*/run.json")))
-    with archive.opened(runs) as out:
+    with archive.unpacked(runs) as out:
         assert out == runs

@@ -17,7 +17,7 @@ from sftn.experiments.grid import Conditions, grid
 from sftn.experiments.table import Pair, Table
 from sftn.networks.staged import StagedNet
 from sftn.runs.cohort import company, joins, size, train_together
-from sftn.runs.folder import write_run
+from sftn.runs.folder import RunFolder
 from sftn.runs.runner import train
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Run
@@ -146,7 +146,7 @@ def test_one_that_diverges_leaves_and_the_others_go_on(alone: Any, tmp_path: Pat
 def test_one_that_another_process_has_is_left_to_it(alone: Any, tmp_path: Path) -> None:
     data = tiny.dataset()
     one, two = students(taught(tmp_path), "kd", "at")
-    write_run(one, tmp_path / one.folder)
+    RunFolder(tmp_path / one.folder).write(one)
     with Lease(tmp_path / one.folder):
         held, done = train_together([one, two], data, tmp_path)
     assert isinstance(held, Held)

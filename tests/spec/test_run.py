@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftn.errors import InputError
-from sftn.runs.folder import read_run, write_run
+from sftn.runs.folder import RunFolder
 from sftn.spec.run import Friendly, Run, Weights
 from sftn.storage.json_files import sha256
 from sftn.tasks.recipes import objective
@@ -23,8 +23,8 @@ STUDENT = tiny.run(DATA, teacher=TEACHER, objective=objective("crd+kd:0.5"), ali
     "run", [tiny.run(DATA), TEACHER, STUDENT, replace(STUDENT, teacher=Weights("wide", "ab", "x"))]
 )
 def test_a_record_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
-    write_run(run, tmp_path / run.folder)
-    found = read_run(tmp_path / run.folder)
+    RunFolder(tmp_path / run.folder).write(run)
+    found = RunFolder(tmp_path / run.folder).run()
     assert found == run
     assert found.id == run.id
 
@@ -70,24 +70,24 @@ def test_a_name_says_what_was_trained() -> None:
 def test_foreign_records_are_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(InputError) as caught:
-        read_run(tmp_path)
+        RunFolder(tmp_path).run()
     assert "\n" not in str(caught.value)
 
 
 def test_an_edited_record_is_noticed(tmp_path: Path) -> None:
-    write_run(STUDENT, tmp_path)
+    RunFolder(tmp_path).write(STUDENT)
     path = tmp_path / "run.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "seed": 7}))
     with pytest.raises(InputError, match="edited"):
-        read_run(tmp_path)
+        RunFolder(tmp_path).run()
     with pytest.raises(InputError):
-        write_run(STUDENT, tmp_path)
+        RunFolder(tmp_path).write(STUDENT)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make"):
-        write_run(STUDENT, tmp_path / "file" / "run")
+        RunFolder(tmp_path / "file" / "run").write(STUDENT)
 
 
 def test_a_file_that_cannot_be_hashed_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sftn.runtime import environment
 from sftn.runtime.device import repeatable
 from sftn.runtime.signals import sigterm
 from sftn.spec.execution import Conduct
-from sftn.storage.faults import cannot
+from sftn.storage.faults import file_error
 from sftn.training.evaluate import collapsed
 from tests.support import tiny
 from tests.support.interruptions import Bomb, terminate
@@ -37,7 +37,7 @@ tiny_networks = pytest.mark.usefixtures("tiny_networks")
     ],
 )
 def test_the_line_names_path_reason_and_remedy(number: int, remedy: str) -> None:
-    line = str(cannot("write", Path("runs/x"), OSError(number, os.strerror(number))))
+    line = str(file_error("write", Path("runs/x"), OSError(number, os.strerror(number))))
     assert line.startswith(f"cannot write runs/x: {os.strerror(number)}; {remedy}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sftn.experiments.grid import Conditions, Planned, grid
 from sftn.experiments.table import FRIENDLY, Table
-from sftn.runs.folder import write_run
+from sftn.runs.folder import RunFolder
 from sftn.spec.run import FORMAT, Data, Run
 from sftn.spec.schedule import Schedule
 from sftn.storage.json_files import sha256, write_json
@@ -18,7 +18,7 @@ PAPER = Conditions(Data("cifar100", "0123456789abcdef"), Schedule(), "float32")
 def finish(out: Path, run: Run, accuracy: float) -> Path:
     """A run's folder with a result, a short log and a file in the place of weights."""
     folder = out / run.folder
-    write_run(run, folder)
+    RunFolder(folder).write(run)
     (folder / "weights.safetensors").write_bytes(b"weights")
     rows = [{"epoch": epoch, "test_accuracy": accuracy - 10 / epoch} for epoch in (1, 2, 3)]
     (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

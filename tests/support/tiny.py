@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sftn.data.dataset import Dataset, Split, fingerprint
+from sftn.data.dataset import Dataset, Split
 from sftn.networks.families.layers import Head, Residual, Stage, Stem, conv_norm
 from sftn.networks.staged import StagedNet
 from sftn.spec.run import Data, Run
@@ -50,7 +50,7 @@ def run(
 ) -> Run:
     """A run of a tiny network."""
     schedule = Schedule(epochs=epochs, batch=16, lr=0.05)
-    return Run(name, Data("tiny", fingerprint(data)[:16]), seed, schedule, precision, **changes)  # type: ignore[arg-type]
+    return Run(name, Data("tiny", data.identity), seed, schedule, precision, **changes)  # type: ignore[arg-type]
 
 
 def weights(out: Path, run: Run) -> bytes:

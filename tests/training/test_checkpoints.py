@@ -15,7 +15,8 @@ from sftn.runs.build import evaluation_interval
 from sftn.runs.runner import train
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Friendly, Run
-from sftn.storage.atomic import load_tensors, save_tensors, write_atomically
+from sftn.storage.atomic import write_atomically
+from sftn.storage.tensor_files import load_tensors, save_tensors
 from sftn.tasks.recipes import OBJECTIVES, objective
 from sftn.training.checkpoints import Checkpoints
 from sftn.training.progress import Position

@@ -21,7 +21,7 @@ from sftn.runtime.device import make_fabric
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Run
 from sftn.spec.schedule import Schedule
-from sftn.storage.atomic import load_tensors
+from sftn.storage.tensor_files import load_tensors
 from sftn.tasks.recipes import OBJECTIVES
 from sftn.tasks.supervised import Supervised
 from sftn.training.loop import LoopOptions, fit

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sftn.errors import InputError
-from sftn.runs.folder import read_run
+from sftn.runs.folder import RunFolder
 from sftn.spec.run import Run
-from sftn.storage.json_files import read_json
-from sftn.storage.records import read_text, typed
+from sftn.storage.records import decode_value, read_text
 
 
 @dataclass(frozen=True)
@@ -40,14 +38,13 @@ class Point:
     student_accuracy: float
 
 
-def curve(folder: Path) -> Curve:
-    """The curve of a run, finished or not, from its log.jsonl.
+def curve(folder: RunFolder) -> Curve:
+    """The curve of a run, finished or not, from its log.
 
     Raises:
         InputError: the folder is no run's, or its log is missing, damaged or empty.
     """
-    run = read_run(folder)
-    path = folder / "log.jsonl"
+    run, path = folder.run(), folder.log
     try:
         lines = read_text(path).splitlines()
     except InputError as error:
@@ -56,8 +53,8 @@ def curve(folder: Path) -> Curve:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            numbers = (typed(row.get(name), float | None) for name in ("kd", "test_accuracy"))
-            rows.append((typed(row["phase"], str), typed(row["epoch"], int), *numbers))
+            numbers = (decode_value(row.get(name), float | None) for name in ("kd", "test_accuracy"))
+            rows.append((decode_value(row["phase"], str), decode_value(row["epoch"], int), *numbers))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if number == len(lines) and rows:
                 break  # being written at this moment
@@ -77,21 +74,20 @@ def curve(folder: Path) -> Curve:
     )
 
 
-def points(folders: Iterable[Path]) -> list[Point]:
+def points(folders: Iterable[RunFolder]) -> list[Point]:
     """Teacher and student accuracies (last epoch) of distilled runs, whose teachers lie beside them.
 
     Runs without a trained teacher beside them are passed over.
     """
     found = []
     for folder in folders:
-        run = read_run(folder)
-        if not isinstance(run.teacher, Run):
-            continue
-        results = [path / "result.json" for path in (folder.parent / run.teacher.folder, folder)]
-        if not all(path.is_file() for path in results):
-            continue
-        theirs, ours = (_accuracy(path) for path in results)
+        run = folder.run()
         teacher = run.teacher
+        if not isinstance(teacher, Run):
+            continue
+        theirs, ours = _accuracy(folder.beside(teacher), teacher), _accuracy(folder, run)
+        if theirs is None or ours is None:
+            continue
         found.append(Point(teacher.network, run.network, teacher.friendly is not None, run.seed, theirs, ours))
     return found
 
@@ -105,8 +101,8 @@ def rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
     ]
 
 
-def _accuracy(path: Path) -> float:
-    try:
-        return float(typed(read_json(path)["accuracy"], float))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} has no accuracy: remove its folder to train it again") from error
+def _accuracy(folder: RunFolder, run: Run) -> float | None:
+    result = folder.result(run)
+    if result is not None and "accuracy" not in result:
+        raise InputError(f"{folder.result_json} has no accuracy: remove its folder to train it again")
+    return None if result is None else result["accuracy"]

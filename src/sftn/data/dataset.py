@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,6 +85,11 @@ class Dataset:
         return type(self.train) is not Split
 
     @cached_property
+    def identity(self) -> str:
+        """What a run records of its images: the first sixteen hexadecimal digits of their `fingerprint`."""
+        return fingerprint(self)[:16]
+
+    @cached_property
     def normalisation(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel over the training images, (C,) float32, pixels in 0..255.
 
@@ -127,8 +132,6 @@ class Request:
     """What is done about images that cannot be decoded."""
     workers: int = 2
     """Processes that read streamed images; 0 for none but this one."""
-    say: Callable[[str], None] | None = None
-    """Is told, in a line each, what a person should know."""
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from sftn.deploy.preprocessing import Images
 from sftn.errors import InputError
-from sftn.networks import PRETRAINED, build
 from sftn.networks.staged import StagedNet
-from sftn.networks.weights import load_weights, read_metadata, read_state, save_weights
+from sftn.networks.weights import network_from_file, read_metadata, read_state, save_weights
 
 
 class Classifier(nn.Module):
@@ -85,19 +84,17 @@ class Classifier(nn.Module):
         except (ValueError, RecursionError):
             record = None
         images = Images.read(record, str(path))
-        return Classifier(trained(said["network"], images, path), images, said["network"])
+        return Classifier.of(said["network"], images, path)
 
+    @staticmethod
+    def of(name: str, images: Images, path: Path) -> Classifier:
+        """A network for some images with a file's weights.
 
-def trained(name: str, images: Images, path: Path) -> StagedNet:
-    """A network for some images with a file's weights; those that it started from are not fetched.
-
-    Raises:
-        InputError: the file is missing, damaged, or another network's.
-    """
-    classes = len(images.classes)
-    # Only a matrix that is there may say how many classes are built.
-    if not any(tensor.dim() > 1 and len(tensor) == classes and tensor.numel() for tensor in read_state(path).values()):
-        raise InputError(f"{path} has no classifier of {classes} classes: give the weights that were measured")
-    network = build(name.removesuffix(PRETRAINED), classes, channels=images.shape[0], image=images.shape[1:])
-    load_weights(network, path)
-    return network
+        Raises:
+            InputError: the file is missing, damaged, or another network's.
+        """
+        classes, state = len(images.classes), read_state(path)
+        # Only a matrix that is there may say how many classes are built.
+        if not any(tensor.dim() > 1 and len(tensor) == classes and tensor.numel() for tensor in state.values()):
+            raise InputError(f"{path} has no classifier of {classes} classes: give the weights that were measured")
+        return Classifier(network_from_file(name, path, classes, images.shape), images, name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from sftn.deploy.onnx_file import Session, package, to_onnx
 from sftn.deploy.parity import Agreement, compare, noise, some
 from sftn.deploy.preprocessing import config
 from sftn.deploy.quantize import File, Measured, measure, quantize
-from sftn.deploy.source import Source, images_of, of_run, teacher_of
+from sftn.deploy.source import Source
 from sftn.deploy.torch_export import Program, to_torch_export
 from sftn.errors import InputError, unknown
-from sftn.runs.folder import read_run
 from sftn.spec.run import FORMAT
-from sftn.storage.atomic import write_atomically
+from sftn.storage.atomic import make_folder, write_atomically
 from sftn.storage.json_files import read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 FILES = {"onnx": "model.onnx", "safetensors": "model.safetensors", "torch-export": "model.pt2"}
 """The formats, and what their files are called."""
@@ -57,7 +59,6 @@ def export(
     licence: str | None = None,
     data: str | None = None,
     data_dir: Path | None = None,
-    say: Callable[[str], None] = print,
 ) -> Exported:
     """Write a finished run's network for others, with its normalisation and labels inside, and check what was written.
 
@@ -70,7 +71,6 @@ def export(
         licence: of the weights, for the card.
         data: other images than the run's, to check and measure with.
         data_dir: where the files of the images are.
-        say: is told, in a line each, what a person should know.
 
     Raises:
         InputError: the run is not finished, a package is missing, the network cannot be exported, the file does not
@@ -85,10 +85,18 @@ def export(
     model_card.check_licence(licence)
     for name in ("onnx", "onnxruntime", "onnxscript") if to == "onnx" else ():
         package(name)
-    source, dataset = _with_images(run_folder, data, data_dir, say, needed=int8, wanted=to != "safetensors")
-    assert source.run is not None
+    source = Source.of(run_folder, data, data_dir)
+    dataset = None
+    if to != "safetensors" or data is not None:
+        try:
+            dataset = source.images(data, data_dir)
+        except InputError as error:
+            if int8 or data is not None:
+                raise
+            logger.warning(f"checked on noise, because the run's images cannot be had ({error})")
     place = run_folder / "export" if out is None else out
-    _make(place)
+    make_folder(place)
+    model_card.check_place(place)
     about = config(source.run.network, source.classifier.images, source.run.id)
     content, agreement = _made(source.classifier, to, about, dataset, check_images, source.run.id)
     contents = {FILES[to]: content}
@@ -98,7 +106,7 @@ def export(
         assert dataset is not None
         contents[INT8] = quantize(content, dataset.train)
         listed = [(source.run.network, contents[FILES[to]], contents[INT8])]
-        listed += _teacher(source, dataset, say)
+        listed += _teacher(source, dataset)
         roles = ("student", "teacher") if len(listed) > 1 else ("network",)
         files = [
             File(role, name, numbers, made)
@@ -135,28 +143,6 @@ def thread_count() -> int:
     return torch.get_num_threads()
 
 
-def _with_images(
-    folder: Path, data: str | None, data_dir: Path | None, say: Callable[[str], None], *, needed: bool, wanted: bool
-) -> tuple[Source, Dataset | None]:
-    """The run's network and its images; without them where they are only wanted and cannot be had."""
-    if not folder.is_dir():
-        return of_run(folder), None  # says what is wrong with it
-    dataset = None
-    if data is not None:
-        # Loaded first: an older run's result does not say what its network is given.
-        dataset = images_of(read_run(folder), None, data, data_dir, say)
-    source = of_run(folder, dataset)
-    assert source.run is not None
-    if needed or wanted or data is not None:
-        try:
-            dataset = images_of(source.run, source.classifier.images, data, data_dir, say)
-        except InputError as error:
-            if needed or data is not None:
-                raise
-            say(f"note: checked on noise, since the run's images cannot be had ({error})")
-    return source, dataset
-
-
 def _made(
     classifier: Classifier, to: str, about: Mapping[str, Any], dataset: Dataset | None, count: int, run: str
 ) -> tuple[bytes, Agreement | None]:
@@ -180,25 +166,17 @@ def _made(
     return content, compare(classifier, Program(content).logits, pixels, kind, "torch.export's file")
 
 
-def _teacher(student: Source, dataset: Dataset, say: Callable[[str], None]) -> list[tuple[str, bytes, bytes]]:
+def _teacher(student: Source, dataset: Dataset) -> list[tuple[str, bytes, bytes]]:
     """The teacher's name and its files, in float32 and int8; none where it cannot be had."""
     try:
-        teacher = teacher_of(student)
+        teacher = student.teacher()
         if teacher is None:
             return []
-        content = to_onnx(teacher.classifier, config(teacher.classifier.name, teacher.classifier.images, ""))
-        return [(teacher.classifier.name, content, quantize(content, dataset.train))]
+        content = to_onnx(teacher, config(teacher.name, teacher.images, ""))
+        return [(teacher.name, content, quantize(content, dataset.train))]
     except InputError as error:
-        say(f"note: the student is measured alone ({error})")
+        logger.warning(f"the student is measured alone ({error})")
         return []
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
-    model_card.check_place(folder)
 
 
 def _record(folder: Path, to: str, entry: dict[str, Any]) -> dict[str, dict[str, Any]]:

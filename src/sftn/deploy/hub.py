@@ -12,7 +12,7 @@ from sftn.deploy.classifier import Classifier
 from sftn.deploy.exporter import CONFIG, FILES
 from sftn.deploy.predict import Answer, of_classifier, predict
 from sftn.deploy.preprocessing import config
-from sftn.deploy.source import of_run
+from sftn.deploy.source import Source
 from sftn.errors import InputError
 from sftn.networks.weights import read_metadata
 from sftn.storage.json_files import read_json, write_json
@@ -49,8 +49,7 @@ class Student(Classifier, ModelHubMixin):
         Raises:
             InputError: it is not finished, or not a run's folder.
         """
-        source = of_run(Path(folder))
-        assert source.run is not None
+        source = Source.of(Path(folder))
         text = model_card.card(source, [{"files": [WEIGHTS]}], None)
         return Student(source.classifier, text, source.run.id)
 

@@ -12,7 +12,6 @@ from sftn.deploy.classifier import Classifier
 from sftn.deploy.source import Source
 from sftn.errors import InputError
 from sftn.profiling.layers import layers
-from sftn.runs.folder import result
 from sftn.spec.objective import Objective
 from sftn.spec.run import Run, Weights
 from sftn.storage.atomic import write_atomically
@@ -57,7 +56,6 @@ def card(source: Source, exports: Sequence[Mapping[str, Any]], licence: str | No
         licence: of the weights; None if it is not stated.
     """
     run, classifier = source.run, source.classifier
-    assert run is not None
     front = ["library_name: sftn", "pipeline_tag: image-classification", "metrics:", "- accuracy"]
     front += ["tags:", "- image-classification", "- knowledge-distillation", "- sftn"]
     if licence is not None:
@@ -77,12 +75,9 @@ def card(source: Source, exports: Sequence[Mapping[str, Any]], licence: str | No
 
 def _numbers(source: Source, exports: Sequence[Mapping[str, Any]]) -> str:
     own, run, classifier = source.result, source.run, source.classifier
-    precision = "" if run is None else f" (in {run.precision})"
-    rows = [(f"accuracy on the test images{precision}", f"{own['accuracy']:.2f} %")]
-    teacher = None if run is None else run.teacher
-    if isinstance(teacher, Run):
-        folder = source.folder.resolve().parent / teacher.folder
-        done = result(folder, teacher) if folder.is_dir() else None
+    rows = [(f"accuracy on the test images (in {run.precision})", f"{own['accuracy']:.2f} %")]
+    if isinstance(run.teacher, Run):
+        done = source.trained.teacher().result()
         rows.append(("accuracy of its teacher", f"{done['accuracy']:.2f} %" if done else "not recorded here"))
     found = layers(classifier.network, classifier.images.shape)
     rows.append(("parameters", f"{sum(p.numel() for p in classifier.network.parameters()):,}"))
@@ -172,9 +167,7 @@ def _use(classifier: Classifier, exports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _training(source: Source) -> str:
-    run = source.run
-    assert run is not None
-    lines = ["## Training", ""]
+    run, lines = source.run, ["## Training", ""]
     given = [f"{name} {getattr(run.data, name)}" for name in ("limit", "classes", "size") if getattr(run.data, name)]
     lines.append("- images: " + ", ".join([data_name(run), *given, f"fingerprint {run.data.fingerprint}"]))
     lines += [f"- {line}" for line in _teaching(run)]
@@ -234,16 +227,14 @@ def _classes(classifier: Classifier, most: int = 1000) -> str:
 
 
 def _limits(source: Source, licence: str | None) -> str:
-    run = source.run
-    assert run is not None
     stated = f"The licence of the weights: {licence}." if licence else "The licence of the weights is not stated."
     return "\n".join(
         [
             "## Limits",
             "",
             f"Every image gets one of the {len(source.classifier.classes)} classes, also one that shows none of them. "
-            f"The accuracy is that on the test images of {data_name(run)}; other cameras, places or times may do "
-            "worse, and probabilities were not calibrated. "
+            f"The accuracy is that on the test images of {data_name(source.run)}; other cameras, places or times may "
+            "do worse, and probabilities were not calibrated. "
             f"{stated} That of the images was not looked at.",
         ]
     )

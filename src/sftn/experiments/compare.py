@@ -25,12 +25,12 @@ from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Row, S
 from sftn.networks import check_name
 from sftn.runs import requests
 from sftn.runs.build import check
-from sftn.runs.folder import result
+from sftn.runs.folder import RunFolder
 from sftn.runtime.device import join
 from sftn.runtime.processes import leads
 from sftn.spec.jobs import Compare
 from sftn.spec.run import FORMAT, Branches, FineTune
-from sftn.storage.atomic import write_atomically
+from sftn.storage.atomic import make_folder, write_atomically
 from sftn.storage.json_files import write_json
 from sftn.tasks import recipes
 from sftn.training.callback import Callback
@@ -110,7 +110,7 @@ class Comparison:
     def subtitle(self) -> str:
         """What the numbers are."""
         seeds = max(len(values) for values in self.accuracies.values())
-        return f"test accuracy in %, last epoch, mean ± std of {seeds} seed{'s' if seeds > 1 else ''}"
+        return f"test accuracy in %, last epoch, {f'mean ± std of {seeds} seeds' if seeds > 1 else 'one seed'}"
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """The cells of the table, its header first; a row a student and method."""
@@ -227,7 +227,7 @@ def collected(chosen: Plan, out: Path) -> Comparison:
         for pair in chosen.table.pairs:
             for cell in chosen.table.cells(pair):
                 run = chosen.conditions.run(chosen.table, cell, seed)
-                record = result(out / run.folder, run)
+                record = RunFolder(out / run.folder).result(run)
                 if record is None:
                     raise InputError(f"{run.name} is not done: {out / run.folder} has no result")
                 accuracies.setdefault(cell, []).append(record["accuracy"])
@@ -241,6 +241,6 @@ def collected(chosen: Plan, out: Path) -> Comparison:
 
 def write(comparison: Comparison, folder: Path) -> None:
     """Leave comparison.json and comparison.md in a folder, which is made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(folder / "comparison.json", comparison.record())
     write_atomically(folder / "comparison.md", comparison.markdown().encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -16,21 +17,23 @@ from sftn.analysis.corruption import robustness
 from sftn.analysis.corruptions import CORRUPTIONS, VERSION
 from sftn.analysis.similarity import MINIBATCH, similarity
 from sftn.analysis.transfer import Probe, transfer
-from sftn.data import fingerprint, load
 from sftn.data.dataset import Dataset, Split
+from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.experiments.grid import Planned
 from sftn.experiments.metrics import Measured, Quantity, transfer_quantity
 from sftn.experiments.table import ALONE
 from sftn.networks.staged import StagedNet
 from sftn.runs import measurements
-from sftn.runs.build import load_teacher
-from sftn.runs.folder import DONE, look
+from sftn.runs.build import load_network
+from sftn.runs.folder import DONE, Entry, RunFolder
 from sftn.runs.measurements import Reading
 from sftn.runtime.device import make_fabric
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+logger = logging.getLogger(__name__)
 
 SMOKE_IMAGES, SMOKE_EPOCHS = 100, 10
 SMOKE_CORRUPTIONS = ("gaussian_noise", "brightness", "pixelate")
@@ -60,7 +63,6 @@ def instruments(
     to: Sequence[str] = (),
     images: int | None = None,
     smoke: bool = False,
-    say: Callable[[str], None] = print,
 ) -> list[Instrument]:
     """What measures a table; whatever it needs is looked for now, before anything long begins.
 
@@ -72,7 +74,6 @@ def instruments(
         to: for transfer: these data sets in place of the table's.
         images: at most so many images of each split; all if None.
         smoke: little of everything: few images, three corruptions, transfer onto the runs' own images.
-        say: is told what a person should know.
 
     Raises:
         InputError: files are missing, or an option is not for this table.
@@ -84,7 +85,7 @@ def instruments(
     if smoke and images is None:
         images = SMOKE_IMAGES
     if which.measure == "corruption":
-        return [_corruption(dataset, out, data_dir, images, SMOKE_CORRUPTIONS if smoke else tuple(CORRUPTIONS), say)]
+        return [_corruption(dataset, out, data_dir, images, SMOKE_CORRUPTIONS if smoke else tuple(CORRUPTIONS))]
     if which.measure == "transfer":
         epochs = SMOKE_EPOCHS if smoke else Probe.epochs
         targets = to or ((dataset.name,) if smoke else which.targets)
@@ -102,7 +103,6 @@ def work(
     out: Path,
     *,
     device: str = "auto",
-    say: Callable[[str], None] = print,
 ) -> None:
     """Measure all finished runs on which something is missing; what is there is not measured again.
 
@@ -112,25 +112,25 @@ def work(
         InputError: a run is not done, or a file in its folder is foreign or was edited.
     """
     left = list(missing(planned, which, tools, out))
-    for count, (item, tool, weights) in enumerate(left, 1):
+    for count, (item, tool, entry) in enumerate(left, 1):
         run = item.run
         fabric = make_fabric(device, run.precision)
-        network = load_teacher(run, dataset, out).to(fabric.device)
+        network = load_network(run, dataset, out).to(fabric.device)
         teacher = None
         if tool.with_teacher and run.teacher is not None:
-            teacher = load_teacher(run.teacher, dataset, out).to(fabric.device)
+            teacher = load_network(run.teacher, dataset, out).to(fabric.device)
         numbers, details = tool.apply(network, teacher, fabric)
-        measurements.write(out / run.folder, run, weights, tool.name, Reading(tool.settings, numbers, details))
+        measurements.write(entry, tool.name, Reading(tool.settings, numbers, details))
         known = [Quantity(tool.name, "accuracy", "accuracy, %")] if which.targets else which.quantities
         own = [one for one in known if (one.source, one.role) == (tool.name, item.cell.role)]
         shown = "; ".join(f"{one.label} {numbers[one.name]:.{one.digits}f}" for one in own)
-        say(f"{count:4d}/{len(left)}  {tool.name}, seed {run.seed}  {item.title}: {shown}")
+        logger.info(f"{count:4d}/{len(left)}  {tool.name}, seed {run.seed}  {item.title}: {shown}")
 
 
 def missing(
     planned: Sequence[Planned], which: Measured, tools: Sequence[Instrument], out: Path
-) -> Iterator[tuple[Planned, Instrument, str | None]]:
-    """The finished runs of a plan and what is still to be measured on them, with the hashes of their weights.
+) -> Iterator[tuple[Planned, Instrument, Entry]]:
+    """The finished runs of a plan and what is still to be measured on them.
 
     What was measured by other settings is measured again.
 
@@ -139,13 +139,12 @@ def missing(
     """
     for tool in tools:
         for item in subjects(planned, which):
-            entry = look(out / item.run.folder) if (out / item.run.folder).exists() else None
-            if entry is None or entry.state != DONE or entry.result is None:
+            entry = RunFolder(out / item.run.folder).inspect()
+            if entry.state != DONE:
                 continue
-            weights = entry.result.get("weights_sha256")
-            found = measurements.read(entry.folder, item.run, weights, tool.name)
+            found = measurements.read(entry, tool.name)
             if found is None or found.settings != tool.settings:
-                yield item, tool, weights
+                yield item, tool, entry
 
 
 def subjects(planned: Sequence[Planned], which: Measured) -> list[Planned]:
@@ -159,14 +158,13 @@ def _corruption(
     data_dir: Path | None,
     images: int | None,
     names: tuple[str, ...],
-    say: Callable[[str], None],
 ) -> Instrument:
     cut = replace(dataset, test=_first(dataset.test, images))
     official = corrupted.find(cut, data_dir)
 
     @cache
     def pixels() -> corrupted.Corrupted:
-        return official or corrupted.generate(cut, out / "corrupted", names, say=say)
+        return official or corrupted.generate(cut, out / "corrupted", names, say=logger.info)
 
     def apply(network: StagedNet, teacher: StagedNet | None, fabric: Fabric) -> Found:
         found = robustness(network, pixels(), dataset.normalisation, fabric, names)
@@ -199,7 +197,7 @@ def _transfer(name: str, dataset: Dataset, data_dir: Path | None, images: int | 
 
     settings = {
         "to": name,
-        "fingerprint": fingerprint(cut)[:16],
+        "fingerprint": cut.identity,
         "training_images": len(cut.train),
         "test_images": len(cut.test),
         "of": len(target.test),

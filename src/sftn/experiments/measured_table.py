@@ -16,7 +16,7 @@ from sftn.experiments.metrics import LOG, RESULT, Measured, Quantity, transfer_q
 from sftn.experiments.paper.published import measured as printed_numbers
 from sftn.experiments.table import ALONE, STANDARD, Cell, Pair, Row
 from sftn.runs import measurements
-from sftn.runs.folder import Entry
+from sftn.runs.folder import Entry, RunFolder
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Page:
     which: Measured
     section: Section
     quantities: tuple[Quantity, ...]
-    readings: Mapping[tuple[str, Path], measurements.Reading]
+    readings: Mapping[tuple[str, RunFolder], measurements.Reading]
     """By measurement and folder of the run."""
     faults: Sequence[str] = field(default_factory=tuple)
     """Files that cannot be used."""
@@ -130,13 +130,12 @@ def pages(which: Measured, out: Path) -> list[Page]:
 
 def page(which: Measured, section: Section) -> Page:
     """What was measured on the runs behind a section."""
-    readings: dict[tuple[str, Path], measurements.Reading] = {}
+    readings: dict[tuple[str, RunFolder], measurements.Reading] = {}
     faults = []
     for entry in _measured(which, section):
         for name in _names(which, entry.folder):
             try:
-                weights = (entry.result or {}).get("weights_sha256")
-                reading = None if entry.run is None else measurements.read(entry.folder, entry.run, weights, name)
+                reading = measurements.read(entry, name)
             except InputError as error:
                 faults.append(str(error))
             else:
@@ -152,14 +151,16 @@ def _measured(which: Measured, section: Section) -> list[Entry]:
     return list({entry.folder: entry for some in entries for entry in some}.values())
 
 
-def _names(which: Measured, folder: Path) -> list[str]:
+def _names(which: Measured, folder: RunFolder) -> list[str]:
     """The measurements that a run may have; transfer has one a data set."""
     if which.measure != "transfer":
         return [] if which.measure in ("curves", "capacity") else [which.measure]
-    return sorted(path.stem.removeprefix("analysis-") for path in folder.glob("analysis-transfer-*.json"))
+    return [name for name in measurements.names(folder) if name.startswith("transfer-")]
 
 
-def _quantities(which: Measured, readings: Mapping[tuple[str, Path], measurements.Reading]) -> tuple[Quantity, ...]:
+def _quantities(
+    which: Measured, readings: Mapping[tuple[str, RunFolder], measurements.Reading]
+) -> tuple[Quantity, ...]:
     """Those of the table; of a transfer those that were measured, if any were."""
     if which.measure != "transfer" or not readings:
         return which.quantities
@@ -167,7 +168,7 @@ def _quantities(which: Measured, readings: Mapping[tuple[str, Path], measurement
     return tuple(transfer_quantity(target) for target in targets)
 
 
-def _of_log(folder: Path) -> dict[str, float]:
+def _of_log(folder: RunFolder) -> dict[str, float]:
     """The numbers of a run's curve; none of a log that cannot be read."""
     try:
         curve = curves.curve(folder)

@@ -15,7 +15,7 @@ from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments.grid import Planned
 from sftn.runs.cohort import carry_out, company, size
-from sftn.runs.folder import BROKEN, DONE, RUNNING, Entry, look
+from sftn.runs.folder import BROKEN, DONE, RUNNING, Entry, RunFolder
 from sftn.runtime.processes import led
 from sftn.runtime.signals import sigterm
 from sftn.spec.execution import Conduct
@@ -37,8 +37,8 @@ class Survey:
     @staticmethod
     def of(planned: Sequence[Planned], out: Path) -> Survey:
         """Look at the folder of every run; nothing is written."""
-        folders = {item.run.id: out / item.run.folder for item in planned}
-        return Survey(tuple(planned), {key: look(folder) for key, folder in folders.items() if folder.exists()})
+        folders = {item.run.id: RunFolder(out / item.run.folder) for item in planned}
+        return Survey(tuple(planned), {key: at.inspect() for key, at in folders.items() if at.path.exists()})
 
     def runs(self, state: str | None, role: str | None = None) -> list[Run]:
         """The runs in a state (None: that are not done), of teachers or students."""
@@ -111,9 +111,9 @@ def work(
                     failed[run.id] = f"{title}: its teacher diverged"
                     over = {run.id}
                     break
-                if run.id in tried or (teacher is not None and led(partial(_missing, out / teacher.folder))):
+                if run.id in tried or (teacher is not None and led(partial(_missing, RunFolder(out / teacher.folder)))):
                     continue
-                was_there = (out / run.folder / "result.json").exists()
+                was_there = RunFolder(out / run.folder).result_json.exists()
                 group = [item] if was_there else _together(item, left, out, most)
                 tried |= {each.run.id for each in group}
                 title += f" and {len(group) - 1} more" * (len(group) > 1)
@@ -154,13 +154,13 @@ def _together(item: Planned, left: Sequence[Planned], out: Path, most: int) -> l
     """An item, and what can be trained together with it of those that come after it."""
     if most == 1:
         return [item]
-    after = [each for each in left[left.index(item) :] if not (out / each.run.folder / "result.json").exists()]
+    after = [each for each in left[left.index(item) :] if not RunFolder(out / each.run.folder).result_json.exists()]
     ids = {run.id for run in company([each.run for each in after], most)}
     return [each for each in after if each.run.id in ids]
 
 
-def _missing(folder: Path) -> bool:
-    return look(folder).state != DONE
+def _missing(folder: RunFolder) -> bool:
+    return folder.inspect().state != DONE
 
 
 class _Noted:

@@ -10,7 +10,7 @@ def spread(values: Sequence[float], *, sign: bool = False) -> str:
     """Mean ± sample standard deviation; no deviation is made up for a single value."""
     mean = statistics.fmean(values)
     text = f"{mean:+.2f}" if sign else f"{mean:.2f}"
-    return f"{text} ± {statistics.stdev(values):.2f}" if len(values) > 1 else f"{text} (n = 1)"
+    return f"{text} ± {statistics.stdev(values):.2f}" if len(values) > 1 else text
 
 
 def p_value(gaps: Sequence[float]) -> float | None:

@@ -13,14 +13,14 @@ from safetensors import torch as safetensors
 from torch import Tensor
 
 from sftn.errors import InputError
-from sftn.networks import KEYS
+from sftn.networks import KEYS, PRETRAINED, build
 from sftn.networks.families.layers import Rules
 from sftn.networks.foreign.cut import original_keys
 from sftn.networks.staged import StagedNet
 from sftn.storage import torch_files
 from sftn.storage.atomic import write_atomically
-from sftn.storage.records import check_header
 from sftn.storage.safe_pickle import Forbidden
+from sftn.storage.tensor_files import check_header
 
 _COUNTER = ".num_batches_tracked"
 _METADATA = "sftn"
@@ -47,6 +47,24 @@ def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = Non
         state |= {key: value for key, value in own.items() if key.endswith(_COUNTER)}
     _check(state, own, network.name, path)
     network.load_state_dict(state)
+
+
+def network_from_file(name: str, path: str | Path, classes: int, image: tuple[int, int, int]) -> StagedNet:
+    """A trained network; weights that it once started from (`NAME@pretrained`) are not fetched again.
+
+    Args:
+        name: by which `sftn.networks.build` makes it.
+        path: of its weights.
+        classes: the number of classes.
+        image: (C, H, W) of what it is given.
+
+    Raises:
+        InputError: as `load_weights`.
+    """
+    channels, height, width = image
+    network = build(name.removesuffix(PRETRAINED), classes, channels, (height, width))
+    load_weights(network, path)
+    return network
 
 
 def save_weights(network: StagedNet, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

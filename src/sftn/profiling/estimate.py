@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from sftn.data.dataset import Dataset
 from sftn.data.loader import training_batches
-from sftn.runs.build import blank, evaluation_interval, plan
-from sftn.runs.folder import result
+from sftn.runs.build import evaluation_interval, new_network, plan
+from sftn.runs.folder import RunFolder
 from sftn.runtime.device import make_fabric
 from sftn.runtime.environment import environment
 from sftn.spec.run import Run
@@ -99,7 +99,7 @@ def _seen(done: Iterable[Run], out: Path, here: str) -> dict[Kind, list[float]]:
     """Seconds an epoch, of runs that were finished on this kind of machine."""
     seen: dict[Kind, list[float]] = {}
     for run in done:
-        record = result(out / run.folder, run) or {}
+        record = RunFolder(out / run.folder).result(run) or {}
         if record.get("environment", {}).get("device") == here:
             seen.setdefault(Kind.of(run), []).append(float(record["seconds"]) / run.schedule.epochs)
     return seen
@@ -119,11 +119,12 @@ def _like(kind: Kind, known: dict[Kind, float]) -> float:
 def _epoch(run: Run, dataset: Dataset, device: str) -> float:
     """Seconds that an epoch of a run takes, its share of first stages included, from a few steps."""
     fabric = make_fabric(device, run.precision)
-    network = blank(run.network, dataset)
-    teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
-    phases, _, copies, flip = plan(run, network, dataset, teacher)
-    loader = training_batches(dataset, batch=run.schedule.batch, flip=flip, copies=copies, device=fabric.device)
-    timed = [first_steps(phase, loader, fabric, _STEPS + 1) for phase in phases]
+    network = new_network(run.network, dataset)
+    teacher = None if run.teacher is None else new_network(run.teacher.network, dataset)
+    planned = plan(run, network, dataset, teacher)
+    batch, copies, flip = run.schedule.batch, planned.copies, planned.flip
+    loader = training_batches(dataset, batch=batch, flip=flip, copies=copies, device=fabric.device)
+    timed = [first_steps(phase, loader, fabric, _STEPS + 1) for phase in planned.phases]
     steps = [statistics.median(seconds[1:] or seconds) for seconds in timed]
-    per_step = sum(step * phase.schedule.epochs for step, phase in zip(steps, phases)) / run.schedule.epochs
+    per_step = sum(step * phase.schedule.epochs for step, phase in zip(steps, planned.phases)) / run.schedule.epochs
     return per_step * len(loader)

@@ -17,8 +17,8 @@ from sftn.experiments.table import Table
 from sftn.report import html, markdown, terminal
 from sftn.report.figures import tables
 from sftn.report.pages import measured, study
-from sftn.runs.archive import opened
-from sftn.runs.folder import find, look
+from sftn.runs.archive import unpacked
+from sftn.runs.folder import find
 from sftn.storage.atomic import write_atomically
 
 NO_FIGURES = tables.MISSING
@@ -50,8 +50,8 @@ def command(
     named = {**TABLES, **STUDIES}
     names = [name for name in what if name in named or name.startswith(("table", "figure"))]
     wanted = [studies.entry(name) for name in names]
-    entries = [look(find(name, out)) for name in what if name not in names]
-    with opened(out) as runs:
+    entries = [find(name, out).inspect() for name in what if name not in names]
+    with unpacked(out) as runs:
         folders = [_page(one, runs, out / f"report-{name}", console) for name, one in zip(names, wanted)]
     if entries:
         from sftn.report.pages import runs as own_runs  # it evaluates, which the tables never do

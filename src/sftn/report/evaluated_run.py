@@ -19,8 +19,9 @@ from sftn.data.loader import evaluation_batches
 from sftn.errors import InputError
 from sftn.networks.staged import Shape, StagedNet
 from sftn.profiling.layers import layers
-from sftn.runs.folder import Entry, look
-from sftn.runs.trained import Subject, images_of, teacher_of
+from sftn.runs.build import load_data
+from sftn.runs.folder import Entry
+from sftn.runs.trained import Trained
 from sftn.runtime.device import make_fabric
 from sftn.spec.run import Data, Run
 
@@ -119,15 +120,16 @@ class Images:
         self.data_dir = data_dir
         self._seen: dict[Data, Dataset | str] = {}
 
-    def of(self, subject: Subject, data: Data) -> Dataset | str:
+    def of(self, data: Data) -> Dataset | str:
         """The images of a run, or why they are not there."""
         if data not in self._seen:
             try:
-                found, differs = images_of([subject], data_dir=self.data_dir)
+                found = load_data(data, self.data_dir)
             except InputError as error:
                 self._seen[data] = f"the images of {data.name} are not there: {error}"
             else:
-                self._seen[data] = f"{data.name} holds other images now than when it was trained" if differs else found
+                differs = f"{data.name} holds other images now than when it was trained"
+                self._seen[data] = found if found.identity == data.fingerprint else differs
         return self._seen[data]
 
 
@@ -136,20 +138,20 @@ def looked(entry: Entry, images: Images, device: str = "auto") -> Looked:
     if entry.run is None or entry.result is None:
         raise InputError(f"{entry.folder} is not done: finish it first, see sftn runs list")
     run, record, notes = entry.run, entry.result, []
-    own = Subject(run, entry.folder.parent, run)
-    found = images.of(own, run.data)
+    own = Trained(run, entry.folder.weights, run)
+    found = images.of(run.data)
     if isinstance(found, str):
         notes.append(f"{run.name}: {found}")
     dataset = None if isinstance(found, str) else found
     networks: dict[str, Measured] = {}
     answers: list[Answers | None] = [None, None]
-    subjects = [own] if run.teacher is None else [own, teacher_of(own)]
+    subjects = [own] if run.teacher is None else [own, own.teacher()]
     for place, subject in enumerate(subjects):
         try:
             network = _network(subject, dataset, record)
             measured = Measured(
                 name=subject.name,
-                accuracy=record["accuracy"] if subject is own else _recorded(subject),
+                accuracy=(subject.result() or {}).get("accuracy"),
                 network=network,
                 image=dataset.image if dataset is not None else tuple(record["images"]["shape"]),
                 file=subject.weights.stat().st_size,
@@ -167,21 +169,13 @@ def looked(entry: Entry, images: Images, device: str = "auto") -> Looked:
     return Looked(entry, run, record, dataset, seen, teacher, networks, tuple(notes))
 
 
-def _network(subject: Subject, dataset: Dataset | None, record: dict[str, Any]) -> StagedNet:
+def _network(subject: Trained, dataset: Dataset | None, record: dict[str, Any]) -> StagedNet:
     if dataset is not None:
         return subject.network(dataset)
     if "images" not in record:
         raise InputError("without its images nothing says what it is to be given: name their folder with --data-dir")
     _, height, width = record["images"]["shape"]
     return subject.network_alone((height, width))
-
-
-def _recorded(subject: Subject) -> float | None:
-    """The accuracy of a teacher that is a run."""
-    if subject.run is None:
-        return None
-    result = look(subject.folder / subject.run.folder).result
-    return None if result is None else result["accuracy"]
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """Runs kept with the code: one JSON file a run, with all but its weights; and folders of the few that keep those.
 
 A file has the run's record, its result, its log (a list a column) and what was measured on it, all as they were, and a
-digest. Readers of runs are given a temporary folder in which every file is a run's folder again, so they read kept runs
-as any others; their weights are not there.
+digest. Readers of runs are given a temporary folder into which every file is unpacked, so they read kept runs as any
+others; their weights are not there.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 from sftn.errors import InputError
 from sftn.runs import measurements
-from sftn.runs.folder import DONE, KEPT, Entry, history, scan
+from sftn.runs.folder import DONE, Entry, RunFolder, scan
 from sftn.spec.run import Run
-from sftn.storage.atomic import write_atomically
+from sftn.storage.atomic import make_folder, write_atomically
 from sftn.storage.faults import writing
 from sftn.storage.json_files import read_json, sha256
 from sftn.storage.records import digest
@@ -32,7 +32,6 @@ NETWORKS = "networks"
 LARGEST = 5 * 2**20
 """Bytes of weights that are kept: a repository is no place for more."""
 _NAME = re.compile(r"[\w.+-]+-s\d+-[0-9a-f]{12}", re.ASCII)
-_ANALYSIS = re.compile(r"analysis-([\w.+-]+)\.json", re.ASCII)
 
 
 def keep(entry: Entry, to: Path, study: str) -> tuple[Path, bool]:
@@ -49,13 +48,12 @@ def keep(entry: Entry, to: Path, study: str) -> tuple[Path, bool]:
     Raises:
         InputError: the run is not done, one of its files was edited, or the file cannot be written.
     """
-    run = _done(entry)
-    name = f"{run.folder}.json"
+    name = f"{_finished(entry).folder}.json"
     path = next(iter(sorted(to.glob(f"*/{name}"))), to / study / name)
-    content = _text(_folded(entry, run))
+    content = _text(_packed(entry))
     if path.exists() and path.read_bytes() == content:
         return path, False
-    _make(path.parent)
+    make_folder(path.parent, "--to")
     write_atomically(path, content)
     return path, True
 
@@ -66,22 +64,21 @@ def keep_network(entry: Entry, to: Path) -> Path:
     Raises:
         InputError: the run is not done, its weights are too large or not its result's, or nothing can be written.
     """
-    run = _done(entry)
-    weights = entry.folder / "weights.safetensors"
+    run, weights = _finished(entry), entry.folder.weights
     if not weights.is_file() or sha256(weights) != (entry.result or {}).get("weights_sha256"):
         raise InputError(f"{weights} is not the file that the result was measured on: train the run again")
     if weights.stat().st_size > LARGEST:
         raise InputError(f"{weights} is larger than {LARGEST >> 20} MiB: keep it elsewhere")
     folder = to / NETWORKS / run.folder
-    _make(folder)
-    for name in ("run.json", "log.jsonl", "weights.safetensors", "result.json"):
-        with writing(folder / name):
-            shutil.copyfile(entry.folder / name, folder / name)
+    make_folder(folder, "--to")
+    for path in (entry.folder.run_json, entry.folder.log, weights, entry.folder.result_json):
+        with writing(folder / path.name):
+            shutil.copyfile(path, folder / path.name)
     return folder
 
 
 @contextmanager
-def opened(out: Path) -> Iterator[Path]:
+def unpacked(out: Path) -> Iterator[Path]:
     """A folder of runs for those who read: `out` itself or, where runs are kept in it, a temporary one that has them.
 
     Raises:
@@ -95,31 +92,30 @@ def opened(out: Path) -> Iterator[Path]:
         for path in kept:
             folder = Path(name) / path.stem
             folder.mkdir(exist_ok=True)
-            for file, content in files(path).items():
+            for file, content in unpack(path).items():
                 (folder / file).write_text(content, encoding="utf-8")
         for entry in scan(out):  # runs that lie beside them
             shutil.rmtree(Path(name) / entry.folder.name, ignore_errors=True)
-            (Path(name) / entry.folder.name).symlink_to(entry.folder.resolve())
+            (Path(name) / entry.folder.name).symlink_to(entry.folder.path.resolve())
         yield Path(name)
 
 
-def _done(entry: Entry) -> Run:
+def _finished(entry: Entry) -> Run:
     if entry.state != DONE or entry.run is None:
         raise InputError(entry.reason or f"{entry.folder.name} is {entry.state}: only finished runs are kept")
     return entry.run
 
 
-def _folded(entry: Entry, run: Run) -> dict[str, Any]:
+def _packed(entry: Entry) -> dict[str, Any]:
     """All that a run's folder says, as one record."""
-    weights = (entry.result or {}).get("weights_sha256")
-    names = sorted(match[1] for path in entry.folder.iterdir() if (match := _ANALYSIS.fullmatch(path.name)))
+    names = measurements.names(entry.folder)
     for name in names:
-        measurements.read(entry.folder, run, weights, name)  # refuses what was edited
-    rows = history(entry.folder)
+        measurements.read(entry, name)  # refuses what was edited
+    rows = entry.folder.history()
     columns = dict.fromkeys(key for row in rows for key in row)
     record = {
         "format": FORMAT,
-        "run": read_json(entry.folder / "run.json"),
+        "run": read_json(entry.folder.run_json),
         "result": entry.result,
         "log": {key: [row.get(key) for row in rows] for key in columns},
         "measured": {name: read_json(measurements.path(entry.folder, name)) for name in names},
@@ -138,10 +134,10 @@ def _text(record: Mapping[str, Any]) -> bytes:
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
-def files(path: Path) -> dict[str, str]:
+def unpack(path: Path) -> dict[str, str]:
     """The files of a kept run's folder, by name, without its weights.
 
-    Only the seal is looked at here: whoever reads such a file checks all the rest.
+    Only the digest is checked here: those who read such a file check all the rest.
 
     Raises:
         InputError: it is no kept run, or was edited.
@@ -151,11 +147,11 @@ def files(path: Path) -> dict[str, str]:
     try:
         if seal != digest(record) or record["format"] != FORMAT or record["run"]["id"] != path.stem[-12:]:
             raise ValueError("its digest, format or name")
-        found = {f"analysis-{name}.json": json.dumps(reading) for name, reading in record["measured"].items()}
-        if not all(map(_ANALYSIS.fullmatch, found)):
-            raise ValueError("names of measurements")
-        found |= {f"{name}.json": json.dumps(record[name]) for name in ("run", "result")}
-        return found | {"log.jsonl": "".join(json.dumps(row) + "\n" for row in _rows(record["log"])), KEPT: ""}
+        measured, at = record["measured"].items(), RunFolder(Path())
+        found = {measurements.path(at, name).name: json.dumps(reading) for name, reading in measured}
+        found |= {at.run_json.name: json.dumps(record["run"]), at.result_json.name: json.dumps(record["result"])}
+        log = "".join(json.dumps(row) + "\n" for row in _rows(record["log"]))
+        return found | {at.log.name: log, at.archived.name: ""}
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no kept run, or was edited ({error}): get it again whence it came") from error
 
@@ -164,10 +160,3 @@ def _rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """The rows of a log; a null is a number that an epoch does not have."""
     cells = zip(*columns.values(), strict=True)
     return [{key: value for key, value in zip(columns, row) if value is not None} for row in cells]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; choose another --to") from error

@@ -1,23 +1,22 @@
-"""What a Run says, as modules: its networks, its phases, and its teacher's weights."""
+"""What a Run says, as modules: its networks, its images, its phases, and what earlier runs left."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from sftn.data import load
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.networks import PRETRAINED, build
 from sftn.networks.staged import StagedNet
 from sftn.networks.weights import load_weights
-from sftn.runs.folder import result
-from sftn.runtime.collectives import world
+from sftn.runs.folder import RunFolder
 from sftn.runtime.processes import led
 from sftn.spec.run import Data, Run, Weights
 from sftn.tasks.distillation import Distiller
@@ -28,14 +27,27 @@ from sftn.training.phase import Phase
 from sftn.training.teacher_outputs import TeacherOutputs
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The phases of a run, and what they need."""
+
+    phases: list[Phase]
+    state: nn.Module
+    """All modules whose state the phases change: what a checkpoint holds."""
+    copies: int = 1
+    """How often the loader gives each image of a batch, each time augmented anew."""
+    flip: bool = True
+    """Whether the loader may mirror images."""
+
+
 def check(run: Run, dataset: Dataset) -> None:
-    """Build what a run would train and drop it, so that what cannot work is said before anything is trained.
+    """Build what a run would train and drop it, so that what cannot work is reported before anything is trained.
 
     Raises:
         InputError: the networks cannot be aligned, or lack what a method needs, or an option is out of range.
     """
-    teacher = None if run.teacher is None else blank(run.teacher.network, dataset)
-    plan(run, blank(run.network, dataset), dataset, teacher)
+    teacher = None if run.teacher is None else new_network(run.teacher.network, dataset)
+    plan(run, new_network(run.network, dataset), dataset, teacher)
 
 
 def plan(
@@ -44,8 +56,8 @@ def plan(
     dataset: Dataset,
     teacher: StagedNet | None,
     teacher_outputs: TeacherOutputs | None = None,
-) -> tuple[list[Phase], nn.Module, int, bool]:
-    """The phases of a run, the modules whose state they change, and what they ask of the loader: copies and flips.
+) -> Plan:
+    """What is to be done for a run.
 
     Args:
         run: which.
@@ -71,15 +83,15 @@ def plan(
         task.teacher = task.teacher_outputs.adopt(task.teacher)
         task.to(next(task.teacher.parameters()).device)  # where a cohort's teacher is by now
         state = nn.ModuleDict({"student": network, "methods": task.methods})
-        return task.phases(run.schedule), state, task.copies, task.flip
+        return Plan(task.phases(run.schedule), state, task.copies, task.flip)
     if run.friendly is None:
         task = Supervised(network)
     else:
         how: Mapping[str, Any] = {name: value for name, value in vars(run.friendly).items() if name != "student"}
-        students = [partial(blank, name, dataset) for name in run.friendly.student.split("+")]
+        students = [partial(new_network, name, dataset) for name in run.friendly.student.split("+")]
         task = StudentBranches(network, students, dataset.image, alignment=run.alignment, **how)
     speed_up(task, run.precision)
-    return [_first_training(run, task, network)], task, 1, True
+    return Plan([_first_training(run, task, network)], task)
 
 
 def _first_training(run: Run, task: nn.Module, network: StagedNet) -> Phase:
@@ -104,7 +116,7 @@ def evaluation_interval(dataset: Dataset) -> int:
     return max(1, 3 * len(dataset.test) // len(dataset.train))
 
 
-def reloaded(data: Data, data_dir: Path | None, **more: Any) -> Dataset:
+def load_data(data: Data, data_dir: Path | None, **more: Any) -> Dataset:
     """The images that a record names, as they are now; `more` goes to `sftn.data.load`.
 
     Raises:
@@ -122,36 +134,37 @@ def reloaded(data: Data, data_dir: Path | None, **more: Any) -> Dataset:
     )
 
 
-def load_teacher(teacher: Run | Weights, dataset: Dataset, out: Path) -> StagedNet:
-    """The network that a run or a file left.
+def load_network(source: Run | Weights, dataset: Dataset, out: Path) -> StagedNet:
+    """The trained network that a run or a file left, a teacher or a student.
+
+    Several processes all call this; only the leader must see the files.
+
+    Args:
+        source: the run, or the file.
+        dataset: its images.
+        out: the folder of all runs.
 
     Raises:
         InputError: the run is not done, or the file does not fit the network and the data.
     """
     # Its own weights are read: those that it started from need not be fetched again.
-    network = blank(teacher.network.removesuffix(PRETRAINED), dataset)
-    if isinstance(teacher, Weights):
-        load_weights(network, Path(teacher.path))
-        return network
-    folder = out / teacher.folder
-    if result(folder, teacher) is None:
-        raise InputError(f"the teacher {teacher.name} is not trained yet: {folder} has no result")
-    load_weights(network, folder / "weights.safetensors")
+    network = new_network(source.network.removesuffix(PRETRAINED), dataset)
+
+    def read() -> dict[str, Any]:
+        if isinstance(source, Weights):
+            load_weights(network, source.path)
+        else:
+            folder = RunFolder(out / source.folder)
+            if folder.result(source) is None:
+                raise InputError(f"{source.name} is not trained yet: {folder} has no result")
+            load_weights(network, folder.weights)
+        return network.state_dict()
+
+    network.load_state_dict(led(read))
     return network
 
 
-def taught(teacher: Run | Weights, dataset: Dataset, out: Path) -> StagedNet:
-    """`load_teacher` for all processes, of which only the leader must see the files."""
-    if world() == 1:
-        return load_teacher(teacher, dataset, out)
-    network = blank(teacher.network.removesuffix(PRETRAINED), dataset)
-    with torch.random.fork_rng(devices=[]):
-        state = led(lambda: load_teacher(teacher, dataset, out).state_dict())
-    network.load_state_dict(state)
-    return network
-
-
-def blank(name: str, dataset: Dataset) -> StagedNet:
+def new_network(name: str, dataset: Dataset) -> StagedNet:
     """A network as it is before training on some images."""
     channels, height, width = dataset.image
     return build(name, len(dataset.classes), channels=channels, image=(height, width))

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from sftn.errors import InputError
+from sftn.runs.folder import RunFolder
 from sftn.runs.loggers import Logger
 from sftn.storage.faults import writing
 from sftn.training.callback import Callback
@@ -31,7 +32,7 @@ class Journal:
 
     def __init__(self, folder: Path, callback: Callback | None) -> None:
         self.folder, self.callback = folder, callback
-        self.path = folder / "log.jsonl"
+        self.path = RunFolder(folder).log
         self.at = "before training"
         """How far training has come, for people."""
         self.done = 0

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sftn.errors import InputError
+from sftn.runs.folder import Entry, RunFolder
 from sftn.spec.run import Run
 from sftn.storage.json_files import read_json, write_json
-from sftn.storage.records import digest, typed
+from sftn.storage.records import decode_value, digest
 
 FORMAT = 1
 """Of analysis-NAME.json."""
+_NAME = re.compile(r"[\w.+-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -28,70 +31,84 @@ class Reading:
     """For figures."""
 
 
-def path(folder: Path, name: str) -> Path:
-    """The file of a measurement in a run's folder."""
-    return folder / f"analysis-{name}.json"
+def path(folder: RunFolder, name: str) -> Path:
+    """The file of a measurement.
+
+    Raises:
+        ValueError: no measurement is called so.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name} is the name of no measurement")
+    return folder.path / f"analysis-{name}.json"
 
 
-def read(folder: Path, run: Run, weights: str | None, name: str) -> Reading | None:
-    """What was measured on a run; None if nothing was.
+def names(folder: RunFolder) -> list[str]:
+    """The measurements that are there."""
+    found = (file.stem.removeprefix("analysis-") for file in folder.path.glob("analysis-*.json"))
+    return sorted(filter(_NAME.fullmatch, found))
+
+
+def read(entry: Entry, name: str) -> Reading | None:
+    """What was measured on a finished run; None if nothing was.
 
     Args:
-        folder: of the run.
-        run: what should lie there.
-        weights: the hash of its weights, from its result.
+        entry: the run.
         name: of the measurement.
 
     Raises:
         InputError: the file is of another run, of other weights, of another format, or was edited.
     """
-    file = path(folder, name)
+    file = path(entry.folder, name)
     if not file.exists():
         return None
     record = read_json(file)
     seal = record.pop("sha256", None)
-    if seal != digest(record) or any(record.get(key) != value for key, value in _about(run, weights, name).items()):
+    if seal != digest(record) or any(record.get(key) != value for key, value in _about(entry, name).items()):
         raise InputError(f"{file} is of another run, or was edited: remove it to measure again")
     try:
-        reading = Reading(record["settings"], typed(record["numbers"], Mapping[str, float | None]), record["details"])
+        reading = Reading(
+            record["settings"], decode_value(record["numbers"], Mapping[str, float | None]), record["details"]
+        )
         _check(reading.settings)
-        typed(reading.details.get("accuracy", {}), Mapping[str, tuple[float, ...]])
+        decode_value(reading.details.get("accuracy", {}), Mapping[str, tuple[float, ...]])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{file} lacks or garbles {error}: remove it to measure again") from error
     return reading
 
 
-def write(folder: Path, run: Run, weights: str | None, name: str, reading: Reading) -> None:
-    """Keep what was measured; atomic.
+def write(entry: Entry, name: str, reading: Reading) -> None:
+    """Keep what was measured on a finished run; atomic.
 
     Raises:
         InputError: the folder cannot be written.
     """
     # What JSON cannot say becomes null.
     numbers = {key: None if value is None or value != value else value for key, value in reading.numbers.items()}
-    record = _about(run, weights, name) | {
+    record = _about(entry, name) | {
         "settings": dict(reading.settings),
         "numbers": numbers,
         "details": dict(reading.details),
     }
-    write_json(path(folder, name), record | {"sha256": digest(record)})
+    write_json(path(entry.folder, name), record | {"sha256": digest(record)})
 
 
 def _check(settings: Mapping[str, Any]) -> None:
     """See that settings are what their readers expect, where there are any."""
     if settings:
-        typed([settings["test_images"], settings["of"]], tuple[int, int])
-        typed(settings.get("corruptions") or [], tuple[str, ...])
-        typed(settings.get("probe", {"epochs": 0})["epochs"], int)
+        decode_value([settings["test_images"], settings["of"]], tuple[int, int])
+        decode_value(settings.get("corruptions") or [], tuple[str, ...])
+        decode_value(settings.get("probe", {"epochs": 0})["epochs"], int)
 
 
-def _about(run: Run, weights: str | None, name: str) -> dict[str, Any]:
-    teacher = run.teacher
+def _about(entry: Entry, name: str) -> dict[str, Any]:
+    if entry.run is None:
+        raise InputError(entry.reason)
+    run, teacher = entry.run, entry.run.teacher
     return {
         "format": FORMAT,
         "analysis": name,
         "id": run.id,
         "teacher": teacher.id if isinstance(teacher, Run) else None if teacher is None else teacher.sha256,
         "data": run.data.fingerprint,
-        "weights_sha256": weights,
+        "weights_sha256": (entry.result or {}).get("weights_sha256"),
     }

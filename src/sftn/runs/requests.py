@@ -1,26 +1,21 @@
-"""From what a person asks for to what a run records: images, schedule, alignment, a teacher by name or file."""
+"""From what a person asks for to what a run records: images, schedule, alignment."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-from sftn.data import fingerprint, load
 from sftn.data.batch import check_shares
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.errors import InputError
-from sftn.networks import check_name
-from sftn.networks.weights import read_metadata
-from sftn.runs.folder import read_run
 from sftn.runtime.device import settle_precision
 from sftn.spec.alignment import Alignment
 from sftn.spec.execution import Conduct
 from sftn.spec.images import Images
-from sftn.spec.run import Data, Run, Weights
+from sftn.spec.run import Data, Run
 from sftn.spec.training import Training
-from sftn.storage.json_files import sha256
 from sftn.tasks import recipes
 
 
@@ -68,9 +63,7 @@ def plain_run(
     if processes > 1:
         check_shares(len(dataset.train), schedule.batch, (0, processes), least=1 if training.sync_bn else 2)
     damaged: Literal["refuse", "skip"] = "skip" if dataset.skipped else "refuse"
-    which = Data(
-        images.data, fingerprint(dataset)[:16], images.limit, images.classes, images.size, dataset.streamed, damaged
-    )
+    which = Data(images.data, dataset.identity, images.limit, images.classes, images.size, dataset.streamed, damaged)
     precision = settle_precision(training.precision, execution.device)
     shares = 1 if training.sync_bn else processes
     return Run(network, which, seed, schedule, precision, on_nan=training.on_nan, norm_shares=shares)
@@ -90,24 +83,3 @@ def alignment(pairs: Sequence[str], students: Sequence[str]) -> Alignment | None
     if not all(found):
         raise InputError(f"--align {' '.join(pairs)}: write STUDENT_STAGE:TEACHER_STAGE, as in 2:1 3:2 4:3")
     return tuple((int(match[1]) - 1, int(match[2]) - 1) for match in found if match)
-
-
-def trained(what: str, network: str | None, out: Path) -> Run | Weights:
-    """The run in a folder, or the network in a file.
-
-    Raises:
-        InputError: it is neither, or does not say which network it is of.
-    """
-    path = Path(what)
-    if path.is_dir():
-        run = read_run(path)
-        if path.resolve() == (out / run.folder).resolve():
-            return run
-        path, network = path / "weights.safetensors", run.network
-    if not path.is_file():
-        raise InputError(f"{what} is neither the folder of a run nor a file of weights")
-    name = network or read_metadata(path).get("network")
-    if name is None:
-        raise InputError(f"{path} does not say which network it is of: name it (--network, --teacher-network)")
-    check_name(name)
-    return Weights(name, sha256(path), str(path))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sftn.data.dataset import Dataset
 from sftn.networks.staged import StagedNet
 from sftn.networks.weights import save_weights
+from sftn.runs.folder import RunFolder
 from sftn.runtime.collectives import world
 from sftn.runtime.environment import environment
 from sftn.runtime.processes import led
@@ -62,7 +63,7 @@ def _leave(
     how: dict[str, Any],
     asked_once: dict[str, int] | None,
 ) -> dict[str, Any]:
-    folder, history = checkpoints.folder, checkpoints.history
+    folder, history = RunFolder(checkpoints.folder), checkpoints.history
     record = {
         "format": FORMAT,
         "id": run.id,
@@ -93,11 +94,11 @@ def _leave(
     checkpoints.guard()
     mean, std = (json.dumps(values.tolist()) for values in dataset.normalisation)
     metadata = {"network": run.network, "classes": str(len(dataset.classes)), "run": run.id, "mean": mean, "std": std}
-    save_weights(network, folder / "weights.safetensors", metadata)
-    record["weights_sha256"] = sha256(folder / "weights.safetensors")
+    save_weights(network, folder.weights, metadata)
+    record["weights_sha256"] = sha256(folder.weights)
     checkpoints.guard()
-    write_json(folder / "result.json", record)
-    checkpoints.remove()
+    write_json(folder.result_json, record)
+    folder.tidy()
     return record
 
 

@@ -16,8 +16,8 @@ from sftn.data.dataset import Dataset
 from sftn.data.loader import Batches, SharedBatches, training_batches
 from sftn.errors import Diverged, InputError
 from sftn.networks.staged import StagedNet
-from sftn.runs.build import blank, evaluation_interval, plan, taught
-from sftn.runs.folder import result, write_run
+from sftn.runs.build import evaluation_interval, load_network, new_network, plan
+from sftn.runs.folder import RunFolder
 from sftn.runs.log import Journal
 from sftn.runs.loggers import opened
 from sftn.runs.result import finish
@@ -33,7 +33,7 @@ from sftn.storage.atomic import sync_folder
 from sftn.storage.json_files import write_json
 from sftn.storage.lease import Lease
 from sftn.training.callback import Callback
-from sftn.training.checkpoints import Checkpoints, sweep, tidy
+from sftn.training.checkpoints import Checkpoints
 from sftn.training.evaluate import evaluate
 from sftn.training.loop import LoopOptions, stepwise
 from sftn.training.phase import Phase
@@ -128,7 +128,7 @@ def train(
 
 def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
     """`train` a step at a time, so that others can be trained in between; they must put torch's generator back."""
-    folder = context.out / run.folder
+    folder = RunFolder(context.out / run.folder)
     with together(), ExitStack() as stack:
         done = led(lambda: _begun(run, folder))
         if done is not None:
@@ -137,8 +137,8 @@ def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
         leases: list[Lease] = []  # the leader's
 
         def take() -> dict[str, Any] | None:
-            leases.append(stack.enter_context(Lease(folder)))
-            sweep(folder)
+            leases.append(stack.enter_context(Lease(folder.path)))
+            folder.sweep()
             return _done(folder, run)  # whoever had the lease before may have finished
 
         done = led(take)
@@ -153,30 +153,30 @@ def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
                 restarts = _again(run, error, context)
 
 
-def _begun(run: Run, folder: Path) -> dict[str, Any] | None:
+def _begun(run: Run, folder: RunFolder) -> dict[str, Any] | None:
     """Leave the record of a run; its result, if it is done."""
-    write_run(run, folder)
+    folder.write(run)
     done = _done(folder, run)
     if done is not None:
-        tidy(folder)  # whoever made it may have been killed before it could
+        folder.tidy()  # whoever made it may have been killed before it could
     return done
 
 
-def _done(folder: Path, run: Run) -> dict[str, Any] | None:
+def _done(folder: RunFolder, run: Run) -> dict[str, Any] | None:
     """The result, if there is one, which no power cut can take back once somebody has been told of it.
 
     Whoever wrote it may have been killed between that and syncing the folder.
     """
-    record = result(folder, run)
+    record = folder.result(run)
     if record is not None:
         with suppress(OSError):  # nothing is to be written here: a folder that is read-only by now keeps its files
-            sync_folder(folder)
+            sync_folder(folder.path)
     return record
 
 
 def _again(run: Run, error: Diverged, context: Context) -> list[dict[str, Any]]:
     """Leave diverged.json; what ended the run so far, if it may begin again."""
-    path = context.out / run.folder / "diverged.json"
+    path = RunFolder(context.out / run.folder).diverged_json
 
     def leave() -> None:
         context.guard()
@@ -238,12 +238,12 @@ def _assemble(
     conduct, cohort = context.conduct, context.shared
     cache = TeacherCache([run], dataset, conduct.ask_once) if cohort is None else cohort.cache
     torch.manual_seed(run.seed)
-    network = blank(run.network, dataset)
-    teacher = None if run.teacher is None else taught(run.teacher, dataset, context.out)
-    phases, state, copies, flip = plan(run, network, dataset, teacher, cache.outputs(run, fabric.device))
+    network = new_network(run.network, dataset)
+    teacher = None if run.teacher is None else load_network(run.teacher, dataset, context.out)
+    planned = plan(run, network, dataset, teacher, cache.outputs(run, fabric.device))
     checkpoints = Checkpoints(
         context.out / run.folder,
-        state,
+        planned.state,
         seconds=conduct.checkpoint_seconds,
         epochs=conduct.checkpoint_epochs,
         restarts=restarts,
@@ -254,15 +254,15 @@ def _assemble(
         training_batches,
         dataset,
         batch=run.schedule.batch,
-        flip=flip,
-        copies=copies,
+        flip=planned.flip,
+        copies=planned.copies,
         seed=run.seed,
         device=fabric.device,
         share=(rank(), world()),
         least=1 if run.norm_shares == 1 else 2,
     )
-    loader = make() if cohort is None else cohort.loader(make, copies, flip)
-    return _Assembled(network, phases, loader, checkpoints, cache)
+    loader = make() if cohort is None else cohort.loader(make, planned.copies, planned.flip)
+    return _Assembled(network, planned.phases, loader, checkpoints, cache)
 
 
 def _open(journal: Journal, run: Run, conduct: Conduct, checkpoints: Checkpoints) -> None:

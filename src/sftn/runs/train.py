@@ -13,8 +13,9 @@ from sftn.errors import InputError
 from sftn.networks import check_name
 from sftn.networks.staged import StagedNet
 from sftn.runs import requests
-from sftn.runs.build import check, load_teacher
+from sftn.runs.build import check, load_network
 from sftn.runs.runner import train
+from sftn.runs.trained import Trained
 from sftn.runtime.device import join
 from sftn.spec.execution import Conduct
 from sftn.spec.jobs import Distill, TrainTeacher
@@ -42,7 +43,7 @@ class TrainedNetwork:
     @cached_property
     def network(self) -> StagedNet:
         """The network itself, in eval mode, read from the run's folder."""
-        return load_teacher(self.run, self.dataset, self.folder.parent).eval()
+        return load_network(self.run, self.dataset, self.folder.parent).eval()
 
     def __str__(self) -> str:
         return f"{self.run.name}: {self.accuracy:.2f} % (best epoch {self.best_accuracy:.2f} %), in {self.folder}"
@@ -87,7 +88,7 @@ def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | No
     """
     objective = recipes.objective(asked.method, alone=asked.alone, temperature=asked.temperature)
     check_name(asked.student)
-    teacher = requests.trained(asked.teacher, asked.teacher_network, asked.out)
+    teacher = Trained.of(asked.teacher, asked.teacher_network, asked.out).source
     dataset = requests.load_images(asked.images) if dataset is None else dataset
     run = requests.plain_run(asked.student, dataset, asked.images, asked.training, asked.execution, asked.seed)
     stages = requests.alignment(asked.align, [asked.student])

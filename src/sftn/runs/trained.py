@@ -1,62 +1,131 @@
-"""Trained networks as people name them, by the folder of a run or a file of weights, and the images they belong to."""
+"""Trained networks as people name them, by the folder of a run or a file of weights; and whether a run is intact."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sftn.data import fingerprint, load
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.errors import InputError
-from sftn.networks import PRETRAINED, build, check_name
+from sftn.networks import check_name
 from sftn.networks.staged import StagedNet
-from sftn.networks.weights import load_weights, read_metadata, read_state
-from sftn.runs.build import load_teacher, reloaded
-from sftn.runs.folder import read_run
+from sftn.networks.weights import network_from_file, read_metadata, read_state
+from sftn.runs.build import load_data, load_network
+from sftn.runs.folder import DONE, RunFolder
+from sftn.runtime.device import make_fabric
+from sftn.runtime.environment import changes
 from sftn.spec.run import Run, Weights
+from sftn.storage.json_files import sha256
+from sftn.training.evaluate import evaluate
 
-WEIGHTS = "weights.safetensors"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A trained network that is looked at."""
+class Trained:
+    """A trained network: what a run left, or a file of weights."""
 
     source: Run | Weights
-    folder: Path
-    """Of all runs, or of the file."""
+    """What a run that learns from this network records as its teacher."""
+    weights: Path
+    """Its file."""
     run: Run | None
-    """Where the file lies in a run's folder, what made it."""
+    """What made it; None for a file that lies in no run's folder."""
+
+    @staticmethod
+    def of(what: str | Path, network: str | None = None, out: Path | None = None) -> Trained:
+        """The trained network that a person names.
+
+        Args:
+            what: the folder of a run, or a file of weights.
+            network: the network that a file belongs to, where the file does not say it.
+            out: the folder of all runs: one that lies elsewhere is known by its weights alone. None for anywhere.
+
+        Raises:
+            InputError: there is none, or nothing says which network it is.
+        """
+        path, run = Path(what), None
+        if path.is_dir():
+            folder = RunFolder(path.resolve())
+            run = folder.run()
+            if folder.name == run.folder and (out is None or folder.path.parent == out.resolve()):
+                return Trained(run, folder.weights, run)
+            path, network = RunFolder(path).weights, run.network
+        if not path.is_file():
+            raise InputError(f"{what} is neither the folder of a run nor a file of weights")
+        name = network or read_metadata(path).get("network")
+        if name is None:
+            raise InputError(f"{path} does not say which network it is of: name it (--network, --teacher-network)")
+        check_name(name)
+        return Trained(Weights(name, sha256(path), str(path)), path, run)
 
     @property
     def name(self) -> str:
         """In tables."""
         if self.run is not None:
             return f"{self.run.name} (seed {self.run.seed})"
-        return f"{self.source.name if isinstance(self.source, Run) else self.source.network} ({self.weights.name})"
-
-    @property
-    def weights(self) -> Path:
-        """Its file."""
-        return self.folder / self.source.folder / WEIGHTS if isinstance(self.source, Run) else Path(self.source.path)
+        return f"{self.source.network} ({self.weights.name})"
 
     @property
     def identity(self) -> str:
         """What changes with the network."""
         return self.source.id if isinstance(self.source, Run) else self.source.sha256
 
+    def result(self) -> dict[str, Any] | None:
+        """The result of the run that made it; None if that is not done, or not known.
+
+        Raises:
+            InputError: the result is damaged.
+        """
+        return None if self.run is None else RunFolder(self.weights.parent).result(self.run)
+
+    def teacher(self) -> Trained:
+        """The teacher that this network learned from, in the same folder of runs.
+
+        Raises:
+            InputError: it had none, or nothing is known of it.
+        """
+        source = None if self.run is None else self.run.teacher
+        if source is None:
+            raise InputError(f"nothing is known of a teacher of {self.name}: name one with --teacher")
+        if isinstance(source, Run):
+            return Trained(source, RunFolder(self.weights.parent).beside(source).weights, source)
+        return Trained(source, Path(source.path), None)
+
+    def images(self, data: str | None = None, data_dir: Path | None = None, size: int | None = None) -> Dataset:
+        """The images that the network was trained on, or others that are asked for; a change of the former is reported.
+
+        Args:
+            data: the name of other images; None for the run's own.
+            data_dir: where their files are.
+            size: height and width of other images.
+
+        Raises:
+            InputError: no images are named and no run is known, or they cannot be loaded.
+        """
+        own = None if self.run is None else self.run.data
+        if own is None or (data is not None and (data != own.name or size not in (None, own.size))):
+            if data is None:
+                raise InputError(f"say which images with --data: {self.weights} does not")
+            return load(data, data_dir=data_dir, classes=None if own is None else own.classes, size=size)
+        dataset = load_data(own, data_dir)
+        if dataset.identity != own.fingerprint:
+            logger.warning(f"{own.name} holds other images now than when {self.name} was trained")
+        return dataset
+
     def network(self, dataset: Dataset) -> StagedNet:
-        """The trained network for the classes and images of a data set.
+        """The network, for the classes and images of a data set.
 
         Raises:
             InputError: the run is not done, or the weights are another network's or of other classes.
         """
-        return load_teacher(self.source, dataset, self.folder)
+        return load_network(self.source, dataset, self.weights.parent.parent)
 
     def network_alone(self, image: tuple[int, int]) -> StagedNet:
-        """The trained network with the classes and channels that its weights have, for images of (H, W).
+        """The network with the classes and channels that its weights have, for images of (H, W).
 
         Raises:
             InputError: there are no weights, or they are not the network's.
@@ -73,76 +142,37 @@ class Subject:
         for classes in [row for row in rows if str(row) == said] or rows:
             for channels in (3, 1):
                 try:
-                    network = build(self.source.network.removesuffix(PRETRAINED), classes, channels, image)
-                    load_weights(network, self.weights)
+                    return network_from_file(self.source.network, self.weights, classes, (channels, *image))
                 except InputError as error:
                     wrong = error
-                else:
-                    return network
         raise wrong
 
 
-def subject(what: str, network: str | None = None) -> Subject:
-    """The trained network that a person names.
+def verify(folder: RunFolder, dataset: Dataset, device: str = "auto") -> list[str]:
+    """What is wrong with a finished run; its network is evaluated again and must do exactly as recorded.
+
+    Where it does not, it is reported in what this environment differs from the recorded one.
 
     Args:
-        what: the folder of a run, or a file of weights.
-        network: the network that a file belongs to, where the file does not say it.
-
-    Raises:
-        InputError: there is none, or it is not said which network it is.
+        folder: of the run.
+        dataset: the images that it was trained on.
+        device: auto, cpu, cuda or mps; on another one than the run's, rounding may change an image.
     """
-    path, run = Path(what), None
-    if path.is_dir():
-        run = read_run(path)
-        if path.resolve().name == run.folder:
-            return Subject(run, path.resolve().parent, run)
-        path, network = path / WEIGHTS, run.network
-    if not path.is_file():
-        raise InputError(f"{what} is neither the folder of a run nor a file of weights")
-    name = network or read_metadata(path).get("network")
-    if name is None:
-        raise InputError(f"{path} does not say which network it is of: name it with --network")
-    check_name(name)
-    with open(path, "rb") as file:
-        weights = Weights(name, hashlib.file_digest(file, "sha256").hexdigest(), str(path))
-    return Subject(weights, path.parent, run)
-
-
-def teacher_of(student: Subject) -> Subject:
-    """The teacher that a run's student learned from, in the same folder of runs.
-
-    Raises:
-        InputError: it had none, or nothing is known of it.
-    """
-    source = None if student.run is None else student.run.teacher
-    if source is None:
-        raise InputError(f"{student.name} says nothing of a teacher: name one with --teacher")
-    return Subject(source, student.folder, source if isinstance(source, Run) else None)
-
-
-def images_of(
-    subjects: Sequence[Subject],
-    data: str | None = None,
-    data_dir: Path | None = None,
-    size: int | None = None,
-) -> tuple[Dataset, list[str]]:
-    """The images that some networks are tested on: those asked for, or those of the first run.
-
-    Returns:
-        The data set, and what a person should know about it.
-
-    Raises:
-        InputError: no images are named and no network is of a run, or they cannot be loaded.
-    """
-    if data is not None:
-        return load(data, data_dir=data_dir, size=size), []
-    run = next((one.run for one in subjects if one.run is not None), None)
-    if run is None:
-        raise InputError("say which images with --data: files of weights do not")
-    own = run.data
-    dataset = reloaded(own, data_dir)
-    notes = []
-    if fingerprint(dataset)[:16] != own.fingerprint:
-        notes.append(f"note: {own.name} holds other images now than when {run.name} was trained")
-    return dataset, notes
+    found = folder.faults()
+    entry = folder.inspect()
+    if entry.state != DONE or entry.run is None or entry.result is None:
+        return found
+    if dataset.identity != entry.run.data.fingerprint:
+        return [*found, f"the images are not those of {entry.run.data.name} that it was trained on: check --data-dir"]
+    fabric = make_fabric(device, entry.run.precision)
+    try:
+        network = load_network(entry.run, dataset, folder.path.parent).to(fabric.device)
+    except InputError as error:
+        return [*found, str(error)]
+    again = evaluate(network, dataset.test.to(fabric.device), dataset.normalisation, fabric)["accuracy"]
+    if again != entry.result["accuracy"]:
+        found.append(f"{folder.name} recorded {entry.result['accuracy']:.4f} % but does {again:.4f} %")
+        elsewhere = changes(entry.result.get("environment", {}), str(fabric.device))
+        if elsewhere:
+            logger.warning(f"{folder.name} was measured elsewhere: {', '.join(elsewhere)}")
+    return found

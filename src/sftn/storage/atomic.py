@@ -1,27 +1,13 @@
-"""Files that outlive a power cut: whole or not there, and those of tensors with a digest of what is in them."""
+"""Files that outlive a power cut: whole or not there; and the folders that they lie in."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
-
-from sftn.errors import InputError
-from sftn.storage.faults import cannot, writing
-from sftn.storage.records import check_header
-
-
-class Torn(InputError):
-    """A checkpoint is not whole, or not of this run."""
+from sftn.storage.faults import file_error, writing
 
 
 def write_atomically(
@@ -66,48 +52,20 @@ def sync_folder(folder: Path) -> None:
         os.close(opened)
 
 
-def save_tensors(
-    path: Path,
-    tensors: Mapping[str, Tensor],
-    record: Mapping[str, Any],
-    *,
-    keep: Path | None = None,
-    guard: Callable[[], None] = lambda: None,
-) -> None:
-    """Write tensors and a JSON record as one safetensors file, with a digest of both; atomic as `write_atomically`."""
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(record)
-    content = save(flat, metadata={"record": text, "sha256": _digest(flat, text)})
-    write_atomically(path, content, keep=keep, guard=guard)
+def make_folder(folder: Path, option: str = "--out") -> None:
+    """Make a folder and those above it, as far as they are missing; their names outlive a power cut.
 
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote.
+    Args:
+        folder: may exist.
+        option: of the command line, by which a person chooses another one.
 
     Raises:
-        Torn: the file is torn, foreign or was changed.
-        InputError: it cannot be opened, whatever is in it.
+        InputError: it cannot be made.
     """
     try:
-        with open(path, "rb") as readable:  # says in the system's words why not, and keeps the file at hand
-            readable.read(1)
-            check_header(path)
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-                metadata = file.metadata() or {}
-        record = json.loads(metadata["record"])
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in new:
+            sync_folder(path.parent)
     except OSError as error:
-        raise cannot("read", path, error) from error
-    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise Torn(f"{path} is not a whole checkpoint ({error})") from error
-    if metadata.get("sha256") != _digest(tensors, metadata["record"]):
-        raise Torn(f"{path} is damaged: its digest does not match its content")
-    return tensors, record
-
-
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        raise file_error("make", folder, error, option) from error

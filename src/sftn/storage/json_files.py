@@ -11,7 +11,7 @@ from typing import Any
 from sftn.errors import InputError
 from sftn.storage import records
 from sftn.storage.atomic import write_atomically
-from sftn.storage.faults import cannot
+from sftn.storage.faults import file_error
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
@@ -45,4 +45,4 @@ def sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise cannot("read", path, error) from error
+        raise file_error("read", path, error) from error

@@ -36,7 +36,7 @@ from pathlib import Path
 from types import TracebackType
 
 from sftn.errors import InputError
-from sftn.storage.faults import cannot
+from sftn.storage.faults import file_error
 
 SECONDS = 120.0
 """How long a lease lasts unless it is renewed; it is renewed six times as often."""
@@ -119,7 +119,7 @@ class Lease:
         except FileExistsError:
             raise Held(f"{folder.name} was just taken by another process: wait or choose another --out") from None
         except OSError as error:
-            raise cannot("write in", folder, error) from error
+            raise file_error("write in", folder, error) from error
         self._first_of_all()
         self._drop(below=self.number)
 
@@ -154,7 +154,7 @@ class Lease:
         except FileNotFoundError:
             mine = False
         except OSError as error:
-            raise cannot("read", self.folder, error) from error
+            raise file_error("read", self.folder, error) from error
         if not mine:
             self._lost = True
             raise Lost(f"{self.folder.name} was taken over while this process slept: the other one goes on with it")

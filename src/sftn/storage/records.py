@@ -17,7 +17,7 @@ LARGEST = 16 * 2**20
 """Bytes of a record or a log; parsed, JSON may take 25 times as much memory. A run's log has 0.1 million."""
 DEEPEST = 16
 """Records within records: a student's teacher's teacher, its objective's terms."""
-_Made = TypeVar("_Made")
+_Record = TypeVar("_Record")
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:
@@ -42,24 +42,12 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
         raise InputError(f"{path} is no text ({error.reason}): remove it, or copy it again") from error
 
 
-def check_header(path: Path) -> None:
-    """Look at the size of a safetensors file's header before the whole of it is parsed.
-
-    Raises:
-        ValueError: it claims more than `LARGEST` or is cut short; the format allows 100 MB, which take seconds.
-    """
-    with open(path, "rb") as file:
-        size = file.read(8)
-    if len(size) < 8 or int.from_bytes(size, "little") > min(LARGEST, path.stat().st_size):
-        raise ValueError("its header is larger than it can be")
-
-
 def digest(record: Mapping[str, Any]) -> str:
     """A hash of a JSON object's content, in hexadecimal digits: the order of its names makes no difference."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def made(kind: type[_Made], record: Any, depth: int = 0) -> _Made:
+def decode(kind: type[_Record], record: Any, depth: int = 0) -> _Record:
     """A dataclass out of a JSON object; every value is of the type that its field names.
 
     Raises:
@@ -70,10 +58,10 @@ def made(kind: type[_Made], record: Any, depth: int = 0) -> _Made:
     hints = get_type_hints(kind)
     if strange := next((name for name in record if name not in hints), None):
         raise ValueError(f"{str(strange)[:40]} is no part of a {kind.__name__.lower()}")
-    return kind(**{name: typed(value, hints[name], depth + 1) for name, value in record.items()})
+    return kind(**{name: decode_value(value, hints[name], depth + 1) for name, value in record.items()})
 
 
-def typed(value: Any, hint: Any, depth: int = 0) -> Any:
+def decode_value(value: Any, hint: Any, depth: int = 0) -> Any:
     """A JSON value as a type names it: lists become tuples, objects dataclasses; numbers are finite and below 2⁶³.
 
     Raises:
@@ -81,14 +69,14 @@ def typed(value: Any, hint: Any, depth: int = 0) -> Any:
     """
     origin, inside = get_origin(hint), get_args(hint)
     if is_dataclass(hint) and isinstance(hint, type):
-        return made(hint, value, depth)
+        return decode(hint, value, depth)
     if origin in (Union, types.UnionType):
         return _either(value, inside, depth)
     if origin is tuple and isinstance(value, list):
         each = inside[:1] * len(value) if inside[-1] is ... else inside
-        return tuple(typed(item, one, depth) for item, one in zip(value, each, strict=True))
+        return tuple(decode_value(item, one, depth) for item, one in zip(value, each, strict=True))
     if origin is not None and origin is not Literal and origin is not tuple and isinstance(value, dict):
-        return {name: typed(item, inside[1], depth) for name, item in value.items()}
+        return {name: decode_value(item, inside[1], depth) for name, item in value.items()}
     if origin is Literal and value in inside:
         return value
     if hint is str and isinstance(value, str) and len(value) <= 4096 and value.isprintable() and "[/" not in value:
@@ -104,7 +92,7 @@ def _either(value: Any, kinds: tuple[Any, ...], depth: int) -> Any:
     reasons = []
     for kind in kinds:
         try:
-            return typed(value, kind, depth)
+            return decode_value(value, kind, depth)
         except (TypeError, ValueError) as error:
             reasons.append(error)
     raise reasons[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,14 @@ from torch import Tensor, nn
 from sftn.errors import Stopped
 from sftn.runtime.processes import Talk, led
 from sftn.runtime.signals import Stop
-from sftn.storage.atomic import Torn, load_tensors, save_tensors
-from sftn.storage.records import made
+from sftn.storage.records import decode
+from sftn.storage.tensor_files import Torn, load_tensors, save_tensors
 from sftn.training.progress import Position
 
 logger = logging.getLogger(__name__)
 _OPTIMIZER = "optimizer."
 _STATE = "state."
 _RNG = "rng."
-
-
-def tidy(folder: Path) -> None:
-    """Remove what a finished run no longer needs and what killed processes left half written or held."""
-    _remove(folder, "checkpoint*.safetensors", "diverged.json", ".*.tmp", "lease.*")
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left half written, so that kills do not fill the disk."""
-    _remove(folder, ".*.tmp")
 
 
 class Checkpoints:
@@ -169,10 +159,6 @@ class Checkpoints:
         self.finished.append(phase)
         self.save(Position(""), None)
 
-    def remove(self) -> None:
-        """The run is over and has its result."""
-        tidy(self.folder)
-
     @contextmanager
     def signals(self) -> Iterator[None]:
         """While this lasts, SIGTERM and the first Ctrl-C save before they end the run; a second one ends it at once.
@@ -214,7 +200,7 @@ class Checkpoints:
         own = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
         expected = self.state.state_dict()
         try:
-            made(Position, record["position"])
+            decode(Position, record["position"])
             fits = all(isinstance(record[name], list) for name in ("history", "finished"))
             fits = fits and own.keys() == expected.keys()
             fits = fits and all(own[name].shape == tensor.shape for name, tensor in expected.items())
@@ -227,16 +213,9 @@ class Checkpoints:
         self.state.load_state_dict(
             {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
         )
-        self._position = made(Position, record["position"])
+        self._position = decode(Position, record["position"])
         self.history, self.finished = record["history"], record["finished"]
         self.restarts, self._tensors = record.get("restarts", []), tensors
-
-
-def _remove(folder: Path, *patterns: str) -> None:
-    for pattern in patterns:
-        for path in folder.glob(pattern):
-            with suppress(OSError):
-                path.unlink()
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

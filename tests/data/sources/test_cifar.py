@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from sftn.data import load
+from sftn.data.load import load
 from sftn.data.sources import cifar
 from sftn.errors import InputError
 from tests.support.cifar_files import contents, dump, pack, write

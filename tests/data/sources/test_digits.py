@@ -9,7 +9,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from sftn.data import fingerprint, load
+from sftn.data.dataset import fingerprint
+from sftn.data.load import load
 from sftn.errors import InputError
 
 
@@ -66,6 +67,13 @@ def test_another_size_is_refused():
         load("digits", size=64)
 
 
-def test_importing_the_package_imports_neither_scikit_learn_nor_pillow():
-    code = "import sys, sftn.data; sys.exit(any(m.split('.')[0] in ('sklearn', 'PIL') for m in sys.modules))"
+def test_no_source_imports_a_library_before_it_is_needed():
+    code = """
+import sys
+from sftn.data.load import SOURCES, source
+assert "sftn.data.sources" not in sys.modules
+for name in SOURCES:
+    source(name)
+sys.exit(any(name.split(".")[0] in ("sklearn", "PIL", "datasets") for name in sys.modules))
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sftn.data import fingerprint, load
+from sftn.data.dataset import fingerprint
+from sftn.data.load import load
 from sftn.errors import InputError
 
 
@@ -144,23 +145,22 @@ def test_wrong_folders_are_refused(tmp_path):
         load("folder:")
 
 
-def test_more_than_the_memory_bound_is_streamed_without_decoding(tmp_path):
+def test_more_than_the_memory_bound_is_streamed_without_decoding(tmp_path, caplog):
     fill(tmp_path)
     paint(tmp_path / "cat" / "bad.png", 0)
     (tmp_path / "cat" / "bad.png").write_bytes(b"never looked at")
-    said = []
     gib = (11 * 3 * 16 * 16 - 1) / 2**30
-    dataset = load(f"folder:{tmp_path}", size=16, memory=gib, say=said.append)
+    dataset = load(f"folder:{tmp_path}", size=16, memory=gib)
     assert dataset.streamed
     assert (dataset.image, dataset.resize, dataset.padding) == ((3, 16, 16), 18, 0)
-    assert len(said) == 1
-    assert "streamed" in said[0]
+    (said,) = caplog.messages
+    assert "streamed" in said
     refused(tmp_path, "bad.png", size=16, stream=False)
     with pytest.raises(InputError, match="may be negative"):
         load(f"folder:{tmp_path}", workers=-1)
 
 
-def test_damaged_images_are_counted_or_left_out(tmp_path):
+def test_damaged_images_are_counted_or_left_out(tmp_path, caplog):
     fill(tmp_path / "train")
     fill(tmp_path / "test", each=2)
     whole = fingerprint(load(f"folder:{tmp_path}"))
@@ -169,10 +169,11 @@ def test_damaged_images_are_counted_or_left_out(tmp_path):
     assert "x.png is no readable image (UnidentifiedImageError): repair or remove it (and 2 more), or" in refused(
         tmp_path, "--damaged skip"
     )
-    said = []
-    dataset = load(f"folder:{tmp_path}", damaged="skip", say=said.append)
+    dataset = load(f"folder:{tmp_path}", damaged="skip")
     assert (dataset.skipped, len(dataset.train), len(dataset.test)) == (3, 10, 4)
-    assert [line.partition(":")[0] for line in said] == ["left out"] * 3 + ["note"]
+    *named, last = caplog.messages
+    assert [line.partition(":")[0] for line in named] == ["left out"] * 3
+    assert last == "3 damaged images left out"
     assert fingerprint(dataset) == whole
     for path in (tmp_path / "train" / "cat").glob("*.png"):
         path.write_bytes(b"")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sftn.data import fingerprint, load
+from sftn.data.dataset import fingerprint
+from sftn.data.load import load
 from sftn.errors import InputError
 
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from sftn.cli import main
-from sftn.data import fingerprint, load
+from sftn.data.dataset import fingerprint
+from sftn.data.load import load
 from sftn.errors import InputError
 
 WNIDS = ("n02000001", "n01000001")

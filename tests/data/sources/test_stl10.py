@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sftn.data import load
+from sftn.data.load import load
 from sftn.data.sources import folder
 from sftn.errors import InputError
 

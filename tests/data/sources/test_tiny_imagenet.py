@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sftn.data import evaluation_batches, fingerprint, load
+from sftn.data.dataset import fingerprint
+from sftn.data.load import load
+from sftn.data.loader import evaluation_batches
 from sftn.data.sources import tiny_imagenet
 from sftn.errors import InputError
 

@@ -13,13 +13,13 @@ from sftn.analysis import calibration, corruption, curves, similarity, transfer
 from sftn.analysis.corrupted import Corrupted, find, generate
 from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, check
 from sftn.cli import options
-from sftn.data import load
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.errors import InputError, printable
 from sftn.report.analysis_files import Found, keep
 from sftn.report.figures import analysis
-from sftn.runs import trained
-from sftn.runs.trained import Subject
+from sftn.runs.folder import RunFolder
+from sftn.runs.trained import Trained
 from sftn.runtime.device import make_fabric
 
 console = Console(highlight=False)
@@ -61,7 +61,7 @@ def _corruption(asked: options.Corruption) -> Found:
     tested = _subjects(asked.runs, look)
     reference = 0
     if asked.reference is not None:
-        named = trained.subject(asked.reference, look.network)
+        named = Trained.of(asked.reference, look.network)
         identities = [one.identity for one in tested]
         if named.identity not in identities:
             tested.append(named)
@@ -137,9 +137,9 @@ def _similarity(asked: options.Similarity) -> Found:
     look = asked.look
     students = _subjects(asked.runs, look)
     if asked.teacher is None:
-        teachers = [trained.teacher_of(one) for one in students]
+        teachers = [one.teacher() for one in students]
     else:
-        teachers = [trained.subject(asked.teacher, asked.teacher_network)] * len(students)
+        teachers = [Trained.of(asked.teacher, asked.teacher_network)] * len(students)
     dataset = _images(students, look)
     fabric = make_fabric(look.device, look.precision)
     rows = []
@@ -188,7 +188,7 @@ def _entropy(asked: options.Entropy) -> Found:
 
 
 def _curves(asked: options.Curves) -> Found:
-    folders = [Path(run) for run in asked.runs]
+    folders = [RunFolder(Path(run)) for run in asked.runs]
     drawn = [curves.curve(folder) for folder in folders]
     points = curves.points(folders)
     rows = []
@@ -213,22 +213,21 @@ def _curves(asked: options.Curves) -> Found:
     return Found(
         "Training: the KD term (τ²·KL, nats) and test accuracy in %",
         rows,
-        {"runs": [folder.resolve().name for folder in folders]},
+        {"runs": [folder.path.resolve().name for folder in folders]},
         curves.rows(drawn),
         drawings,
         {"curves": [vars(one) for one in drawn], "teachers and students": [vars(point) for point in points]},
     )
 
 
-def _subjects(names: Sequence[str], look: options.LookOptions) -> list[Subject]:
-    return [trained.subject(name, look.network) for name in names]
+def _subjects(names: Sequence[str], look: options.LookOptions) -> list[Trained]:
+    return [Trained.of(name, look.network) for name in names]
 
 
-def _images(tested: Sequence[Subject], look: options.LookOptions) -> Dataset:
-    dataset, notes = trained.images_of(tested, look.data, look.data_dir, look.size)
-    for note in notes:
-        _say(note)
-    return dataset
+def _images(tested: Sequence[Trained], look: options.LookOptions) -> Dataset:
+    """The images that networks are tested on: those asked for, or those of the first run."""
+    first = next((one for one in tested if one.run is not None), tested[0])
+    return first.images(look.data, look.data_dir, look.size)
 
 
 def _milestones(epochs: int) -> tuple[int, ...]:
@@ -236,7 +235,7 @@ def _milestones(epochs: int) -> tuple[int, ...]:
     return tuple(round(share * epochs) for share in (0.3, 0.6, 0.9))
 
 
-def _settings(tested: Sequence[Subject], dataset: Dataset, **others: Any) -> dict[str, Any]:
+def _settings(tested: Sequence[Trained], dataset: Dataset, **others: Any) -> dict[str, Any]:
     return {"networks": [one.identity for one in tested], "data": dataset.name, "test": len(dataset.test), **others}
 
 

@@ -13,9 +13,8 @@ from sftn.cli.console import console, say
 from sftn.deploy import exporter as exporting
 from sftn.deploy import model_card
 from sftn.deploy import predict as predicting
-from sftn.deploy.source import images_of, of_run
+from sftn.deploy.source import Source
 from sftn.errors import InputError
-from sftn.runs.folder import read_run
 
 
 def export(asked: options.Export) -> None:
@@ -29,7 +28,6 @@ def export(asked: options.Export) -> None:
         licence=asked.license,
         data=asked.data,
         data_dir=asked.data_dir,
-        say=say,
     )
     if found.agreement is not None:
         say(found.agreement.line)
@@ -75,5 +73,4 @@ def _model(what: Path, data: str | None, data_dir: Path | None) -> predicting.Mo
         if not what.exists():
             raise InputError(f"{what} is not there: give a run's folder, or a file that sftn export wrote")
         return predicting.opened(what)
-    dataset = None if data is None else images_of(read_run(what), None, data, data_dir, say)
-    return predicting.of_classifier(of_run(what, dataset).classifier)
+    return predicting.of_classifier(Source.of(what, data, data_dir).classifier)

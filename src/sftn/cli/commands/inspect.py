@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from pathlib import Path
 
 import torch
 from rich.table import Table
@@ -12,8 +11,8 @@ from torch import Tensor
 
 from sftn.cli import options
 from sftn.cli.console import console, say
-from sftn.data import SOURCES, fingerprint
 from sftn.data.dataset import Dataset
+from sftn.data.load import SOURCES, source
 from sftn.errors import InputError
 from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES
@@ -21,9 +20,8 @@ from sftn.methods import METHODS
 from sftn.networks import NETWORKS, build, check_name
 from sftn.networks.weights import read_metadata
 from sftn.runs import requests
-from sftn.runs.build import load_teacher, reloaded
+from sftn.runs.trained import Trained
 from sftn.runtime.device import make_fabric
-from sftn.spec.images import Images
 from sftn.spec.run import Run, Weights
 from sftn.tasks import recipes
 from sftn.training.evaluate import collapsed
@@ -32,28 +30,17 @@ from sftn.training.evaluate import evaluate as evaluate_network
 
 def evaluate(asked: options.Evaluate) -> dict[str, float]:
     """Accuracy and confidence of a trained network."""
-    what = asked.what
-    source = requests.trained(what, asked.network, Path(what).parent)
-    if asked.data is not None:
-        dataset = requests.load_images(Images(data=asked.data, data_dir=asked.data_dir, size=asked.size))
-    elif isinstance(source, Run):
-        own = source.data
-        dataset = reloaded(own, asked.data_dir, say=say)
-        if fingerprint(dataset)[:16] != own.fingerprint:
-            say(f"note: {own.name} holds other images now than when {source.name} was trained")
-    else:
-        raise InputError(f"say which images with --data: {what} is a file of weights")
+    trained = Trained.of(asked.what, asked.network)
+    dataset = trained.images(asked.data, asked.data_dir, asked.size)
     fabric = make_fabric(asked.device, asked.precision)
-    trained = load_teacher(source, dataset, Path(what).parent).to(fabric.device)
-    scale = _normalisation(source, dataset)
-    found = evaluate_network(trained, dataset.test.to(fabric.device), scale, fabric)
-    name = source.name if isinstance(source, Run) else source.network
+    scale = _normalisation(trained.source, dataset)
+    found = evaluate_network(trained.network(dataset).to(fabric.device), dataset.test.to(fabric.device), scale, fabric)
     values = ", ".join(f"{key} {value:.4g}" for key, value in found.items() if key != "accuracy")
     console.print(
-        f"{name} on {len(dataset.test):,} test images of {dataset.name}: {found['accuracy']:.2f} % ({values})"
+        f"{trained.name} on {len(dataset.test):,} test images of {dataset.name}: {found['accuracy']:.2f} % ({values})"
     )
     if collapsed(found["favourite"], dataset.test.labels):
-        say(f"{name} gives nearly all images the same class")
+        say(f"{trained.name} gives nearly all images the same class")
     return found
 
 
@@ -109,8 +96,8 @@ def list_names(asked: options.List) -> None:
     else:
         table.add_column("data")
         table.add_column("what it is")
-        for name, source in SOURCES.items():
-            table.add_row(name, (source.__doc__ or "").strip().splitlines()[0])
+        for name in SOURCES:
+            table.add_row(name, (source(name).__doc__ or "").strip().splitlines()[0])
     console.print(table)
 
 

@@ -22,7 +22,7 @@ from sftn.experiments.table import Table
 from sftn.profiling.estimate import estimate
 from sftn.runs import requests
 from sftn.runs.build import check
-from sftn.runs.folder import DONE
+from sftn.runs.folder import DONE, RunFolder
 from sftn.runtime.collectives import world
 from sftn.runtime.device import join
 from sftn.runtime.processes import led, part_alone
@@ -64,7 +64,7 @@ def reproduce(asked: options.Reproduce) -> None:
     if not measures and (asked.to or asked.test_images is not None):
         raise InputError(f"{name} measures nothing on top of its runs: leave --to and --test-images out")
     how: dict[str, Any] = {"data_dir": images.data_dir, "to": asked.to, "images": asked.test_images}
-    how |= {"smoke": asked.smoke, "say": say}
+    how |= {"smoke": asked.smoke}
     tools = [(which, measure.instruments(which, dataset, out, **how)) for which in measures]
     _show_plan(table, conditions, survey, seeds, out)
     for which, own in tools:
@@ -88,7 +88,7 @@ def reproduce(asked: options.Reproduce) -> None:
         return
     with sigterm():
         for which, own in tools:
-            measure.work(planned, which, own, dataset, out, device=execution.device, say=say)
+            measure.work(planned, which, own, dataset, out, device=execution.device)
     measured = " and measured" * any(own for _, own in tools)
     say(f"All runs of {name} are done{measured}. The table: sftn report {name} --out {out}")
 
@@ -149,7 +149,7 @@ def _show_measurements(
 ) -> None:
     """What is measured on top, how, and how much of it is there."""
     asked = measure.subjects(planned, which)
-    done = sum((out / item.run.folder / "result.json").exists() for item in asked)
+    done = sum(RunFolder(out / item.run.folder).result_json.exists() for item in asked)
     left = list(measure.missing(planned, which, tools, out))
     for tool in tools:
         there = done - sum(own is tool for _, own, _ in left)

@@ -19,23 +19,19 @@ from sftn.errors import InputError, printable
 from sftn.experiments.collect import sections
 from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES, parts
-from sftn.runs.archive import keep, keep_network, opened
+from sftn.runs.archive import keep, keep_network, unpacked
 from sftn.runs.folder import (
     BROKEN,
     DONE,
     INTERRUPTED,
-    KEPT,
     RUNNING,
     WAITING,
     Entry,
-    divergence,
-    faults,
+    RunFolder,
     find,
-    look,
     remove,
     scan,
 )
-from sftn.runs.folder import verify as verified
 from sftn.spec.run import Data
 
 if TYPE_CHECKING:
@@ -50,15 +46,15 @@ def runs(asked: options.Runs) -> None:
     """
     what, names, out = asked.what, asked.run, asked.out
     if what == "list":
-        with opened(out) as runs:
+        with unpacked(out) as runs:
             table(scan(runs))
         return
     if not (names or asked.networks) and what != "verify":
         raise InputError(f"say which runs to {what}: a folder or the beginning of an id, see sftn runs list")
     if what == "show":
-        with opened(out) as runs:
+        with unpacked(out) as runs:
             for name in names:
-                show(look(find(name, runs)), out)
+                show(find(name, runs).inspect(), out)
         return
     if what == "keep":
         _keep(names, asked.networks, out, asked.to)
@@ -85,13 +81,13 @@ def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path) ->
             for warning in [warning for section in found for warning in section.warnings()]:
                 say(f"{name}: {warning}")
         else:
-            entries, place = [look(find(name, out))], "runs"
+            entries, place = [find(name, out).inspect()], "runs"
         kept = [keep(entry, to, place) for entry in entries]
         new, size = sum(written for _, written in kept), sum(path.stat().st_size for path, _ in kept)
         many = "1 run" if len(kept) == 1 else f"{len(kept)} runs"
         say(f"{name}: {many} kept in {to}, {new} written now; {size / 1e3:,.0f} kB")
     for name in networks:
-        say(f"Kept with its weights: {keep_network(look(find(name, out)), to)}")
+        say(f"Kept with its weights: {keep_network(find(name, out).inspect(), to)}")
 
 
 def table(entries: Sequence[Entry]) -> None:
@@ -102,7 +98,7 @@ def table(entries: Sequence[Entry]) -> None:
     for entry in entries:
         run, record = entry.run, entry.result or {}
         state = f"{entry.state}: {entry.owner}" if entry.owner else entry.state
-        state += " (without weights)" * (entry.folder / KEPT).exists()
+        state += " (without weights)" * entry.folder.archived.exists()
         state += " (one class only)" * bool(record.get("collapsed")) + " (diverged)" * entry.diverged
         numbers = [f"{record[name]:.2f}" if name in record else "" for name in ("accuracy", "best_accuracy")]
         hours = f"{record['seconds'] / 3600:.2f}" if "seconds" in record else ""
@@ -126,7 +122,7 @@ def table(entries: Sequence[Entry]) -> None:
 
 def show(entry: Entry, out: Path | None = None) -> None:
     """All that is known of a run, which people find in `out` if not in its folder."""
-    folder = entry.folder if out is None else out / entry.folder.name
+    folder = entry.folder if out is None else RunFolder(out / entry.folder.name)
     say(f"{folder}: {entry.state} {entry.owner or entry.reason}".rstrip())
     if entry.run is not None:
         _json(asdict(entry.run))
@@ -134,7 +130,7 @@ def show(entry: Entry, out: Path | None = None) -> None:
         _json(entry.result)
     if entry.diverged:
         try:
-            said = json.dumps(divergence(entry.folder), ensure_ascii=False)
+            said = json.dumps(entry.folder.divergence(), ensure_ascii=False)
         except InputError as error:
             said = str(error)
         console.out(printable(f"diverged: {said}"), highlight=False)
@@ -146,19 +142,18 @@ def _json(record: dict[str, Any]) -> None:
     console.print_json(text, ensure_ascii=not text.isprintable())
 
 
-def _verified(folder: Path, data_dir: Path | None, device: str) -> bool:
-    """Whether something is wrong with a run; said in a line."""
-    run = look(folder).run
-    notes: list[str] = []
-    found = faults(folder) if run is None else verified(folder, _load(run.data, data_dir), device, notes.append)
+def _verified(folder: RunFolder, data_dir: Path | None, device: str) -> bool:
+    """Whether something is wrong with a run, which is reported in a line."""
+    from sftn.runs.trained import verify
+
+    run = folder.inspect().run
+    found = folder.faults() if run is None else verify(folder, _load(run.data, data_dir), device)
     say(f"{'NOT as it says' if found else 'good'}  {folder.name}  {'; '.join(found)}".rstrip())
-    for note in notes:
-        say(f"note: {note}")
     return bool(found)
 
 
 @cache
 def _load(data: Data, data_dir: Path | None) -> Dataset:
-    from sftn.runs.build import reloaded
+    from sftn.runs.build import load_data
 
-    return reloaded(data, data_dir)
+    return load_data(data, data_dir)

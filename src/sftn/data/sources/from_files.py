@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from sftn.data.file_split import Files, Reader, decoded
 from sftn.data.streaming import unreadable
 from sftn.errors import InputError, printable
 from sftn.storage.records import read_text
+
+logger = logging.getLogger(__name__)
 
 NAMED = 5
 """Damaged images that are named one by one."""
@@ -60,9 +62,9 @@ def gather(
     stream = streamed if request.stream is None else request.stream
     if stream is None:
         stream = count * 3 * size * size > request.memory
-        if stream and request.say is not None:
-            request.say(
-                f"note: {count:,} images of {size}×{size} take {count * 3 * size * size / 2**30:.1f} GiB, more than "
+        if stream:
+            logger.warning(
+                f"{count:,} images of {size}×{size} take {count * 3 * size * size / 2**30:.1f} GiB, more than "
                 f"the {request.memory / 2**30:.1f} GiB of --memory: they are streamed, and cropped in another way"
             )
     resize = round(size * 256 / 224) if stream else None
@@ -100,16 +102,15 @@ def _files(reader: Reader, part: list[tuple[int, int]], size: int, resize: int |
 
 
 def _judge(messages: list[str], request: Request) -> None:
-    """Refuse damaged images, or say which are left out."""
+    """Refuse damaged images, or report which are left out."""
     if not messages:
         return
     if request.damaged == "refuse":
         more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
         raise InputError(f"{messages[0]}{more}, or give --damaged skip")
-    if request.say is not None:
-        for message in messages[:NAMED]:
-            request.say(f"left out: {message}")
-        request.say(f"note: {len(messages)} damaged image{'s' * (len(messages) > 1)} left out")
+    for message in messages[:NAMED]:
+        logger.warning(f"left out: {message}")
+    logger.warning(f"{len(messages)} damaged image{'s' * (len(messages) > 1)} left out")
 
 
 def _checked(files: Files, request: Request) -> list[tuple[int, str]]:
@@ -124,10 +125,12 @@ def _checked(files: Files, request: Request) -> list[tuple[int, str]]:
     if known is not None:
         return known
     bad: list[tuple[int, str]] = []
-    tell = _Progress(len(files), request.say)
+    last = time.monotonic()
     for done, more in unreadable(files):
         bad += more
-        tell(done)
+        if time.monotonic() - last > _PAUSE:
+            last = time.monotonic()
+            logger.info(f"looking for damaged images: {done:,} of {len(files):,}")
     with suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         partial = memory.with_name(f".{memory.name}.{os.getpid()}")
@@ -142,18 +145,6 @@ def recalled(path: Path, count: int) -> list[tuple[int, str]] | None:
         found = [(i, printable(message)) for i, message in json.loads(read_text(path))]
         return found if all(type(i) is int and 0 <= i < count for i, _ in found) else None
     return None
-
-
-class _Progress:
-    """Says now and then how far the check has come."""
-
-    def __init__(self, count: int, say: Callable[[str], None] | None) -> None:
-        self._count, self._say, self._last = count, say, time.monotonic()
-
-    def __call__(self, done: int) -> None:
-        if self._say is not None and time.monotonic() - self._last > _PAUSE:
-            self._last = time.monotonic()
-            self._say(f"looking for damaged images: {done:,} of {self._count:,}")
 
 
 def _remembered(files: Files) -> Path:

@@ -14,6 +14,7 @@ from sftn.report.figures import analysis as drawing
 
 if TYPE_CHECKING:
     from sftn.experiments.measured_table import Page
+    from sftn.runs.folder import RunFolder
 
 _WAYS = {STANDARD: "standard teacher", FRIENDLY: "student-friendly teacher"}
 
@@ -40,7 +41,7 @@ def _figures(page: Page) -> Iterator[tuple[str, Any]]:
     for pair in page.section.table.pairs:
         about = f"{pair.teacher} → {pair.student}"
         if page.which.measure == "curves":
-            folders = [folder for folder in _folders(page, [pair]) if (folder / "log.jsonl").is_file()]
+            folders = [folder for folder in _folders(page, [pair]) if folder.log.is_file()]
             if folders:
                 drawn = [curves.curve(folder) for folder in folders]
                 yield f"KL divergence in training and test accuracy, {about}", drawing.training(drawn)
@@ -82,7 +83,7 @@ def _robustness(page: Page, pair: Pair, way: str) -> Robustness | None:
     return Robustness(f"{pair.student} from the {_WAYS[way]}", clean, by_kind)
 
 
-def _folders(page: Page, pairs: Any) -> list[Path]:
+def _folders(page: Page, pairs: Any) -> list[RunFolder]:
     """Of the finished students with a teacher."""
     cells = page.section.entries.items()
     some = [

@@ -9,7 +9,7 @@ import torch
 
 from sftn.errors import InputError
 from sftn.report.figures.tables import canvas
-from sftn.runs.folder import Entry, history
+from sftn.runs.folder import Entry
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#444444", "#E69F00", "#56B4E9")
 LINES = ("-", "--", ":", "-.")
@@ -40,7 +40,7 @@ def series(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[int, float
 def training(entry: Entry) -> Any:
     """The loss and its terms, and the accuracy on training batches and test images; None if no log can be read."""
     try:
-        found, begins = series(history(entry.folder))
+        found, begins = series(entry.folder.history())
     except InputError:
         return None
     losses = {name: values for name, values in found.items() if name not in _NO_TERMS and not name.startswith("test_")}

@@ -11,7 +11,7 @@ from sftn.errors import InputError
 from sftn.experiments.collect import Section
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair
 from sftn.report.figures.analysis import save as save_as
-from sftn.runs.folder import Entry, history
+from sftn.runs.folder import Entry
 
 MISSING = "There are no figures: matplotlib is not installed (pip install 'sftn[report]')."
 
@@ -128,7 +128,7 @@ def _curve(axis: Any, entries: Mapping[int, Entry], style: Mapping[str, Any]) ->
 def _accuracies(entry: Entry) -> dict[int, float]:
     """Test accuracy by epoch; a damaged log gives no curve, its result still counts."""
     try:
-        rows = history(entry.folder)
+        rows = entry.folder.history()
         return {int(row["epoch"]): float(row["test_accuracy"]) for row in rows if "test_accuracy" in row}
     except (InputError, KeyError, TypeError, ValueError):
         return {}

@@ -42,7 +42,9 @@ def write(entries: Sequence[Entry], out: Path, data_dir: Path | None = None, dev
         if entry.state != DONE:
             raise InputError(entry.reason or f"{entry.folder.name} is not done: finish it first, see sftn runs list")
     images = Images(data_dir)
-    runs = [looked(entry, images, device) for entry in {entry.folder.resolve(): entry for entry in entries}.values()]
+    runs = [
+        looked(entry, images, device) for entry in {entry.folder.path.resolve(): entry for entry in entries}.values()
+    ]
     ids = "".join(one.run.id for one in runs)
     folder = out / f"report-runs-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
     try:

@@ -1,0 +1,118 @@
+"""Sources of images by name: `load("digits")`, `load("folder:pets", size=64)`.
+
+A new source is a function of a `Request`, and a line in `SOURCES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+
+from sftn.data.dataset import MEMORY, Dataset, Request
+from sftn.data.file_split import WORKERS
+from sftn.errors import InputError, unknown
+
+Source: TypeAlias = Callable[[Request], Dataset]
+"""The first line of its docstring says what it gives."""
+
+SOURCES: dict[str, str | Source] = {
+    "cifar10": "cifar:cifar10",
+    "cifar100": "cifar:cifar100",
+    "digits": "digits:load",
+    "folder": "folder:load",
+    "hf": "hugging_face:load",
+    "imagenet": "imagenet:load",
+    "stl10": "stl10:load",
+    "tiny-imagenet": "tiny_imagenet:load",
+}
+"""Each one, or where it is in `sftn.data.sources`, which is imported when it is asked for."""
+_WITH_PATH = {"folder": "folder:PATH", "hf": "hf:NAME"}
+_FILES = {"folder", "hf", "imagenet", "tiny-imagenet"}
+"""Sources of image files, which may be streamed and have damaged ones."""
+
+
+def source(name: str) -> Source:
+    """The source with a name that is a key of `SOURCES`."""
+    found = SOURCES[name]
+    if isinstance(found, str):
+        module, _, function = found.partition(":")
+        imported: Source = getattr(import_module(f"sftn.data.sources.{module}"), function)
+        return imported
+    return found
+
+
+def load(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    limit: int | None = None,
+    classes: int | None = None,
+    size: int | None = None,
+    download: bool = False,
+    stream: bool | None = None,
+    memory: float = MEMORY / 2**30,
+    damaged: Literal["refuse", "skip"] = "refuse",
+    workers: int = WORKERS,
+) -> Dataset:
+    """A data set by name, whole or a part of it.
+
+    Args:
+        name: a key of `SOURCES`; `folder:PATH` for one's own images, `hf:NAME` for those of the Hugging Face hub.
+        data_dir: where files are looked for first.
+        limit: keep that many training images, as evenly from the classes as their numbers allow, the first ones of each
+            in the order of the source, which stays. The test split stays whole.
+        classes: keep only the first so many classes of both splits.
+        size: height and width of images that come as files, and of STL-10.
+        download: whether missing files may be fetched.
+        stream: read images when they are wanted, with random parts of them in training; False keeps them in memory
+            however many they are, None decides by `memory`.
+        memory: GiB of decoded pixels that are kept in memory.
+        damaged: whether images that cannot be decoded are refused or left out; streamed ones are then all read once.
+        workers: processes that read streamed images; 0 for none but this one. They change nothing but speed.
+
+    Raises:
+        InputError: unknown name, missing or wrong files, or a part that cannot be had.
+    """
+    key, colon, path = name.partition(":")
+    if key not in SOURCES:
+        raise unknown("data set", key, [_WITH_PATH.get(known, known) for known in SOURCES])
+    if colon and key not in _WITH_PATH:
+        raise InputError(f"the data set {key} takes nothing after its name: leave {colon + path} out")
+    if key not in _FILES and stream:
+        raise InputError(f"{key} fits into memory: leave --stream out")
+    if memory < 0 or workers < 0:
+        raise InputError(f"memory {memory:g}, workers {workers}: neither may be negative")
+    request = Request(path, data_dir, size, download, stream, memory * 2**30, damaged, workers)
+    dataset = source(key)(request)
+    if classes is not None:
+        dataset = _first_classes(dataset, classes)
+    if limit is not None:
+        dataset = _limited(dataset, limit)
+    if not len(dataset.test):
+        raise InputError(f"{name} has no test images of its first {len(dataset.classes)} classes: take more classes")
+    return dataset
+
+
+def _first_classes(dataset: Dataset, classes: int) -> Dataset:
+    if not 2 <= classes <= len(dataset.classes):
+        raise InputError(f"classes {classes}: {dataset.name} allows 2 to {len(dataset.classes)}")
+    train, test = (split.pick(split.labels < classes) for split in (dataset.train, dataset.test))
+    return replace(dataset, train=train, test=test, classes=dataset.classes[:classes])
+
+
+def _limited(dataset: Dataset, limit: int) -> Dataset:
+    labels, classes = dataset.train.labels, len(dataset.classes)
+    if not classes <= limit <= len(labels):
+        raise InputError(f"limit {limit}: {dataset.name} allows {classes} (one image a class) to {len(labels)}")
+    # By rank within the class: the first images of all classes, then the second ones, …; ties in the source's order.
+    grouped = labels.argsort(stable=True)
+    counts = labels.bincount(minlength=classes)
+    rank = torch.empty_like(labels)
+    rank[grouped] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[grouped]]
+    kept = rank.argsort(stable=True)[:limit].sort().values
+    return replace(dataset, train=dataset.train.pick(kept))

@@ -1,0 +1,82 @@
+"""Tensors and a record in one file, with a digest of both: what a checkpoint is written as."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from sftn.errors import InputError
+from sftn.storage.atomic import write_atomically
+from sftn.storage.faults import file_error
+from sftn.storage.records import LARGEST
+
+
+class Torn(InputError):
+    """A checkpoint is not whole, or not of this run."""
+
+
+def save_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    record: Mapping[str, Any],
+    *,
+    keep: Path | None = None,
+    guard: Callable[[], None] = lambda: None,
+) -> None:
+    """Write tensors and a JSON record as one safetensors file, with a digest of both; atomic as `write_atomically`."""
+    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(record)
+    content = save(flat, metadata={"record": text, "sha256": _digest(flat, text)})
+    write_atomically(path, content, keep=keep, guard=guard)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        Torn: the file is torn, foreign or was changed.
+        InputError: it cannot be opened, whatever is in it.
+    """
+    try:
+        with open(path, "rb") as readable:  # says in the system's words why not, and keeps the file at hand
+            readable.read(1)
+            check_header(path)
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+                metadata = file.metadata() or {}
+        record = json.loads(metadata["record"])
+    except OSError as error:
+        raise file_error("read", path, error) from error
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise Torn(f"{path} is not a whole checkpoint ({error})") from error
+    if metadata.get("sha256") != _digest(tensors, metadata["record"]):
+        raise Torn(f"{path} is damaged: its digest does not match its content")
+    return tensors, record
+
+
+def check_header(path: Path) -> None:
+    """Look at the size of a safetensors file's header before the whole of it is parsed.
+
+    Raises:
+        ValueError: it claims more than `records.LARGEST` or is cut short; the format allows 100 MB, which take seconds.
+    """
+    with open(path, "rb") as file:
+        size = file.read(8)
+    if len(size) < 8 or int.from_bytes(size, "little") > min(LARGEST, path.stat().st_size):
+        raise ValueError("its header is larger than it can be")
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
