@@ -116,7 +116,7 @@ def test_contradictions_are_one_line(
 @pytest.mark.usefixtures("tiny_networks")
 def test_a_damaged_result_stops_the_plan_and_stays(tmp_path: Path) -> None:
     planned = tiny_grid(TABLE)
-    work(planned, DATA, tmp_path, say=lambda line: None)
+    work(planned, DATA, tmp_path)
     assert Survey.of(planned, tmp_path).runs(None) == []
     path = tmp_path / planned[0].run.folder / "result.json"
     path.write_text("{}")
@@ -128,7 +128,7 @@ def test_a_damaged_result_stops_the_plan_and_stays(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("tiny_networks")
 @pytest.mark.parametrize("at", [1, 4, 9])
 def test_a_full_disk_is_said_and_what_is_done_stays(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    planned, said, calls = tiny_grid(TABLE), [], iter(range(1, 1000))
+    planned, calls = tiny_grid(TABLE), iter(range(1, 1000))
     fsync = os.fsync
 
     def full(number: int) -> None:
@@ -139,9 +139,9 @@ def test_a_full_disk_is_said_and_what_is_done_stays(at: int, tmp_path: Path, mon
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(InputError, match="No space left on device; free"):
-            work(planned, DATA, tmp_path, Conduct(checkpoint_seconds=0), say=said.append)
+            work(planned, DATA, tmp_path, Conduct(checkpoint_seconds=0))
     before = {path: path.read_bytes() for path in tmp_path.glob("*/result.json")}
-    work(planned, DATA, tmp_path, say=said.append)
+    work(planned, DATA, tmp_path)
     assert all(path.read_bytes() == content for path, content in before.items())
     assert len(list(tmp_path.glob("*/result.json"))) == len(planned)
     assert not list(tmp_path.glob("*/.*.tmp"))
@@ -157,9 +157,8 @@ def test_a_run_that_diverges_does_not_stop_the_others(tmp_path: Path) -> None:
     broken = [item for item in planned if isinstance(item.run.teacher, Run) and item.run.teacher.friendly]
     for item in broken:
         planned[planned.index(item)] = replace(item, run=replace(item.run, teacher=friendly))
-    said: list[str] = []
     with pytest.raises(FloatingPointError, match="2 of 5 runs diverged"):
-        work(planned, DATA, tmp_path, say=said.append)
+        work(planned, DATA, tmp_path)
     assert len(list(tmp_path.glob("*/result.json"))) == 3
 
 
@@ -173,7 +172,7 @@ def test_an_estimate_prefers_what_was_measured(tmp_path: Path) -> None:
     assert guess.hours == pytest.approx(len(second) * (1 + len(DATA.test) / len(DATA.train) / 3))
     assert "4 of 4 kinds" in guess.how  # whose friend a teacher is makes no difference to its student's cost
     assert estimate(second, DATA, tmp_path, device="cpu", budget=0.0) is None
-    work(planned[: len(first)], DATA, tmp_path, Conduct(device="cpu"), say=lambda line: None)
+    work(planned[: len(first)], DATA, tmp_path, Conduct(device="cpu"))
     known = estimate(second, DATA, tmp_path, done=first, device="cpu", time_steps=lambda *_: 3600.0)
     assert known is not None
     assert known.hours < 0.1

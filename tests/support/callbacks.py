@@ -1,4 +1,4 @@
-"""Watchers that keep what they see."""
+"""Callbacks that keep what they are told."""
 
 from __future__ import annotations
 
