@@ -69,7 +69,7 @@ def test_bad_images_are_named_and_the_others_answered(
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["RUN"], "at least one image"),
+        (["RUN"], "needs IMAGES"),
         (["RUN", "IMAGE", "--top", "0"], "--top"),
         (["RUN", "EMPTY"], "has no images"),
         (["/nowhere", "IMAGE"], "/nowhere"),
