@@ -42,6 +42,9 @@ class Diverged(FloatingPointError):
         super().__init__(what)
         self.record = dict(record)
 
+    def __reduce__(self) -> tuple[type[Diverged], tuple[str, dict[str, Any]]]:
+        return Diverged, (str(self), self.record)
+
 
 def printable(text: str) -> str:
     """A text for a terminal: what cannot be printed is written as an escape."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -15,12 +13,8 @@ from sftn.runtime.processes import leads
 console = Console(highlight=False, quiet=not leads())
 
 
-@contextmanager
-def watch(title: str) -> Iterator[Display]:
-    """Show a run's training while it lasts."""
-    with Display(console) as display:
-        display.title = title
-        yield display
+watch = Display(console).watch
+"""Show a run's training while it lasts, as a context manager that gives its callback."""
 
 
 def say(line: str) -> None:

@@ -1,36 +1,36 @@
-"""Training as a person sees it: a live line on a terminal, plain lines elsewhere."""
+"""Training as a person sees it: a live line for each running run on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 class Display:
-    """A callback for people. Use it as a context manager around one or more runs.
+    """Where all runs of a process are shown: a table of bars on a terminal, or lines.
 
     Args:
-        console: where to write; its `is_terminal` decides between a live bar and plain lines.
-        seconds: the least time between two plain lines of a phase.
+        console: where to write; its `is_terminal` decides between live bars and plain lines.
+        seconds: the least time between two plain lines of a run.
     """
 
     def __init__(self, console: Console, seconds: float = 15.0) -> None:
-        self.console = console
-        self.seconds = seconds
-        self.title = ""
-        self._bar: Progress | None = None
-        self._task: Any = None
-        self._steps = self._epochs = self._epoch = 0
-        self._spoke = 0.0
+        self.console, self.seconds = console, seconds
+        self._bars: Progress | None = None
+        self._open = 0
 
-    def __enter__(self) -> Display:
-        if self.console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
+    @contextmanager
+    def watch(self, title: str) -> Iterator[Line]:
+        """Show a run while this lasts; several may be shown at once."""
+        if self._bars is None and self.console.is_terminal:
+            self._bars = Progress(
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[note]}"),
@@ -38,31 +38,48 @@ class Display:
                 console=self.console,
                 transient=True,
             )
-            self._bar.start()
-        return self
+            self._bars.start()
+        self._open += 1
+        line = Line(self, title)
+        try:
+            yield line
+        finally:
+            line.clear()
+            self._open -= 1
+            if not self._open and self._bars is not None:
+                self._bars.stop()
+                self._bars = None
 
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    @property
+    def bars(self) -> Progress | None:
+        """The live bars; None where there is no terminal."""
+        return self._bars
+
+
+class Line:
+    """A callback that shows one run."""
+
+    def __init__(self, display: Display, title: str) -> None:
+        self.display, self.title = display, title
+        self._task: Any = None
+        self._steps = self._epochs = self._epoch = 0
+        self._spoke = 0.0
 
     def start(self, phase: str, epochs: int, steps: int, done: int) -> None:
         """A phase begins."""
         self._steps, self._epochs, self._epoch = steps, epochs, done
         self._spoke = time.monotonic()
         if done:
-            self.console.print(f"  {phase}: going on after epoch {done} of {epochs}", highlight=False)
-        if self._bar is not None:
-            if self._task is not None:
-                self._bar.remove_task(self._task)
-            self._task = self._bar.add_task(
-                f"{self.title} {phase}".strip(), total=epochs * steps, completed=done * steps, note=""
-            )
+            self._say(f"  {self.title}: {phase} resumes after epoch {done} of {epochs}")
+        self.clear()
+        if self.display.bars is not None:
+            what = f"{self.title} {phase}".strip()
+            self._task = self.display.bars.add_task(what, total=epochs * steps, completed=done * steps, note="")
 
     def step(self, step: int) -> None:
         """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._epoch * self._steps + step)
+        if self.display.bars is not None and self._task is not None:
+            self.display.bars.update(self._task, completed=self._epoch * self._steps + step)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Say what the epoch brought."""
@@ -71,13 +88,22 @@ class Display:
         if "test_accuracy" in row:
             note += f", test {row['test_accuracy']:.1f} %"
         note += f", {row['images_per_second']:.0f} images/s"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._epoch * self._steps, note=note)
-        elif time.monotonic() - self._spoke >= self.seconds:
+        if self.display.bars is not None and self._task is not None:
+            self.display.bars.update(self._task, completed=self._epoch * self._steps, note=note)
+        elif time.monotonic() - self._spoke >= self.display.seconds:
             self._spoke = time.monotonic()
             left = (self._epochs - self._epoch) * row["seconds"]
-            line = f"  {row['phase']} epoch {self._epoch}/{self._epochs}: {note}, {_duration(left)} left"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            at = f"{row['phase']} epoch {self._epoch}/{self._epochs}"
+            self._say(f"  {self.title}: {at}: {note}, {_duration(left)} left")
+
+    def clear(self) -> None:
+        """Take the bar away."""
+        if self._task is not None and self.display.bars is not None:
+            self.display.bars.remove_task(self._task)
+        self._task = None
+
+    def _say(self, line: str) -> None:
+        self.display.console.print(Text(line), soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

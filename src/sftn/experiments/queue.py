@@ -1,11 +1,13 @@
-"""Reproduce a table: its runs, what is left of them, and working that off beside other processes."""
+"""The one queue of runs: what is left of a table, worked off side by side in processes, and beside other machines."""
 
 from __future__ import annotations
 
 import logging
+import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +16,11 @@ from typing import Any
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments.grid import Planned
-from sftn.runs.cohort import carry_out, company, size
+from sftn.experiments.workers import Workers, settle_jobs
+from sftn.runs.cohort import Outcome, carry_out, company, size
 from sftn.runs.folder import BROKEN, DONE, RUNNING, Entry, RunFolder
+from sftn.runtime.cores import usable_cores
+from sftn.runtime.device import accelerator
 from sftn.runtime.processes import led
 from sftn.runtime.signals import sigterm
 from sftn.spec.execution import Conduct
@@ -24,6 +29,10 @@ from sftn.storage.lease import Held, Lost
 from sftn.training.callback import Callback
 
 logger = logging.getLogger(__name__)
+DEATHS = 2
+"""How often a run is begun again whose worker died."""
+Watch = Callable[[str], AbstractContextManager[Callback]]
+"""Gives the callback of a group of runs, from its title."""
 
 
 @dataclass(frozen=True)
@@ -73,94 +82,222 @@ def work(
     planned: Sequence[Planned],
     dataset: Dataset,
     out: Path,
-    conduct: Conduct = Conduct(),
+    execution: Conduct = Conduct(),
     *,
-    watch: Callable[[str], AbstractContextManager[Callback]] | None = None,
+    watch: Watch | None = None,
     wait: float = 5.0,
 ) -> None:
-    """Carry out all runs that are not done, in their order, leaving out those that other processes are at.
+    """Carry out all runs that are not done, teachers before their students, leaving out those that others are at.
 
-    Returns when every run is done, whoever did it. A run that diverges does not stop the others.
+    Several run side by side in processes of their own (`execution.jobs`, see `sftn.experiments.workers`), each to the
+    result that it has alone with the same number of threads. Returns when every run is done, whoever did it. A run that
+    diverges does not stop the others; one that cannot go on for another reason lets those end that have begun.
 
     Args:
         planned: the runs, teachers before their students.
         dataset: the images.
         out: the folder of all runs.
-        conduct: how.
+        execution: how.
         watch: gives the callback of a run, from the run's title.
-        wait: at most so many seconds between two looks at what others are doing, when nothing else is left.
+        wait: at most this many seconds between two looks at what others are doing, when nothing else is left.
 
     Raises:
         InputError: something given from outside is wrong; what is done stays.
         Stopped: SIGTERM asked for the end.
         FloatingPointError: some runs diverged; all others are done.
     """
-    left = list(planned)
-    most = size(conduct, [item.run for item in left])
-    total, count = len(left), 0
-    failed: dict[str, str] = {}
-    pause = 0.0
+    runs = [item.run for item in planned]
+    queue = _Queue(list(planned), dataset, out, execution, watch, size(execution, runs))
+    left = [run for run in runs if not RunFolder(out / run.folder).result_json.exists()]
+    jobs = settle_jobs(execution, left, accelerator(execution.device))
     with sigterm():
-        while left:
-            over: set[str] = set()
-            tried: set[str] = set()
-            for item in left:
-                run, title = item.run, f"{item.title}, seed {item.run.seed}"
-                teacher = run.teacher if isinstance(run.teacher, Run) else None
-                if teacher is not None and teacher.id in failed:
-                    failed[run.id] = f"{title}: its teacher diverged"
-                    over = {run.id}
-                    break
-                if run.id in tried or (teacher is not None and led(partial(_missing, RunFolder(out / teacher.folder)))):
-                    continue
-                was_there = RunFolder(out / run.folder).result_json.exists()
-                group = [item] if was_there else _together(item, left, out, most)
-                tried |= {each.run.id for each in group}
-                title += f" and {len(group) - 1} more" * (len(group) > 1)
-                noted = _Noted()
-                with nullcontext() if watch is None or was_there else watch(title) as seen:
-                    runs = [each.run for each in group]
-                    found = carry_out(runs, dataset, out, conduct, callback=noted.beside(seen))
-                for each, outcome in zip(group, found):
-                    seed = each.run.seed
-                    if isinstance(outcome, FloatingPointError):
-                        failed[each.run.id] = f"{each.title}, seed {seed}: {outcome}"
-                        logger.warning(failed[each.run.id])
-                    elif isinstance(outcome, dict):
-                        count += 1
-                        took = f"{outcome['seconds']:.0f} s" if noted.began else "was there"
-                        result = f"{outcome['accuracy']:6.2f} %  ({took})"
-                        logger.info(f"{count:4d}/{total}  seed {seed}  {each.title:<44} {result}")
-                    elif isinstance(outcome, Lost):
-                        logger.warning(str(outcome))
-                    if not isinstance(outcome, Held | Lost):
-                        over.add(each.run.id)
-                if over:
-                    break
-            else:
-                if not pause:
-                    logger.info(f"the {len(left)} runs that are left wait for other processes")
-                pause = min(2 * pause or 0.25, wait)
-                time.sleep(pause)
+        if jobs == 1:
+            queue.one_by_one(wait)
+        else:
+            queue.side_by_side(jobs, wait)
+    queue.end()
+
+
+class _Queue:
+    """What is left of a list of runs, and what became of the others."""
+
+    def __init__(
+        self, left: list[Planned], dataset: Dataset, out: Path, execution: Conduct, watch: Watch | None, cohort: int
+    ) -> None:
+        self.left, self.dataset, self.out = left, dataset, out
+        self.execution, self.watch, self.cohort = execution, watch, cohort
+        self.total, self.count, self.pause = len(left), 0, 0.0
+        self.failed: dict[str, str] = {}
+        """By a run's id: why it has no result."""
+        self.wrong: InputError | None = None
+        self.away: set[str] = set()
+        """Runs that others were at when they were last tried."""
+        self.deaths: Counter[str] = Counter()
+
+    def one_by_one(self, wait: float) -> None:
+        """Carry the runs out in this process, a group at a time."""
+        while self.left:
+            group = self.next()
+            if not group:
+                self.wait(wait)
                 continue
-            pause = 0.0
-            left = [item for item in left if item.run.id not in over]
-    if failed:
-        first = next(iter(failed.values()))
-        raise FloatingPointError(f"{len(failed)} of {total} runs diverged and all others are done; the first: {first}")
+            noted = _Noted()
+            with nullcontext() if self.watch is None or self.done(group[0]) else self.watch(_title(group)) as seen:
+                runs = [item.run for item in group]
+                found = carry_out(runs, self.dataset, self.out, self.execution, callback=noted.beside(seen))
+            self.finished(group, found, noted.began)
+
+    def side_by_side(self, jobs: int, wait: float) -> None:
+        """Carry the runs out in worker processes, which all stop with what they are at saved when this one must."""
+        threads = max(1, usable_cores() // jobs)
+        logger.info(f"{jobs} runs at a time, {threads} thread{'s' * (threads > 1)} each (--jobs)")
+        at: dict[int, _Group] = {}
+        with ExitStack() as ends, Workers(self.dataset, self.out, self.execution, threads) as workers:
+            while self.left:
+                busy = {item.run.id for group in at.values() for item in group.items}
+                idle = [worker for worker in range(jobs) if worker not in at]
+                items = self.next(busy, len(idle)) if idle and self.wrong is None else []
+                if items and self.done(items[0]):
+                    self.finished(items, carry_out([items[0].run], self.dataset, self.out, self.execution), False)
+                elif items:
+                    at[idle[0]] = _Group(items, self.watch, ends)
+                    workers.give(idle[0], [item.run for item in items])
+                elif at:
+                    event = workers.events.get()
+                    if event.worker in at and at[event.worker].told(event.kind, event.content):
+                        group = at.pop(event.worker)
+                        group.close()
+                        if event.kind == "died":
+                            self.died(group.items, event.content)
+                        else:
+                            self.finished(group.items, event.content, group.began)
+                elif self.wrong is not None:
+                    return
+                else:
+                    self.wait(wait)
+
+    def next(self, busy: Collection[str] = (), idle: int = 1) -> list[Planned]:
+        """The next runs that can begin, as a group; none if all that are left wait for something.
+
+        Args:
+            busy: ids of runs that are being carried out.
+            idle: workers that have nothing to do; a cohort is divided among them.
+        """
+        for item in list(self.left):
+            teacher = item.run.teacher
+            if isinstance(teacher, Run) and teacher.id in self.failed:
+                self.failed[item.run.id] = f"{_title([item])}: its teacher diverged"
+                self.left.remove(item)
+        ready = [item for item in self.left if item.run.id not in self.away and item.run.id not in busy]
+        first = next((item for item in ready if self.taught(item.run)), None)
+        if first is None or self.cohort == 1 or self.done(first):
+            return [] if first is None else [first]
+        after = [item for item in ready[ready.index(first) :] if not self.done(item)]
+        together = company([item.run for item in after], self.cohort)
+        if idle > 1 and len(together) > 1:
+            together = together[: -(-len(together) // idle)]
+        ids = {run.id for run in together}
+        return [item for item in after if item.run.id in ids]
+
+    def taught(self, run: Run) -> bool:
+        """Whether a run's teacher is there."""
+        folder = RunFolder(self.out / run.teacher.folder) if isinstance(run.teacher, Run) else None
+        return folder is None or led(partial(_is_done, folder))
+
+    def done(self, item: Planned) -> bool:
+        """Whether a run has a result."""
+        return RunFolder(self.out / item.run.folder).result_json.exists()
+
+    def finished(self, group: Sequence[Planned], found: Sequence[Outcome] | InputError, began: bool) -> None:
+        """Note what became of a group; something wrong in this process was raised, in a worker's it is kept."""
+        if isinstance(found, InputError):
+            self.wrong = self.wrong or found
+            self.away |= {item.run.id for item in group}
+            return
+        for item, outcome in zip(group, found):
+            if isinstance(outcome, Held | Lost):
+                self.away.add(item.run.id)
+                if isinstance(outcome, Lost):
+                    logger.warning(str(outcome))
+                continue
+            self.left.remove(item)
+            self.pause = 0.0
+            if isinstance(outcome, FloatingPointError):
+                self.failed[item.run.id] = f"{_title([item])}: {outcome}"
+                logger.warning(self.failed[item.run.id])
+                continue
+            self.count += 1
+            took = f"{outcome['seconds']:.0f} s" if began else "was there"
+            result = f"{outcome['accuracy']:6.2f} %  ({took})"
+            logger.info(f"{self.count:4d}/{self.total}  seed {item.run.seed}  {item.title:<44} {result}")
+
+    def died(self, group: Sequence[Planned], code: int) -> None:
+        """Note that a worker died; its runs are begun again from their checkpoints, a few times."""
+        why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        again = max(self.deaths[item.run.id] for item in group) < DEATHS
+        self.deaths.update(item.run.id for item in group)
+        what = "it resumes from its checkpoint" if again else "it is left as it is"
+        logger.warning(f"{_title(group)}: its process died ({why}; too little memory does this); {what}")
+        if not again:
+            self.wrong = self.wrong or InputError(
+                f"{_title(group)}: its process died {DEATHS + 1} times ({why}): give fewer --jobs, or a smaller --batch"
+            )
+
+    def wait(self, most: float) -> None:
+        """Wait for what other processes are at."""
+        if not self.pause:
+            logger.info(f"the {len(self.left)} runs that are left wait for other processes")
+        self.pause = min(2 * self.pause or 0.25, most)
+        time.sleep(self.pause)
+        self.away.clear()
+
+    def end(self) -> None:
+        """Raise what went wrong."""
+        if self.wrong is not None:
+            raise self.wrong
+        if self.failed:
+            first = next(iter(self.failed.values()))
+            raise FloatingPointError(
+                f"{len(self.failed)} of {self.total} runs diverged and all others are done; the first: {first}"
+            )
 
 
-def _together(item: Planned, left: Sequence[Planned], out: Path, most: int) -> list[Planned]:
-    """An item, and what can be trained together with it of those that come after it."""
-    if most == 1:
-        return [item]
-    after = [each for each in left[left.index(item) :] if not RunFolder(out / each.run.folder).result_json.exists()]
-    ids = {run.id for run in company([each.run for each in after], most)}
-    return [each for each in after if each.run.id in ids]
+class _Group:
+    """Runs that a worker is at, and whoever watches them."""
+
+    def __init__(self, items: list[Planned], watch: Watch | None, ends: ExitStack) -> None:
+        self.items, self.began = items, False
+        self._watched = nullcontext() if watch is None else watch(_title(items))
+        self._callback = self._watched.__enter__()
+        ends.callback(self.close)
+        self._open = True
+
+    def told(self, kind: str, content: Any) -> bool:
+        """Hand on what a worker tells; whether that was the last."""
+        if kind == "log":
+            logger.log(*content)
+        elif kind in ("done", "died"):
+            return True
+        else:
+            self.began = True
+            if self._callback is not None:
+                getattr(self._callback, kind)(*content)
+        return False
+
+    def close(self) -> None:
+        """Nobody watches any more."""
+        if self._open:
+            self._open = False
+            self._watched.__exit__(None, None, None)
 
 
-def _missing(folder: RunFolder) -> bool:
-    return folder.inspect().state != DONE
+def _title(group: Sequence[Planned]) -> str:
+    more = f" and {len(group) - 1} more" * (len(group) > 1)
+    return f"{group[0].title}, seed {group[0].run.seed}{more}"
+
+
+def _is_done(folder: RunFolder) -> bool:
+    return folder.inspect().state == DONE
 
 
 class _Noted:

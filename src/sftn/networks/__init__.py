@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 
 from sftn.errors import InputError, unknown
@@ -20,6 +20,9 @@ NETWORKS: dict[str, Callable[..., StagedNet]] = {
     **mobilenet.NETWORKS,
 }
 """Builders by name; each takes `(classes, channels=3)`, and those of VGG also the `image` size."""
+
+PACKAGED: Mapping[str, Callable[..., StagedNet]] = dict(NETWORKS)
+"""Those of the package, which every process knows, whatever is registered here."""
 
 KEYS: dict[str, Rules] = {
     **dict.fromkeys(resnet.NETWORKS, resnet.KEYS),

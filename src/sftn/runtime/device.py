@@ -39,7 +39,7 @@ def settle_precision(precision: str, device: str = "auto") -> str:
         return "bf16" if _has_bf16(device) else "float32"
     if precision not in PRECISIONS:
         raise unknown("precision", precision, ["auto", *PRECISIONS])
-    if precision == "float16" and _accelerator(device) == "cpu":
+    if precision == "float16" and accelerator(device) == "cpu":
         raise InputError("precision float16 needs a GPU: use bf16 or float32")
     return precision
 
@@ -57,7 +57,7 @@ def join(device: str, devices: int, nodes: int) -> None:
     Raises:
         InputError: there are fewer devices, the launcher started another number, or the processes cannot meet.
     """
-    processes.check(_accelerator(device), devices, nodes)
+    processes.check(accelerator(device), devices, nodes)
     if devices * nodes > 1 and not dist.is_initialized():
         make_fabric(device, "float32", devices, nodes)
 
@@ -86,7 +86,7 @@ def make_fabric(device: str = "auto", precision: str = "auto", devices: int = 1,
     how: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False, "static_graph": True}
     averaged = DDPStrategy(timeout=timedelta(seconds=processes.SILENCE), **how)
     fabric = Fabric(
-        accelerator=_accelerator(device),
+        accelerator=accelerator(device),
         strategy=averaged if several else "auto",
         devices=devices,
         num_nodes=nodes,
@@ -148,7 +148,12 @@ def _keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def _accelerator(device: str) -> str:
+def accelerator(device: str) -> str:
+    """The kind of device that a name stands for: cpu, cuda or mps.
+
+    Raises:
+        InputError: it is unknown or not there.
+    """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         return "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
@@ -160,10 +165,10 @@ def _accelerator(device: str) -> str:
 
 
 def _has_bf16(device: str) -> bool:
-    accelerator = _accelerator(device)
-    if accelerator == "cuda":
+    kind = accelerator(device)
+    if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return accelerator == "cpu" and _cpu_has_bf16()
+    return kind == "cpu" and _cpu_has_bf16()
 
 
 def _cpu_has_bf16() -> bool:

@@ -24,6 +24,9 @@ class Conduct:
     `sftn.runtime.device.join`). They decide together what is next."""
     nodes: int = 1
     """Machines."""
+    jobs: str = "auto"
+    """How many runs are carried out side by side, in processes of their own: a number, or auto for one per core that
+    this process may use, as far as memory allows (see `sftn.experiments.workers`). Of no meaning to a single run."""
     cohort: int = COHORT
     """At most so many students of one teacher are trained at once, each to the same result as alone
     (`sftn.runs.cohort`); by one process. Of no meaning to a single run."""
