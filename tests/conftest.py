@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -19,6 +20,16 @@ def tiny_networks() -> Iterator[None]:
     yield
     for name in builders:
         del NETWORKS[name], KEYS[name]
+
+
+@pytest.fixture(autouse=True)
+def _a_log_as_it_was() -> Iterator[None]:
+    """A command that is run in this process shows the log from then on, and caplog sees no more of it."""
+    logger = logging.getLogger("sftn")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

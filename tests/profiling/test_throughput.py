@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sftn.cli.commands.bench import bench
+from sftn.cli.options import Bench
 from sftn.networks import build
 from sftn.profiling.roofline import Ceiling, measure_ceiling
 from sftn.profiling.summary import describe
@@ -48,7 +49,8 @@ def test_bench_says_all_of_it(
     tiny_networks: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sftn.cli.commands.bench.measure_ceiling", lambda *_: Ceiling(1.0, 2.0, 3.0))
-    bench("wide", "tiny", "at", "float32", "cpu", 0.1, 16, ("table17",), 0.0, DATA)
+    asked = Bench("wide", "tiny", "at", "float32", "cpu", 0.1, 16, ("table17",), table_seconds=0.0)
+    bench(asked, DATA)
     said = capsys.readouterr().out
     for word in (
         "images/s",

@@ -188,6 +188,7 @@ def test_a_number_that_does_not_hold_is_followed_by_what_differs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = done(tmp_path)
+    caplog.clear()
     recorded = json.loads(folder.result_json.read_text())["environment"]
     edit(folder.result_json, accuracy=99.0)
     assert len(verify(folder, DATA, "cpu")) == 1

@@ -13,8 +13,8 @@ from PIL import Image
 
 import sftn.experiments.queue
 import sftn.runs.teacher_cache
-from sftn.data import load
 from sftn.data.dataset import Dataset
+from sftn.data.load import load
 from sftn.data.loader import Loader, training_batches
 from sftn.errors import InputError, Stopped
 from sftn.experiments.grid import Planned
@@ -95,7 +95,7 @@ def test_a_run_ends_with_the_bits_that_it_has_without(
     monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
     (run,) = students(tmp_path / "plain", method, precision=precision)
     students(tmp_path / "once", method)
-    train(run, images(), tmp_path / "plain")
+    train(run, images(), tmp_path / "plain", Conduct(ask_once=0.0))
     train(run, images(), tmp_path / "once", Conduct(ask_once=0.1))
     none, expected = compared(tmp_path / "plain", run)
     record, found = compared(tmp_path / "once", run)
@@ -113,7 +113,7 @@ def test_a_run_ends_with_the_bits_that_it_has_without(
 def test_an_interrupted_run_ends_with_the_bits_that_it_has_without(tmp_path: Path) -> None:
     (run,) = students(tmp_path / "plain", "crd+kd", epochs=6)
     students(tmp_path / "once", "kd")
-    train(run, images(), tmp_path / "plain")
+    train(run, images(), tmp_path / "plain", Conduct(ask_once=0.0))
     conduct = Conduct(checkpoint_seconds=0.0, ask_once=0.1)
     for at, act, error in ((6, crash, ConnectionError), (7, terminate, Stopped), (3, interrupt, Stopped)):
         with pytest.raises(error):
@@ -131,7 +131,7 @@ def test_a_cohort_shares_the_answers_and_ends_with_the_bits_that_each_has_alone(
     runs = students(tmp_path / "alone", *methods.split(), precision=precision)
     runs.append(replace(runs[0], schedule=replace(runs[0].schedule, epochs=6)))
     for run in runs:
-        train(run, images(), tmp_path / "alone")
+        train(run, images(), tmp_path / "alone", Conduct(ask_once=0.0))
     students(tmp_path / "together", "kd")
     conduct, bomb = Conduct(checkpoint_seconds=0.0, ask_once=0.1), Bomb(25, terminate)
     with pytest.raises(Stopped):
@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_asked_again(
     monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
     (run,) = students(tmp_path / "plain", "kd")
     students(tmp_path / "once", "kd")
-    train(run, images(), tmp_path / "plain")
+    train(run, images(), tmp_path / "plain", Conduct(ask_once=0.0))
     row = VIEWS * tiny.CLASSES * 4
     train(run, images(), tmp_path / "once", Conduct(ask_once=70.5 * row / 2**30))
     record, found = compared(tmp_path / "once", run)

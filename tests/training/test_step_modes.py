@@ -162,7 +162,7 @@ def test_a_cohort_of_captured_steps_ends_with_the_same_bits(
     methods = ("kd", "crd", "pkt") if asked else ("kd", "at", "crd", "vid")
     runs = [tiny.run(data, teacher=teacher, objective=objective(method), precision=precision) for method in methods]
     for run in runs:
-        train(run, data, alone)
+        train(run, data, alone, Conduct(ask_once=0.0))
     kept, repeating = [], []
     monkeypatch.setattr(TeacherCache, "record", lambda self: kept.append(self._table))
     replay, asks = Rerun.replay, StagedNet.activations
