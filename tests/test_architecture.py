@@ -35,6 +35,8 @@ ONLY = {  # narrower than the floor: a loss sees a batch, a phase and the other 
     ("methods", "training"): {"sftn.training.phase"},
     ("methods", "runtime"): {"sftn.runtime.collectives"},
 }
+TERMINAL = {"rich", "tyro"}
+"""Libraries for people: in `cli` and in the terminal form of a report, nowhere else."""
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -65,6 +67,8 @@ def test_imports_go_down(path: Path) -> None:
             allowed = ONLY.get((room, other))
             if LEVEL.get(other, 99) >= LEVEL[room] or (allowed and name not in allowed):
                 wrong.append(f"{inside}:{line} imports {name}")
+        if top in TERMINAL and room != "cli" and inside.as_posix() != "report/terminal.py":
+            wrong.append(f"{inside}:{line} imports {name}")
     assert not wrong, "\n".join(wrong)
 
 

@@ -69,6 +69,15 @@ def test_it_equals_sums_over_single_images() -> None:
     assert look(logits, labels, bins=1)["ece"] == pytest.approx(abs(found["confidence"] - found["accuracy"]), rel=1e-6)
 
 
+def test_ties_are_broken_as_evaluation_breaks_them() -> None:
+    logits = torch.randint(0, 2, (200, 4), generator=torch.Generator().manual_seed(5))
+    images, fabric = split(logits, torch.arange(200) % 4), make_fabric("cpu", "float32")
+    right = int((logits.argmax(1) == images.labels).sum())
+    found = evaluate(Fixed(), images, PLAIN, fabric)["accuracy"]  # type: ignore[arg-type]
+    assert found != 100 * (right / 200)  # otherwise these images would show nothing
+    assert look(logits, images.labels)["accuracy"] == found
+
+
 def test_it_agrees_with_evaluation() -> None:
     data, network, fabric = tiny.dataset(), tiny.network(), make_fabric("cpu", "float32")
     ours, theirs = (look(network, data.test, data.normalisation, fabric) for look in (confidence, evaluate))

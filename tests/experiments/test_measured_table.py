@@ -11,13 +11,14 @@ import pytest
 
 from sftn.errors import InputError
 from sftn.experiments import measure
-from sftn.experiments import measured_table as reports
+from sftn.experiments.collect import Section
+from sftn.experiments.measured_table import MeasuredSection, measured_sections
 from sftn.experiments.metrics import RESULT, Measured
 from sftn.experiments.paper import TABLES
 from sftn.experiments.paper.published import measured as printed_numbers
 from sftn.experiments.paper.published import rows
 from sftn.networks import NETWORKS
-from sftn.report import command
+from sftn.report import writer
 from sftn.runs import measurements as records
 from sftn.runs.folder import DONE, Entry, RunFolder
 from sftn.runtime.device import make_fabric
@@ -25,6 +26,7 @@ from sftn.tasks.recipes import OBJECTIVES
 from tests.support import made_runs as made
 from tests.support import tiny
 from tests.support.command import called, refusal
+from tests.support.reports import reported
 
 ALL = [entry for entry in TABLES.values() if isinstance(entry, Measured)]
 SMALL = ["--smoke", "--seeds", "1", "--timing-seconds", "0", "--precision", "float32", "--device", "cpu"]
@@ -36,7 +38,7 @@ def test_every_printed_number_has_a_place_and_every_place_its_numbers(which: Mea
     assert {name for pair in grid.pairs for name in (pair.teacher, pair.student)} <= set(NETWORKS)
     assert set(grid.methods) <= set(OBJECTIVES)
     assert len({(q.source, q.name, q.role) for q in which.quantities}) == len(which.quantities)
-    page = reports.Page(which, reports.Section(grid, None, 3, {}), which.quantities, {})
+    page = MeasuredSection(which, Section(grid, None, 3, {}), which.quantities, {})
     shown = [side.printed for pair in grid.pairs for line in page.lines(pair) for side in line.sides.values()]
     numbers = [printed for printed in shown if printed is not None]
     if grid.published:
@@ -95,7 +97,7 @@ def test_entropy_and_curves_of_the_same_runs(capsys: pytest.CaptureFixture[str],
         assert (code, err) == (0, "")
     assert len(list(tmp_path.glob("*/result.json"))) == 5
     assert len(list(tmp_path.glob("*/analysis-entropy.json"))) == 4
-    assert len(command(["table13", "figure4", "figure5"], tmp_path)) == 3
+    assert len(writer.report(["table13", "figure4", "figure5"], tmp_path)) == 3
     for name, row in (("table13", "teacher's entropy on training"), ("figure5", "KL in training, last epoch")):
         page = (tmp_path / f"report-{name}" / "report.md").read_text()
         assert row in page
@@ -109,7 +111,7 @@ def test_corruption_and_transfer(name: str, files: int, capsys: pytest.CaptureFi
     assert (code, err) == (0, "")
     assert "NOT as the paper measures" in said
     assert len(list(tmp_path.glob("*/analysis-*.json"))) == files
-    (folder,) = command([name], tmp_path)
+    folder = reported([name], tmp_path)
     assert "not run" not in (folder / "report.md").read_text().split("### wrn_10_1")[1]
 
 
@@ -121,7 +123,7 @@ def test_ours_stand_beside_theirs(tmp_path: Path) -> None:
         if item.cell.role == "student":
             reading = records.Reading({"test_images": 9, "of": 9}, {"kl": 0.5, "cka": 0.9, "agreement": 80.0}, {})
             records.write(RunFolder(tmp_path / item.run.folder).inspect(), "similarity", reading)
-    (page,) = reports.pages(which, tmp_path)
+    (page,) = measured_sections(which, tmp_path)
     assert page.warnings() == []
     line = next(line for line in page.lines(which.grid.pairs[0]) if line.label == "kd, KL, nats")
     assert [side.last.text() for side in line.sides.values()] == ["0.500 ± 0.000 (3)"] * 2
@@ -136,7 +138,7 @@ def test_other_settings_are_never_mixed_silently(tmp_path: Path) -> None:
     for number, item in enumerate(planned[:2]):
         reading = records.Reading({"test_images": 9 - number, "of": 9}, {"kl": float("nan")}, {})
         records.write(RunFolder(tmp_path / item.run.folder).inspect(), "similarity", reading)
-    (page,) = reports.pages(which, tmp_path)
+    (page,) = measured_sections(which, tmp_path)
     assert any("2 different ways" in warning for warning in page.warnings())
     assert any("8 of 9 test images" in warning for warning in page.warnings())
     assert {values.numbers["kl"] for values in page.readings.values()} == {None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import shutil
@@ -11,13 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES
-from sftn.report import command
 from sftn.report.figures import tables
 from sftn.runs.archive import NETWORKS
 from sftn.runs.build import load_data, load_network
@@ -27,6 +24,7 @@ from sftn.runtime.environment import changes
 from sftn.spec.run import Data
 from sftn.storage.json_files import sha256
 from sftn.training.evaluate import evaluate
+from tests.support.reports import reported
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -84,7 +82,7 @@ def test_a_kept_page_comes_from_the_kept_files(page: Path, tmp_path: Path, monke
     name = page.parent.name.removeprefix("report-")
     out = tmp_path / "results"
     shutil.copytree(RESULTS, out, ignore=shutil.ignore_patterns(NETWORKS, "report-*"))
-    (folder,) = command([name], out, Console(file=io.StringIO()))
+    folder = reported([name], out)
     assert words(folder / "report.md") == words(page)
     for numbers in page.parent.glob("report.csv"):
         assert (folder / "report.csv").read_bytes() == numbers.read_bytes()

@@ -17,7 +17,6 @@ from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES, entry, parts
 from sftn.experiments.table import FRIENDLY, STANDARD
 from sftn.networks import NETWORKS
-from sftn.report import command
 from sftn.report.figures import tables
 from sftn.runs import measurements as records
 from sftn.runs.folder import RunFolder
@@ -28,6 +27,7 @@ from sftn.tasks.recipes import OBJECTIVES
 from tests.support import made_runs as made
 from tests.support.command import called
 from tests.support.conditions import DEMO
+from tests.support.reports import reported
 
 CIFAR = Conditions(Data("cifar100", "0123456789abcdef", classes=20), Schedule(epochs=20), "bf16")
 LONGER = Conditions(Data("cifar100", "0123456789abcdef", 2500, 20), Schedule(epochs=80), "bf16")
@@ -134,7 +134,7 @@ def test_the_page_of_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         if item.cell.way == FRIENDLY and item.run.seed == 4:
             made.finish(tmp_path, item.run, 70.0)
     made.table(tmp_path, STUDIES["digits"].grid, CIFAR, seeds=1)  # of the same pair
-    (folder,) = command(["weights"], tmp_path)
+    folder = reported(["weights"], tmp_path)
     text = (folder / "report.md").read_text()
     assert text.startswith("# weights: Effect of the branches' weights")
     assert "the paper" not in text
@@ -161,11 +161,11 @@ def test_a_study_with_few_seeds_makes_nothing_up(tmp_path: Path) -> None:
     made.table(tmp_path, study.grid, DEMO, seeds=1)
     (section,) = sections(study.grid, tmp_path)
     assert "cells have only some of their 5 seeds" in section.warnings()[0]
-    text = (command(["branches"], tmp_path)[0] / "report.md").read_text()
+    text = (reported(["branches"], tmp_path) / "report.md").read_text()
     assert "| kd, branch 1 | 70.00 | 71.00 | +1.00 | 1 of 5 | 1 of 1 |  |" in text
     assert "By kd, branch 1, resnet8 learned 1.00 points more than from the standard one (one seed: this shows" in text
     (tmp_path / "none").mkdir()
-    text = (command(["branches"], tmp_path / "none")[0] / "report.md").read_text()
+    text = (reported(["branches"], tmp_path / "none") / "report.md").read_text()
     assert "Nothing of this study has been run." in text
     assert "not run" in text
 
@@ -181,7 +181,7 @@ def test_what_was_measured_stands_on_the_same_page(tmp_path: Path) -> None:
         if item.run.teacher is not None:
             alike = {"kl": 0.5 - 0.1 * (item.cell.way == FRIENDLY), "cka": 0.9, "agreement": 80.0 + item.run.seed}
             records.write(entry, "similarity", records.Reading(whole, alike, {}))
-    (folder,) = command(["digits"], tmp_path)
+    folder = reported(["digits"], tmp_path)
     text = (folder / "report.md").read_text()
     assert text.count("## ") >= 4
     assert "| oh, KL, nats | 0.500 ± 0.000 | 0.400 ± 0.000 | -0.100 ± 0.000 | 2 of 5 | 0 of 2 |" in text

@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from sftn.errors import InputError
 from sftn.networks import build
 from sftn.networks.staged import StagedNet, Tap
-from sftn.profiling.summary import Layer, branch_layers, describe, layers, show
+from sftn.profiling.summary import Layer, branch_layers, describe, layers
+from sftn.report.pages import summary
+from sftn.report.terminal import show
 from sftn.tasks.student_branches import StudentBranches
 
 IMAGE = (3, 32, 32)
@@ -279,7 +281,8 @@ def test_the_description_counts_what_the_branches_cost() -> None:
 def shown(width: int, *, terminal: bool) -> str:
     text = io.StringIO()
     console = Console(file=text, width=width, force_terminal=terminal, color_system=None)
-    show(describe(build("vgg13", 100), IMAGE, partial(build, "vgg8", 100)), console)
+    found = describe(build("vgg13", 100), IMAGE, partial(build, "vgg8", 100))
+    show(summary.page(found, narrow=terminal and width < summary.WIDE), console)
     assert console.width == width
     return text.getvalue()
 

@@ -8,22 +8,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from sftn.analysis.calibration import confidence
+from sftn.analysis.calibration import calibration_error, confidence
 from sftn.cli import main
 from sftn.data.dataset import Dataset, Split
 from sftn.data.load import SOURCES
 from sftn.errors import InputError
 from sftn.networks.staged import StagedNet
-from sftn.report import command, document
-from sftn.report.evaluated_run import Answers, ask
 from sftn.report.figures import runs, tables, thumbnails
+from sftn.report.pages.runs import _confusion as confusion
 from sftn.runs.build import load_network
 from sftn.runs.folder import RunFolder
 from sftn.runs.runner import train
 from sftn.runtime.device import make_fabric
 from sftn.tasks.recipes import objective
+from sftn.training.evaluate import Predictions, evaluate, predictions
 from tests.support import tiny
 from tests.support.drawing import CHROMIUM, DRAWN
+from tests.support.reports import reported
 
 CLASSES = "a<b", "b", "c|d", "d"
 """Names that are no markup."""
@@ -64,30 +65,31 @@ def network(out: Path, name: str, images: Dataset) -> StagedNet:
 
 
 @pytest.mark.usefixtures("known")
-def test_answers_are_what_evaluation_counts(out: Path, images: Dataset) -> None:
+def test_predictions_are_what_evaluation_counts(out: Path, images: Dataset) -> None:
     fabric = make_fabric("cpu", "float32")
     net = network(out, "wide", images)
-    seen = ask(net, images.test, images.normalisation, fabric, batch=7)
-    expected = confidence(net, images.test, images.normalisation, fabric)
-    assert seen.accuracy == pytest.approx(expected["accuracy"])
-    assert seen.ece == pytest.approx(expected["ece"], abs=1e-4)
-    assert 100 * float(seen.confidence.mean()) == pytest.approx(expected["confidence"], abs=1e-4)
-    counts = seen.confusion(4)
+    found = predictions(net, images.test, images.normalisation, fabric, batch=7)
+    expected = evaluate(net, images.test, images.normalisation, fabric)
+    assert found.accuracy == expected["accuracy"]
+    assert float(found.loss.mean()) == pytest.approx(expected["nll"])
+    assert float(found.entropy.mean()) == pytest.approx(expected["entropy"])
+    sure = confidence(net, images.test, images.normalisation, fabric)
+    assert sure["accuracy"] == expected["accuracy"]
+    counts = confusion(found, 4)
     assert counts.sum(1).tolist() == [10, 10, 10, 10]
-    assert 100 * int(counts.diagonal().sum()) / 40 == seen.accuracy
+    assert 100 * (int(counts.diagonal().sum()) / 40) == found.accuracy
 
 
-def test_confusion_and_loss_by_hand() -> None:
-    seen = Answers(
-        torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), torch.tensor([0.9, 0.6, 0.8]).double(), torch.ones(3)
-    )
-    assert seen.confusion(2).tolist() == [[1, 0], [1, 1]]
-    assert seen.ece == pytest.approx(100 * (0.1 + 0.6 + 0.2) / 3)
+def test_confusion_and_calibration_by_hand() -> None:
+    confidence, ones = torch.tensor([0.9, 0.6, 0.8]).double(), torch.ones(3)
+    found = Predictions(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), confidence, ones, ones)
+    assert confusion(found, 2).tolist() == [[1, 0], [1, 1]]
+    assert calibration_error(found) == pytest.approx(100 * (0.1 + 0.6 + 0.2) / 3)
 
 
 @pytest.mark.usefixtures("known")
 def test_a_page_of_a_student_shows_everything(out: Path) -> None:
-    (folder,) = command([named(out, "tiny-ft")], out)
+    folder = reported([named(out, "tiny-ft")], out)
     html, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     for heading in ("While training", "Size, accuracy, latency", "What is taken for what", "Hardest images"):
         assert heading in html
@@ -109,7 +111,7 @@ def test_a_page_of_a_student_shows_everything(out: Path) -> None:
 @pytest.mark.usefixtures("known")
 def test_several_runs_stand_side_by_side(out: Path) -> None:
     names = [named(out, "wide"), named(out, "tiny-ft")]
-    (folder,) = command([*names, names[0]], out)
+    folder = reported([*names, names[0]], out)
     html, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     assert "# 2 runs" in text
     assert html.count("<div class=columns>") == 3 + tables.available()
@@ -124,7 +126,7 @@ def test_without_its_images_the_rest_is_shown(out: Path, monkeypatch: pytest.Mon
         raise InputError("no files: give --data-dir")
 
     monkeypatch.setitem(SOURCES, "tiny", missing)
-    (folder,) = command([named(out, "tiny-ft")], out)
+    folder = reported([named(out, "tiny-ft")], out)
     text = (folder / "report.md").read_text()
     assert "the images of tiny are not there: no files: give --data-dir" in text
     assert "Size, accuracy, latency" in text
@@ -136,7 +138,7 @@ def test_without_its_images_the_rest_is_shown(out: Path, monkeypatch: pytest.Mon
 def test_other_images_are_not_evaluated(out: Path, images: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     other = replace(images, test=Split(255 - images.test.images, images.test.labels))
     monkeypatch.setitem(SOURCES, "tiny", lambda request: other)
-    (folder,) = command([named(out, "wide")], out)
+    folder = reported([named(out, "wide")], out)
     text = (folder / "report.md").read_text()
     assert "holds other images now" in text
     assert "What is taken for what" not in text
@@ -145,7 +147,7 @@ def test_other_images_are_not_evaluated(out: Path, images: Dataset, monkeypatch:
 @pytest.mark.usefixtures("known")
 def test_without_matplotlib_images_and_tables_stay(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "available", lambda: False)
-    (folder,) = command([named(out, "tiny-ft")], out)
+    folder = reported([named(out, "tiny-ft")], out)
     html = (folder / "report.html").read_text()
     assert "matplotlib is not installed" in html
     assert "image/svg" not in html
@@ -181,18 +183,13 @@ def test_thumbnails_of_any_image(tmp_path: Path) -> None:
     assert sheet.size == (6 * 102 - 6, 2 * 102 - 6)
 
 
-def test_text_is_never_markup() -> None:
-    shown = [document.Text("<i>"), document.Matrix(["<i>", "b"], [[1, 0], [1, 2]]), document.Columns([("<i>", [])])]
-    assert "<i>" not in document.page("<i>", shown)
-
-
 @DRAWN
 @pytest.mark.usefixtures("known")
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
 def test_a_browser_shows_it(out: Path, tmp_path: Path) -> None:
     from PIL import Image
 
-    (folder,) = command([named(out, "wide"), named(out, "tiny-ft")], out)
+    folder = reported([named(out, "wide"), named(out, "tiny-ft")], out)
     shot = tmp_path / "shot.png"
     flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr")
     place = (f"--user-data-dir={tmp_path / 'profile'}", "--window-size=390,3000", f"--screenshot={shot}")

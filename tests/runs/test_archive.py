@@ -14,7 +14,6 @@ from sftn.errors import InputError
 from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES
 from sftn.experiments.table import Table
-from sftn.report import command as report
 from sftn.runs import archive
 from sftn.runs import measurements as records
 from sftn.runs.folder import DONE, RunFolder, scan
@@ -26,6 +25,7 @@ from tests.support import made_runs as made
 from tests.support import tiny
 from tests.support.command import runs_command
 from tests.support.conditions import DEMO
+from tests.support.reports import reported
 
 DATA = tiny.dataset()
 
@@ -68,7 +68,7 @@ def test_the_same_pages_come_from_what_is_kept(study: tuple[Path, Path]) -> None
     assert not list(results.rglob("*.safetensors"))
     for name in ("branches", "table17"):
         for out in study:
-            report([name], out)
+            reported([name], out)
         pages = [(out / f"report-{name}" / "report.md").read_bytes() for out in study]
         assert pages[0] == pages[1]
     drawn = [sorted(path.name for path in (out / "report-branches").iterdir()) for out in study]

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sftn.data.dataset import Split
-from sftn.data.loader import evaluation_batches
 from sftn.networks.staged import StagedNet
+from sftn.training.evaluate import Predictions, predictions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -18,7 +17,26 @@ if TYPE_CHECKING:
 BINS = 15
 
 
-@torch.no_grad()
+def reliability(found: Predictions, bins: int = BINS) -> Tensor:
+    """(3, bins) float64: images, right answers and summed confidence by bins of equal width in confidence, (low, high].
+
+    Bins without images are zero.
+    """
+    where = ((found.confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
+    right = found.right.double()
+    rows = torch.stack([torch.ones_like(right), right, found.confidence])
+    return torch.zeros(3, bins, dtype=torch.float64).index_add_(1, where, rows)
+
+
+def calibration_error(found: Predictions, bins: int = BINS) -> float:
+    """Expected calibration error in percent (Guo et al., ICML 2017, equation 3).
+
+    The gap between mean confidence and accuracy in each bin of `reliability`, weighted by the images in the bin.
+    """
+    _, right, confidence = reliability(found, bins)
+    return 100 * float((right - confidence).abs().sum()) / len(found.labels)
+
+
 def confidence(
     network: StagedNet,
     split: Split,
@@ -40,25 +58,12 @@ def confidence(
 
     Returns:
         `entropy`: mean Shannon entropy of the softmax outputs at temperature 1, in nats, from 0 to log K. `confidence`:
-        mean of the largest probability, in percent. `ece`: expected calibration error in percent: by bins of equal
-        width in confidence, (lower, upper], the gap between mean confidence and accuracy, weighted by the images in
-        the bin (Guo et al., ICML 2017, equation 3). `accuracy` in percent.
+        mean of the largest probability, in percent. `ece`: `calibration_error`. `accuracy` in percent.
     """
-    network.eval()
-    device = fabric.device
-    entropy = torch.zeros((), dtype=torch.float64, device=device)
-    # By bin: images, right answers, summed confidence.
-    table = torch.zeros(3, bins, dtype=torch.float64, device=device)
-    for images, labels, _ in evaluation_batches(split, batch=batch, normalisation=normalisation, device=device):
-        with fabric.autocast():
-            logits = network(images)
-        log_p = F.log_softmax(logits.double(), dim=1)
-        entropy += torch.special.entr(log_p.exp()).sum()
-        highest, answers = log_p.exp().max(dim=1)
-        where = ((highest * bins).ceil().long() - 1).clamp(0, bins - 1)
-        right = (answers == labels).double()
-        table.index_add_(1, where, torch.stack([torch.ones_like(right), right, highest]))
-    _, right_sum, confidence_sum = table.sum(1)
-    gaps = (table[1] - table[2]).abs().sum()
-    found = {"entropy": entropy, "confidence": 100 * confidence_sum, "ece": 100 * gaps, "accuracy": 100 * right_sum}
-    return {name: float(total) / len(split) for name, total in found.items()}
+    found = predictions(network, split, normalisation, fabric, batch=batch)
+    return {
+        "entropy": float(found.entropy.mean()),
+        "confidence": 100 * float(found.confidence.mean()),
+        "ece": calibration_error(found, bins),
+        "accuracy": found.accuracy,
+    }

@@ -8,9 +8,10 @@ with the severities one after the other, and labels.npy.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,10 @@ from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, VERSION, check, c
 from sftn.data.dataset import Dataset, Split
 from sftn.data.sources.cifar import roots
 from sftn.errors import InputError
+from sftn.storage.atomic import make_folder
 from sftn.storage.json_files import read_json, write_json
+
+logger = logging.getLogger(__name__)
 
 OFFICIAL = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
 """The folders of the official files (zenodo.org/records/2535967 and 3555552)."""
@@ -91,7 +95,6 @@ def generate(
     *,
     seed: int = 0,
     threads: int | None = None,
-    say: Callable[[str], None] = print,
 ) -> Corrupted:
     """Make what is missing of a data set's corrupted test images; what is there is not made again.
 
@@ -115,10 +118,7 @@ def generate(
     }
     digest = hashlib.sha256(repr(sorted(record.items())).encode()).hexdigest()[:8]
     folder = root / f"{OFFICIAL.get(dataset.name, dataset.name.replace('/', '-') + '-C')}-generated-{digest}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
+    make_folder(folder)
     if not (folder / "generated.json").exists():
         write_json(folder / "generated.json", record | {"sftn": sftn.__version__})
     elif {key: read_json(folder / "generated.json").get(key) for key in record} != record:
@@ -128,7 +128,7 @@ def generate(
     images = np.ascontiguousarray(test.images.permute(0, 2, 3, 1).numpy())
     missing = [name for name in names if not (folder / f"{name}.npy").exists()]
     for number, name in enumerate(missing, 1):
-        say(f"corrupting {len(test):,} test images: {name} ({number} of {len(missing)})")
+        logger.info("corrupting %s test images: %s (%d of %d)", f"{len(test):,}", name, number, len(missing))
         _save(folder / f"{name}.npy", [_corrupted(images, name, s, seed, threads) for s in SEVERITIES])
     return Corrupted(folder, test, generated=True)
 

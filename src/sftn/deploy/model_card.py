@@ -12,7 +12,6 @@ from sftn.deploy.classifier import Classifier
 from sftn.deploy.source import Source
 from sftn.errors import InputError
 from sftn.profiling.layers import layers
-from sftn.spec.objective import Objective
 from sftn.spec.run import Run, Weights
 from sftn.storage.atomic import write_atomically
 
@@ -203,7 +202,8 @@ def _teaching(run: Run) -> list[str]:
         kind = f"made friendly to {teacher.friendly.student} ({_weights(teacher)})" if teacher.friendly else "standard"
         lines.append(f"teacher: {teacher.network}, {kind}, {teacher.schedule.epochs} epochs, run {teacher.id}")
     if run.objective is not None:
-        lines.append(f"objective {run.objective.name}: {formula(run.objective)}")
+        kd = f", KD at temperature {run.objective.temperature:g}" if run.objective.kd else ""
+        lines.append(f"objective {run.objective.name}: {run.objective.formula}{kd}")
     return lines or ["no teacher: labels alone"]
 
 
@@ -211,13 +211,6 @@ def _weights(run: Run) -> str:
     how = run.friendly
     assert how is not None
     return f"λ_T {how.teacher_ce:g}, λ_R^KL {how.branch_kl:g}, λ_R^CE {how.branch_ce:g}, τ {how.temperature:g}"
-
-
-def formula(objective: Objective) -> str:
-    """The objective as a sum."""
-    parts = [(objective.ce, "CE"), (objective.kd, f"KD (temperature {objective.temperature:g})")]
-    parts += [(term.weight, term.method.upper()) for term in objective.terms]
-    return " + ".join(f"{weight:g}·{name}" for weight, name in parts if weight)
 
 
 def _classes(classifier: Classifier, most: int = 1000) -> str:

@@ -153,18 +153,14 @@ def subjects(planned: Sequence[Planned], which: Measured) -> list[Planned]:
 
 
 def _corruption(
-    dataset: Dataset,
-    out: Path,
-    data_dir: Path | None,
-    images: int | None,
-    names: tuple[str, ...],
+    dataset: Dataset, out: Path, data_dir: Path | None, images: int | None, names: tuple[str, ...]
 ) -> Instrument:
     cut = replace(dataset, test=_first(dataset.test, images))
     official = corrupted.find(cut, data_dir)
 
     @cache
     def pixels() -> corrupted.Corrupted:
-        return official or corrupted.generate(cut, out / "corrupted", names, say=logger.info)
+        return official or corrupted.generate(cut, out / "corrupted", names)
 
     def apply(network: StagedNet, teacher: StagedNet | None, fabric: Fabric) -> Found:
         found = robustness(network, pixels(), dataset.normalisation, fabric, names)

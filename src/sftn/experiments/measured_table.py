@@ -20,7 +20,7 @@ from sftn.runs.folder import Entry, RunFolder
 
 
 @dataclass(frozen=True)
-class Page:
+class MeasuredSection:
     """A table under one set of conditions, and what was measured on its runs."""
 
     which: Measured
@@ -103,32 +103,28 @@ class Page:
                     found.append(f"Not as the paper measures ({name}): {'; '.join(differs)}.")
             if len(several) > 1:
                 found.append(f"{name} was measured in {len(several)} different ways: these numbers must not be mixed.")
-        missing = [
-            entry for entry in self._measured() if not any(folder == entry.folder for _, folder in self.readings)
-        ]
+        known = {folder for _, folder in self.readings}
+        missing = [entry for entry in _measured(self.which, self.section) if entry.folder not in known]
         if missing and self.section.conditions is not None and self.which.measure not in ("curves", "capacity"):
             many = f"{len(missing)} runs are" if len(missing) > 1 else "1 run is"
             found.append(f"{many} done and not measured: sftn reproduce {self.which.name} goes on.")
         return [*found, *self.faults]
-
-    def _measured(self) -> list[Entry]:
-        return _measured(self.which, self.section)
 
     def rows(self) -> list[dict[str, object]]:
         """Every number of every seed, for CSV."""
         return [row for pair in self.section.table.pairs for row in rows(self.section, pair, self.lines(pair))]
 
 
-def pages(which: Measured, out: Path) -> list[Page]:
+def measured_sections(which: Measured, out: Path) -> list[MeasuredSection]:
     """What a folder of runs says about a table, the conditions nearest to the paper's first.
 
     Raises:
         InputError: the folder is not there.
     """
-    return [page(which, section) for section in sections(which.grid, out)]
+    return [measured_section(which, section) for section in sections(which.grid, out)]
 
 
-def page(which: Measured, section: Section) -> Page:
+def measured_section(which: Measured, section: Section) -> MeasuredSection:
     """What was measured on the runs behind a section."""
     readings: dict[tuple[str, RunFolder], measurements.Reading] = {}
     faults = []
@@ -141,7 +137,7 @@ def page(which: Measured, section: Section) -> Page:
             else:
                 if reading is not None:
                     readings[name, entry.folder] = reading
-    return Page(which, section, _quantities(which, readings), readings, faults)
+    return MeasuredSection(which, section, _quantities(which, readings), readings, faults)
 
 
 def _measured(which: Measured, section: Section) -> list[Entry]:

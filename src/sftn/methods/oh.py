@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sftn.data.batch import Batch
 from sftn.errors import InputError
+from sftn.methods.at import same_size
 from sftn.methods.base import Method, applied, in_float32
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
@@ -72,7 +72,7 @@ def overhaul(student: Sequence[Tensor], teacher: Sequence[Tensor], margins: Sequ
     """
     stages, total = len(student), student[0].new_zeros(())
     for stage, (ours, theirs, margin) in enumerate(zip(student, teacher, margins)):
-        total = total + partial_l2(*_same_size(ours, theirs.detach()), margin) / 2 ** (stages - stage - 1)
+        total = total + partial_l2(*same_size(ours, theirs.detach()), margin) / 2 ** (stages - stage - 1)
     return total / (len(student[0]) * 1000)
 
 
@@ -109,10 +109,3 @@ def _connector(channels: int, out: int) -> nn.Sequential:
     convolution = nn.Conv2d(channels, out, 1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(convolution, nn.BatchNorm2d(out))
-
-
-def _same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    if student.shape[-2:] == teacher.shape[-2:]:
-        return student, teacher
-    size = (min(student.shape[-2], teacher.shape[-2]), min(student.shape[-1], teacher.shape[-1]))
-    return F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)

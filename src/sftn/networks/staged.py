@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -92,10 +94,8 @@ class StagedNet(nn.Module):
     @torch.no_grad()
     def shapes(self, image: Shape) -> Shapes:
         """The shapes that an image of shape (C, H, W) leaves behind; one dry forward in eval mode, no state changes."""
-        modes = [(module, module.training) for module in self.modules()]
         reference = next(self.parameters())
-        self.eval()
-        try:
+        with eval_mode(self):
             flow = self.stem(torch.zeros(1, *image, dtype=reference.dtype, device=reference.device)).flow
             features: list[Shape] = []
             flows: list[Shape | None] = []
@@ -105,10 +105,20 @@ class StagedNet(nn.Module):
                 features.append(_shape(tap.feature))
                 flows.append(_shape(flow) if flow.dim() == 4 else None)
             embedding, logits = self.head(flow)
-        finally:
-            for module, training in modes:
-                module.training = training
         return Shapes(logits.shape[1], embedding.shape[1], tuple(features), tuple(flows))
+
+
+@contextmanager
+def eval_mode(*modules: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; afterwards every part has its own mode again."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _shape(activation: Tensor) -> Shape:

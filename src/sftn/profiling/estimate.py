@@ -51,6 +51,16 @@ class Estimate:
     how: str
 
 
+def duration(hours: float) -> str:
+    """An estimate in words: about 3 hours."""
+    if hours < 1 / 60:
+        return "less than a minute"
+    if hours < 1.5:
+        minutes = round(hours * 60)
+        return f"about {minutes} minute{'s' * (minutes != 1)}"
+    return f"about {hours:,.0f} hours" if hours < 72 else f"about {hours:,.0f} hours, {hours / 24:,.0f} days"
+
+
 def estimate(
     runs: Sequence[Run],
     dataset: Dataset,

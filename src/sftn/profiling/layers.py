@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from sftn.networks.staged import Shape, StagedNet
+from sftn.networks.staged import Shape, StagedNet, eval_mode
 from sftn.tasks.student_branches import Branch, StudentBranches
 
 
@@ -203,17 +203,13 @@ def _kind(name: str, given: dict[str, Any], output: Tensor, *, learned: bool) ->
 @contextmanager
 def _evaluated(module: nn.Module) -> Iterator[None]:
     """Eval mode without gradients, and attention in its separate steps, whose multiply-adds can be seen."""
-    modes = [(part, part.training) for part in module.modules()]
     fused = torch.backends.mha.get_fastpath_enabled()
-    module.eval()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        with eval_mode(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-        for part, training in modes:
-            part.training = training
 
 
 def times(shape: Sequence[int] | None) -> str:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
-from sftn.errors import InputError
+from sftn.report.csv_file import write_csv
+from sftn.report.document import Page, Rows
 from sftn.report.figures import analysis
+from sftn.storage.atomic import make_folder
 from sftn.storage.json_files import write_json
 
 if TYPE_CHECKING:
@@ -39,35 +38,26 @@ class Found:
     """What JSON has besides."""
 
 
-def keep(found: Found, what: str, out: Path, console: Console) -> Path:
-    """Show the table; write analysis.json, analysis.csv and the figures into a folder named after the settings.
+def keep(found: Found, what: str, out: Path) -> Page:
+    """Write analysis.json, analysis.csv and the figures into a folder named after the settings.
+
+    Returns:
+        The table, as a page.
 
     Raises:
         InputError: the folder cannot be made or written.
     """
     digest = hashlib.sha256(json.dumps(found.settings, sort_keys=True).encode()).hexdigest()[:8]
-    folder = out / f"analyse-{what}-{digest}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
-    table = Table(title=found.title)
-    for column, value in found.rows[0].items():
-        if isinstance(value, str):
-            table.add_column(column, overflow="fold")
-        else:
-            table.add_column(column.replace("_", " "), justify="right", min_width=6)
-    for row in found.rows:
-        table.add_row(*map(_cell, row.values()))
-    console.print(table)
+    folder = make_folder(out / f"analyse-{what}-{digest}")
     record = {"format": FORMAT, "analysis": what, "title": found.title, "settings": found.settings}
     write_json(folder / "analysis.json", record | {"rows": found.rows, **found.details})
-    analysis.write_csv(folder / "analysis.csv", found.data)
+    write_csv(folder / "analysis.csv", found.data)
     for name, drawing in found.figures.items():
         analysis.save(drawing, folder, name)
-    names = ", ".join(f"{name}.svg" for name in found.figures)
-    console.print(f"Written: {folder}/analysis.json, analysis.csv{', ' if names else ''}{names}", soft_wrap=True)
-    return folder
+    first, cells = found.rows[0], [[_cell(value) for value in row.values()] for row in found.rows]
+    words = sum(isinstance(value, str) for value in first.values())
+    rows = Rows([[name.replace("_", " ") for name in first], *cells], words)
+    return Page(found.title, [rows], folder)
 
 
 def _cell(value: object) -> str:

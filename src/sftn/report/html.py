@@ -1,15 +1,27 @@
-"""The same report as one HTML file that needs nothing else: no scripts, no network, readable on a phone."""
+"""A page as one HTML file that needs nothing else: no scripts, no network, readable on a phone."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
-from pathlib import Path
+from itertools import groupby
 
-from sftn.experiments.collect import Line, Section, Side, Spread, cost
-from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Table
-from sftn.report.phrases import LEGEND, difference, gain_sentence, heading, where
+from sftn.report.document import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Columns,
+    Comparison,
+    Drawing,
+    Heading,
+    Matrix,
+    Page,
+    Pictures,
+    Rows,
+    Text,
+)
 
 STYLE = """
 :root { color-scheme: light; }
@@ -46,117 +58,120 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption {
   .begin { border-left: 0; grid-column: 1; }
 }
 @media print { .warning { color: #000; background: none; border: 2px solid #000; } }
+.columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 2rem; }
+.columns > div { min-width: 0; } .columns h3 { font-size: 1rem; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+.scroll table { width: auto; } .scroll td, .scroll th { white-space: nowrap; }
+.scroll table { display: table; } .scroll tbody { display: table-row-group; }
+.scroll thead { display: table-header-group; } .scroll tr { display: table-row; }
+.scroll td { display: table-cell; border-bottom: 1px solid #ddd; padding: .35rem .4rem; text-align: right; }
+.scroll { margin-bottom: 1rem; } .scroll .words { text-align: left; font-weight: 400; }
+.matrix td, .matrix th { padding: .2rem .35rem; min-width: 2rem; border: 1px solid #eee; }
+.matrix th { font-weight: 400; } .matrix thead th { writing-mode: vertical-rl; text-align: left; min-width: 0; }
+.matrix tbody th:first-child { text-align: right; white-space: nowrap; }
+.thumbs { display: flex; flex-wrap: wrap; gap: .8rem; }
+.thumbs figure { margin: 0; width: 7rem; } .thumbs img { width: 6rem; height: 6rem; object-fit: contain;
+  background: #eee; display: block; } .thumbs .small { image-rendering: pixelated; }
+.thumbs figcaption { font-size: .75rem; line-height: 1.3; overflow-wrap: anywhere; }
 """
 
 
-def page(table: Table, sections: Sequence[Section], figures: Sequence[tuple[str, Path]], missing: str = "") -> str:
-    """The whole page.
-
-    Args:
-        table: of the paper.
-        sections: what there is of it.
-        figures: (caption, SVG file); they are taken into the page.
-        missing: why there are no figures, if so.
-    """
-    title = heading(table)
-    parts = [f"<h1>{escape(title)}</h1>", paragraph(where(table), "note"), paragraph(LEGEND, "note")]
-    parts += [paragraph(f"Note: {note}", "note") for note in table.notes]
-    for section in sections:
-        parts.append(f"<section><h2>{escape(str(section.conditions or 'Nothing run yet'))}</h2>")
-        parts += [paragraph(warning, "warning") for warning in section.warnings()]
-        parts.append(paragraph(gain_sentence(section)))
-        for pair in section.table.pairs:
-            parts.append(f"<h3>{escape(pair.teacher)} → {escape(pair.student)}</h3>{lines_table(section.lines(pair))}")
-        if section.conditions is not None:
-            parts.append(f"<h3>Cost and origin</h3>{bullets(cost(section.distinct()))}")
-        parts.append("</section>")
-    return document(title, [*parts, *(figure(*drawn) for drawn in figures), paragraph(missing, "note")])
-
-
-def document(title: str, parts: Sequence[str]) -> str:
-    """A page around its parts."""
+def render(page: Page) -> str:
+    """The whole file."""
+    title = escape(page.title)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>\n'
-        + "\n".join(parts)
+        + "\n".join([f"<h1>{title}</h1>", *map(_block, page.blocks)])
         + "\n</body></html>\n"
     )
 
 
-def figure(caption: str, path: Path) -> str:
-    """An SVG file as a part of the page."""
-    data = base64.b64encode(path.read_bytes()).decode()
-    alt = escape(caption, quote=True)
+def _block(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"<h{level}>{escape(text)}</h{level}>"
+        case Text(text, kind):
+            return f'<p class="{kind}">{escape(text)}</p>' if text else ""
+        case Bullets(lines):
+            return f"<ul class=note>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+        case Rows(rows, words):
+            return _rows(rows, words)
+        case Comparison():
+            return _comparison(block)
+        case Matrix(names, counts):
+            return _matrix(names, counts)
+        case Drawing(caption, path):
+            return _figure("svg+xml", path.read_bytes(), caption)
+        case Pictures(title, pngs, captions, _, small):
+            figures = (_figure("png", png, caption, " class=small" * small) for png, caption in zip(pngs, captions))
+            return f"<p class=note>{escape(title)}</p><div class=thumbs>{''.join(figures)}</div>"
+        case Columns(parts):
+            divs = (f"<div><h3>{escape(title)}</h3>{''.join(map(_block, blocks))}</div>" for title, blocks in parts)
+            return f"<div class=columns>{''.join(divs)}</div>"
+
+
+def _figure(kind: str, content: bytes, caption: str, attributes: str = "") -> str:
+    """An image as a part of the page."""
+    data, text = base64.b64encode(content).decode(), escape(caption)
     return (
-        f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{alt}"><figcaption>{escape(caption)}</figcaption>'
-        "</figure>"
+        f'<figure><img{attributes} src="data:image/{kind};base64,{data}" alt="{text}">'
+        f"<figcaption>{text}</figcaption></figure>"
     )
 
 
-def bullets(lines: Sequence[str]) -> str:
-    """A list of plain text."""
-    return f"<ul class=note>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+def _rows(rows: Sequence[Sequence[str]], words: int) -> str:
+    def line(tag: str, row: Sequence[str]) -> str:
+        cells = (f"<{tag}{' class=words' * (n < words)}>{escape(text)}</{tag}>" for n, text in enumerate(row))
+        return f"<tr>{''.join(cells)}</tr>"
 
-
-def simple_table(rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text, its header first."""
     head, *body = rows
-    cells = ["".join(_td(text, label=label) for text, label in zip(row, head)) for row in body]
-    header = "".join(f"<th>{escape(text)}</th>" for text in head)
+    lines = "".join(line("td", row) for row in body)
+    return f"<div class=scroll><table><thead>{line('th', head)}</thead><tbody>{lines}</tbody></table></div>"
+
+
+def _comparison(block: Comparison) -> str:
+    columns = block.columns
+    groups = [(group, list(members)) for group, members in groupby(columns, lambda column: column.group)]
+    begins = [member is members[0] for _, members in groups for member in members]
+    tops = "".join(
+        f'<th class="group begin" colspan={len(members)} scope=colgroup>{escape(group)}</th>'
+        for group, members in groups
+    )
+    names = "".join(f"<th{' class=begin' * begin}>{escape(column.name)}</th>" for column, begin in zip(columns, begins))
+    rows = (
+        f"<tr><td>{escape(label)}</td>{''.join(map(_cell, cells, columns, begins))}</tr>" for label, cells in block.rows
+    )
+    body = "\n".join(rows)
+    return f"<table><thead><tr><th rowspan=2></th>{tops}</tr><tr>{names}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def _cell(cell: Cell, column: Column, begin: bool) -> str:
+    classes = " ".join(name for name in (cell.kind, "begin" * begin, "empty" * (not cell.text)) if name)
+    below = f"<span class=best>{escape(cell.below)}</span>" if cell.below else ""
+    label = f' data-label="{escape(cell.label or column.label)}"' if cell.text else ""
+    return f'<td class="{classes}"{label}>{escape(cell.text)}{below}</td>'
+
+
+def _matrix(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    head = "".join(f"<th scope=col>{escape(name)}</th>" for name in names)
+    rows = []
+    for true, (name, row) in enumerate(zip(names, counts)):
+        cells = "".join(_count(count, sum(row), true == answer) for answer, count in enumerate(row))
+        rows.append(f"<tr><th scope=row>{escape(name)}</th>{cells}</tr>")
     return (
-        f"<table><thead><tr>{header}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in cells)}</tbody></table>"
+        "<p class=note>A row a true class, a column an answer; blue is right.</p>"
+        f"<div class='scroll matrix'><table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        "</table></div>"
     )
 
 
-def lines_table(lines: Iterable[Line]) -> str:
-    """Lines as a table: standard and student-friendly teacher, ours and printed, and the gain."""
-    groups = "".join(
-        f'<th class="group begin" colspan={width} scope=colgroup>{name}</th>'
-        for name, width in (("standard teacher", 3), ("student-friendly teacher (SFTN)", 3), ("gain", 2))
-    )
-    names = ("ours", "printed", "ours − printed") * 2 + ("ours", "printed")
-    heads = "".join(f"<th{' class=begin' if i in (0, 3, 6) else ''}>{name}</th>" for i, name in enumerate(names))
-    body = "\n".join(f"<tr>{_row(line)}</tr>" for line in lines)
-    return (
-        f"<table><thead><tr><th rowspan=2></th>{groups}</tr><tr>{heads}</tr></thead><tbody>\n{body}\n</tbody></table>"
-    )
-
-
-def _row(line: Line) -> str:
-    alone = line.sides.get(ALONE)
-    cells = [f"<td>{escape(line.label)}</td>"]
-    cells += _side(line.sides.get(STANDARD) or alone, "standard" if alone is None else "no teacher")
-    cells += _side(line.sides.get(FRIENDLY), "SFTN")
-    gain, printed = line.gain, line.printed_gain
-    cells.append(_td("" if gain is None else gain.text(sign=True), _kind(gain), "gain", begin=True))
-    cells.append(_td("" if printed is None else f"{printed:+.2f}", "", "gain, printed"))
-    return "".join(cells)
-
-
-def _side(side: Side | None, name: str) -> list[str]:
-    if side is None:
-        return [_td("", "", "", begin=begin) for begin in (True, False, False)]
-    best = f'<span class="best">best epoch {escape(side.best.text())}</span>' if side.best.values else ""
-    return [
-        _td(side.last.text(), _kind(side.last), f"{name}, ours", begin=True, more=best),
-        _td("" if side.printed is None else str(side.printed), "", f"{name}, printed"),
-        _td(difference(side), "", "ours − printed"),
-    ]
-
-
-def _kind(spread: Spread | None) -> str:
-    if spread is None:
-        return ""
-    return "missing" if not spread.values else "" if spread.complete else "partial"
-
-
-def _td(text: str, kind: str = "", label: str = "", *, begin: bool = False, more: str = "") -> str:
-    classes = " ".join(name for name in (kind, "begin" * begin, "empty" * (not text)) if name)
-    named = f' data-label="{escape(label, quote=True)}"' if label else ""
-    return f'<td class="{classes}"{named}>{escape(text)}{more}</td>'
-
-
-def paragraph(text: str, kind: str = "") -> str:
-    """A paragraph of plain text; nothing if there is none. `kind` is note or warning."""
-    return f'<p class="{kind}">{escape(text)}</p>' if text else ""
+def _count(count: int, of: int, right: bool) -> str:
+    """Blue and orange, the more the larger its share; an error is seen from one in a hundred on."""
+    if not count:
+        return "<td></td>"
+    share = count / of
+    strength = 0.6 * share if right else min(0.85, 0.15 + 2 * share)
+    colour = "0,114,178" if right else "213,94,0"
+    return f'<td style="background:rgba({colour},{strength:.2f})">{count}</td>'

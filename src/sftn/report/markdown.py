@@ -1,62 +1,72 @@
-"""A table of the paper as Markdown: ours beside theirs."""
+"""A page as Markdown; figures and sheets of pictures lie beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from itertools import pairwise
 
-from sftn.experiments.collect import Line, Section, Side, cost
-from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Table
-from sftn.report.phrases import LEGEND, difference, gain_sentence, heading, where
-
-_HEADER = ("", "standard: ours", "printed", "ours − printed", "SFTN: ours", "printed", "ours − printed")
-_GAIN = ("gain: ours", "gain: printed")
-
-
-def page(table: Table, sections: Sequence[Section], figures: Sequence[tuple[str, Path]]) -> str:
-    """The whole page.
-
-    Args:
-        table: of the paper.
-        sections: what there is of it.
-        figures: (caption, file) beside the page.
-    """
-    parts = [f"# {heading(table)}", where(table), LEGEND]
-    parts += [f"> Note: {note}" for note in table.notes]
-    for section in sections:
-        parts.append(f"## {section.conditions or 'Nothing run yet'}")
-        parts += [f"> **{warning}**" for warning in section.warnings()]
-        for pair in section.table.pairs:
-            parts.append(f"### {pair.teacher} → {pair.student}")
-            parts.append(lines_table(section.lines(pair)))
-        parts.append(gain_sentence(section))
-        if section.conditions is not None:
-            parts.append("Cost and origin:\n\n" + "\n".join(f"- {line}" for line in cost(section.distinct())))
-    parts += [f"![{caption}]({file.name})" for caption, file in figures]
-    return "\n\n".join(part for part in parts if part) + "\n"
+from sftn.report.document import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Columns,
+    Comparison,
+    Drawing,
+    Heading,
+    Matrix,
+    Page,
+    Pictures,
+    Rows,
+    Text,
+)
 
 
-def lines_table(lines: Iterable[Line]) -> str:
-    """Lines as a table: standard and student-friendly teacher, ours and printed, the gain and the best epochs."""
-    rows = [[*_HEADER, *_GAIN, "best epoch: standard", "best epoch: SFTN"]]
-    rows += [_row(line) for line in lines]
-    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, "|---|" + "---:|" * (len(rows[0]) - 1), *body])
+def render(page: Page) -> str:
+    """The whole file."""
+    return _joined([f"# {page.title}", *map(_block, page.blocks)]) + "\n"
 
 
-def _row(line: Line) -> list[str]:
-    standard = line.sides.get(STANDARD) or line.sides.get(ALONE)
-    friendly = line.sides.get(FRIENDLY)
-    gain = line.gain
-    printed = line.printed_gain
-    gains = ["" if gain is None else gain.text(sign=True), "" if printed is None else f"{printed:+.2f}"]
-    best = [side.best.text() if side is not None and side.best.values else "" for side in (standard, friendly)]
-    return [line.label, *_side(standard), *_side(friendly), *gains, *best]
+def _joined(parts: Iterable[str]) -> str:
+    return "\n\n".join(part for part in parts if part)
 
 
-def _side(side: Side | None) -> list[str]:
-    if side is None:
-        return ["", "", ""]
-    ours = side.last.text()
-    ours = ours if side.last.complete else f"**{ours}**"
-    return [ours, "" if side.printed is None else str(side.printed), difference(side)]
+def _block(block: Block) -> str:
+    match block:
+        case Heading(text, level):
+            return f"{'#' * level} {text}"
+        case Text(text, kind):
+            return f"> **{text}**" if kind == "warning" and text else text
+        case Bullets(lines):
+            return "\n".join(f"- {line}" for line in lines)
+        case Rows(rows, words):
+            return _table(rows, words)
+        case Comparison(columns, rows):
+            return _table([["", *_heads(columns)], *([label, *map(_cell, cells)] for label, cells in rows)])
+        case Matrix(names, counts):
+            head = ["true \\ answer", *names]
+            return _table([head, *([name, *(str(n or "") for n in row)] for name, row in zip(names, counts))])
+        case Drawing(caption, path):
+            return f"![{caption}]({path.name})"
+        case Pictures(title, _, captions, sheet):
+            listed = "\n".join(f"{number}. {caption}" for number, caption in enumerate(captions, 1))
+            return f"{title}, row by row:\n\n![{title}]({sheet.name})\n\n{listed}"
+        case Columns(parts):
+            return _joined(_joined([f"### {title}", *map(_block, blocks)]) for title, blocks in parts)
+
+
+def _heads(columns: Sequence[Column]) -> list[str]:
+    """Markdown has one line of headers: the first column of a group names it."""
+    groups = ["", *(column.group for column in columns)]
+    new = (before != after for before, after in pairwise(groups))
+    return [f"{column.group}: {column.name}" if first else column.name for column, first in zip(columns, new)]
+
+
+def _cell(cell: Cell) -> str:
+    text = f"**{cell.text}**" if cell.kind else cell.text
+    return f"{text}<br>{cell.below}" if cell.below else text
+
+
+def _table(rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join([head, "|" + "---|" * words + "---:|" * (len(rows[0]) - words), *body])

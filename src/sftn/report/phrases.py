@@ -1,46 +1,38 @@
-"""What every form of a report says in the same words."""
+"""What several pages say in the same words."""
 
 from __future__ import annotations
 
 import statistics
 
-from sftn.experiments.collect import Section, Side
-from sftn.experiments.table import Table
-
-LEGEND = (
-    "Test accuracy in %. Ours is the last epoch's, as the paper's: mean ± sample standard deviation (number of seeds); "
-    "the best epoch's stands apart and is labelled. SFTN is the student-friendly teacher; the gain is SFTN minus "
-    "standard, ours paired by seed."
-)
+from sftn.experiments.collect import Section
+from sftn.experiments.table import Pair, Table
 
 
 def heading(table: Table) -> str:
     """The title of a page."""
-    return f"{called(table)}: {table.title}"
+    return f"{label(table)}: {table.title}"
 
 
-def called(table: Table) -> str:
+def label(table: Table) -> str:
     """Table 17, Figure 5."""
     return table.name.replace("table", "Table ").replace("figure", "Figure ").replace("imagenet", "ImageNet")
 
 
-def where(table: Table) -> str:
+def names(pair: Pair) -> str:
+    """Teacher and student."""
+    return f"{pair.teacher} → {pair.student}"
+
+
+def printed_in(table: Table) -> str:
     """Where the printed numbers are from; nothing for a study."""
     if table.source == "study":
         return ""
     if not table.published:
-        return (
-            f"{called(table)} is described in section {table.section} of the supplementary document, without numbers."
-        )
+        return f"{label(table)} is described in section {table.section} of the supplementary document, without numbers."
     return (
         f"Printed numbers: Learning Student-Friendly Teacher Networks for Knowledge Distillation (NeurIPS 2021), "
-        f"supplementary document, section {table.section}, {called(table)}."
+        f"supplementary document, section {table.section}, {label(table)}."
     )
-
-
-def difference(side: Side) -> str:
-    """Ours minus printed."""
-    return "" if side.difference is None else f"{side.difference:+.{side.last.digits}f}"
 
 
 def gain_sentence(section: Section) -> str:

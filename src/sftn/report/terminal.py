@@ -1,68 +1,87 @@
-"""A short form of a report for the terminal."""
+"""A page in the terminal: its words and tables, and in which files its figures and pictures are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from rich import text
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table as Shown
+from rich.table import Table
 
-from sftn.experiments.collect import Line, Section
-from sftn.experiments.table import ALONE, FRIENDLY, STANDARD
-from sftn.report.document import Block, Bullets, Heading, Rows, Text
-from sftn.report.phrases import gain_sentence, heading
+from sftn.errors import printable
+from sftn.report.document import (
+    Block,
+    Bullets,
+    Columns,
+    Comparison,
+    Drawing,
+    Heading,
+    Matrix,
+    Page,
+    Pictures,
+    Rows,
+    Text,
+)
 
-
-def show(section: Section, console: Console) -> None:
-    """Print a section: ours, and the gains ours and theirs."""
-    seeds = f"{section.seeds} seeds" if section.seeds > 1 else "1 seed"
-    console.print(f"[bold]{heading(section.table)}[/bold]", soft_wrap=True)
-    console.print(
-        f"{section.conditions or 'nothing run yet'}; last epoch's test accuracy in %, {seeds}", soft_wrap=True
-    )
-    for pair in section.table.pairs:
-        show_lines(section.lines(pair), f"{pair.teacher} → {pair.student}", console)
-    for warning in section.warnings():
-        console.print(f"[bold]{warning}[/bold]", soft_wrap=True)
-    console.print(gain_sentence(section), soft_wrap=True)
-
-
-def show_lines(lines: Iterable[Line], title: str, console: Console) -> None:
-    """Print the lines of a pair: ours, and the gains ours and theirs."""
-    shown = Shown(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    shown.add_column("", no_wrap=True)
-    for column in ("standard", "SFTN", "gain", "printed"):
-        shown.add_column(column, justify="right")
-    for line in lines:
-        standard = line.sides.get(STANDARD) or line.sides[ALONE]
-        friendly, gain, printed = line.sides.get(FRIENDLY), line.gain, line.printed_gain
-        shown.add_row(
-            line.label,
-            standard.last.text(count=False),
-            "" if friendly is None else friendly.last.text(count=False),
-            "" if gain is None else gain.text(sign=True, count=False),
-            "" if printed is None else f"{printed:+.2f}",
-        )
-    console.print(shown)
+ROOMY = 100
+"""Columns of a terminal from which on those of a table stand two spaces apart, not one."""
+WIDE = 250
+"""Columns of a file or pipe that the page is printed into: wide enough for a table to keep its rows whole."""
 
 
-def show_blocks(title: str, blocks: Sequence[Block], console: Console) -> None:
-    """Print what a page says in words and tables."""
-    console.print(f"[bold]{title}[/bold]", soft_wrap=True)
-    for block in blocks:
-        match block:
-            case Heading(words):
-                console.print(f"[bold]{words}[/bold]", soft_wrap=True)
-            case Text(words, kind):
-                console.print(words, soft_wrap=True, style="bold" if kind == "warning" else None)
-            case Bullets(lines):
-                for line in lines:
-                    console.print(f"- {line}", soft_wrap=True, markup=False)
-            case Rows((head, *rows)):
-                shown = Shown(*head[:1], box=SIMPLE_HEAD, pad_edge=False)
-                for column in head[1:]:
-                    shown.add_column(column, justify="right")
-                for row in rows:
-                    shown.add_row(*row)
-                console.print(shown)
+def show(page: Page, console: Console) -> None:
+    """Print a page."""
+    width = console.width
+    if not console.is_terminal:
+        console.width = max(width, WIDE)
+    try:
+        console.print(_text(page.title, "bold"), soft_wrap=True)
+        for block in page.blocks:
+            _show(block, console)
+    finally:
+        console.width = width
+
+
+def _show(block: Block, console: Console) -> None:
+    match block:
+        case Heading(words):
+            console.print(_text(words, "bold"), soft_wrap=True)
+        case Text(words, kind) if words:
+            console.print(_text(words, "bold" * (kind == "warning")), soft_wrap=not console.is_terminal)
+        case Bullets(lines):
+            for line in lines:
+                console.print(_text(f"- {line}"), soft_wrap=not console.is_terminal)
+        case Rows(rows, words):
+            _print_table(rows, console, words)
+        case Comparison(columns, rows):
+            brief = [place for place, column in enumerate(columns) if column.brief]
+            body = [[label, *(cells[place].brief or cells[place].text for place in brief)] for label, cells in rows]
+            _print_table([["", *(columns[place].label for place in brief)], *body], console)
+        case Matrix(names, counts):
+            head = ["true \\ answer", *names]
+            _print_table([head, *([name, *(str(n or "") for n in row)] for name, row in zip(names, counts))], console)
+        case Drawing(caption, path):
+            console.print(_text(f"{caption}: {path}"), soft_wrap=True)
+        case Pictures(title, sheet=path):
+            console.print(_text(f"{title}: {path}"), soft_wrap=True)
+        case Columns(parts):
+            for title, blocks in parts:
+                for inner in (Heading(title, 3), *blocks):
+                    _show(inner, console)
+
+
+def _print_table(rows: Sequence[Sequence[str]], console: Console, words: int = 1) -> None:
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, int(console.width >= ROOMY), 0, 0))
+    head, *body = rows
+    for place, name in enumerate(head):
+        table.add_column(_text(name), justify="left" if place < words else "right", overflow="fold")
+    for row in body:
+        table.add_row(*map(_text, row))
+    console.print(table)
+    console.print()
+
+
+def _text(words: str, style: str = "") -> text.Text:
+    """No markup: names come from people and from files."""
+    return text.Text(printable(words), style)

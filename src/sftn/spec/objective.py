@@ -33,3 +33,9 @@ class Objective:
             raise InputError(f"temperature is {self.temperature}: it must be above 0")
         if min(self.ce, self.kd, *(term.weight for term in self.terms), 0.0) < 0:
             raise InputError(f"a weight of the objective {self.name} is negative")
+
+    @property
+    def formula(self) -> str:
+        """The sum, such as 0.1·CE + 0.9·KD, without the terms of weight 0."""
+        parts = [(self.ce, "CE"), (self.kd, "KD"), *((term.weight, term.method) for term in self.terms)]
+        return " + ".join(name if weight == 1 else f"{weight:g}·{name}" for weight, name in parts if weight)

@@ -52,12 +52,15 @@ def sync_folder(folder: Path) -> None:
         os.close(opened)
 
 
-def make_folder(folder: Path, option: str = "--out") -> None:
+def make_folder(folder: Path, option: str = "--out") -> Path:
     """Make a folder and those above it, as far as they are missing; their names outlive a power cut.
 
     Args:
         folder: may exist.
         option: of the command line, by which a person chooses another one.
+
+    Returns:
+        The folder.
 
     Raises:
         InputError: it cannot be made.
@@ -69,3 +72,4 @@ def make_folder(folder: Path, option: str = "--out") -> None:
             sync_folder(path.parent)
     except OSError as error:
         raise file_error("make", folder, error, option) from error
+    return folder

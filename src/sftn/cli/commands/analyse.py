@@ -7,22 +7,20 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
-
 from sftn.analysis import calibration, corruption, curves, similarity, transfer
 from sftn.analysis.corrupted import Corrupted, find, generate
 from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, check
 from sftn.cli import options
+from sftn.cli.console import console, say
 from sftn.data.dataset import Dataset
 from sftn.data.load import load
-from sftn.errors import InputError, printable
+from sftn.errors import InputError
+from sftn.report import terminal
 from sftn.report.analysis_files import Found, keep
 from sftn.report.figures import analysis
 from sftn.runs.folder import RunFolder
 from sftn.runs.trained import Trained
 from sftn.runtime.device import make_fabric
-
-console = Console(highlight=False)
 
 
 def analyse(command: options.Analyse) -> Path:
@@ -50,7 +48,11 @@ def analyse(command: options.Analyse) -> Path:
         found = _entropy(asked)
     else:
         found = _curves(asked)
-    return keep(found, type(asked).__name__.lower(), plain.out, console)
+    page = keep(found, type(asked).__name__.lower(), plain.out)
+    terminal.show(page, console)
+    names = ("analysis.json", "analysis.csv", *(f"{name}.svg" for name in found.figures))
+    say(f"Written: {page.folder}/{', '.join(names)}")
+    return page.folder
 
 
 def _corruption(asked: options.Corruption) -> Found:
@@ -74,13 +76,13 @@ def _corruption(asked: options.Corruption) -> Found:
         corrupted = Corrupted(given, dataset.test, generated=(given / "generated.json").exists())
     else:
         corrupted = find(dataset, look.data_dir) or generate(
-            dataset, look.out / "corrupted", names, seed=asked.seed, threads=asked.threads, say=_say
+            dataset, look.out / "corrupted", names, seed=asked.seed, threads=asked.threads
         )
     found = []
     for one, network in zip(tested, networks):
         network.to(fabric.device)
         found.append(corruption.robustness(network, corrupted, dataset.normalisation, fabric, names, name=one.name))
-        _say(f"{one.name}: {found[-1].clean:.2f} % clean, {found[-1].mean:.2f} % corrupted")
+        say(f"{one.name}: {found[-1].clean:.2f} % clean, {found[-1].mean:.2f} % corrupted")
     columns = ("clean", *map(str, SEVERITIES))
     rows: list[dict[str, Any]] = [{"network": one.network, **dict(zip(columns, one.averages))} for one in found]
     if asked.reference is not None:
@@ -120,7 +122,7 @@ def _transfer(asked: options.Transfer) -> Found:
         for one, network in zip(tested, networks):
             result = transfer.transfer(network, dataset, fabric, probe)
             rows.append({"network": one.name, "to": dataset.name, **result, "features": int(result["features"])})
-            _say(f"{one.name} on {dataset.name}: {result['accuracy']:.2f} %")
+            say(f"{one.name} on {dataset.name}: {result['accuracy']:.2f} %")
     marked = [row | {"label": f"{row['network']}\non {row['to']}"} for row in rows]
     columns = {"accuracy": "accuracy of a linear classifier in %"}
     return Found(
@@ -237,7 +239,3 @@ def _milestones(epochs: int) -> tuple[int, ...]:
 
 def _settings(tested: Sequence[Trained], dataset: Dataset, **others: Any) -> dict[str, Any]:
     return {"networks": [one.identity for one in tested], "data": dataset.name, "test": len(dataset.test), **others}
-
-
-def _say(line: str) -> None:
-    console.print(printable(line), soft_wrap=True, markup=False)

@@ -14,7 +14,7 @@ from sftn.errors import InputError
 from sftn.experiments import paper
 from sftn.experiments.grid import Conditions, grid
 from sftn.networks import check_name
-from sftn.profiling.estimate import estimate
+from sftn.profiling.estimate import duration, estimate
 from sftn.profiling.roofline import machine, measure_ceiling
 from sftn.profiling.throughput import Loop, Speed, measure, noise
 from sftn.runtime.device import settle_precision
@@ -52,21 +52,15 @@ def bench(asked: options.Bench, dataset: Dataset | None = None) -> Speed:
         f"{ceiling.arithmetic:.0f} GFLOP/s (matrix products {ceiling.product:.0f}, convolutions "
         f"{ceiling.convolution:.0f}; copies {ceiling.bandwidth:.0f} GB/s)"
     )
-    say(f"{speed.memory / 2**20:.0f} MiB at most; 240 epochs of 50,000 images: {_hours(_of_cifar(speed, dataset))}")
+    say(f"{speed.memory / 2**20:.0f} MiB at most; 240 epochs of 50,000 images: {duration(_of_cifar(speed, dataset))}")
     conditions = Conditions(Data("cifar100", "0" * 16), Schedule(), precision)
     for table in grids:
         runs = {item.run.id: item.run for item in grid(table, conditions, table.seeds)}
         found = estimate(list(runs.values()), dataset, Path("nowhere"), device=device, budget=asked.table_seconds)
         if found is not None:
-            say(f"{table.name}: {len(runs)} runs, {_hours(found.hours)} one after the other ({found.how})")
+            say(f"{table.name}: {len(runs)} runs, {duration(found.hours)} one after the other ({found.how})")
     return speed
 
 
 def _of_cifar(speed: Speed, dataset: Dataset) -> float:
     return speed.hours * 50_000 / len(dataset.train)
-
-
-def _hours(hours: float) -> str:
-    if hours < 1.5:
-        return f"{60 * hours:.0f} minutes"
-    return f"{hours:,.1f} hours" if hours < 72 else f"{hours / 24:,.0f} days"

@@ -46,8 +46,9 @@ def evaluate(asked: options.Evaluate) -> dict[str, float]:
 
 def describe(asked: options.Describe) -> None:
     """Show the layers of a network and of the branches that a student grows in it."""
-    from sftn.profiling.summary import describe as look
-    from sftn.profiling.summary import show
+    from sftn.profiling import summary
+    from sftn.report import terminal
+    from sftn.report.pages import summary as pages
 
     classes, image = asked.classes, asked.image
     if min(classes, *image) < 1:
@@ -56,12 +57,14 @@ def describe(asked: options.Describe) -> None:
     channels, height, width = image
     built = build(asked.network, classes, channels, (height, width))
     if asked.student is None:
-        show(look(built, image), console)
-        return
-    check_name(asked.student)
-    alignment = requests.alignment(asked.align, [asked.student])
-    student = partial(build, asked.student, classes, channels, (height, width))
-    show(look(built, image, student, branches=asked.branches, alignment=alignment), console)
+        found = summary.describe(built, image)
+    else:
+        check_name(asked.student)
+        alignment = requests.alignment(asked.align, [asked.student])
+        student = partial(build, asked.student, classes, channels, (height, width))
+        found = summary.describe(built, image, student, branches=asked.branches, alignment=alignment)
+    narrow = console.is_terminal and console.width < pages.WIDE
+    terminal.show(pages.page(found, narrow=narrow), console)
 
 
 def list_names(asked: options.List) -> None:
@@ -78,12 +81,11 @@ def list_names(asked: options.List) -> None:
     elif what == "methods":
         for column in ("method", "objective", "reads", "first stage", "from"):
             table.add_column(column)
-        table.add_row(
-            "kd", _formula("kd"), "logits", "-", "Hinton et al. 2015, Distilling the knowledge in a neural network"
-        )
+        origin = "Hinton et al. 2015, Distilling the knowledge in a neural network"
+        table.add_row("kd", recipes.OBJECTIVES["kd"].formula, "logits", "-", origin)
         for name, method in METHODS.items():
             first = "-" if method.warmup is METHODS["at"].warmup else "yes"
-            table.add_row(name, _formula(name), method.reads, first, method.summary)
+            table.add_row(name, recipes.OBJECTIVES[name].formula, method.reads, first, method.summary)
     elif what == "tables":
         table.add_column("table")
         table.add_column("what it shows")
@@ -99,12 +101,6 @@ def list_names(asked: options.List) -> None:
         for name in SOURCES:
             table.add_row(name, (source(name).__doc__ or "").strip().splitlines()[0])
     console.print(table)
-
-
-def _formula(name: str) -> str:
-    objective = recipes.OBJECTIVES[name]
-    parts = [(objective.ce, "CE"), (objective.kd, "KD"), *((term.weight, term.method) for term in objective.terms)]
-    return " + ".join(f"{weight:g}·{part}" if weight != 1 else part for weight, part in parts if weight)
 
 
 def _normalisation(source: Run | Weights, dataset: Dataset) -> tuple[Tensor, Tensor]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from sftn import report as reports
 from sftn.cli import options
+from sftn.cli.console import console, say
+from sftn.report import terminal, writer
 
 
 def report(asked: options.Report) -> None:
-    """Write the page of tables, studies or runs, and show what a terminal can."""
-    reports.command(asked.what, asked.out, data_dir=asked.data_dir, device=asked.device)
+    """Write the pages of tables, studies and runs, and show what a terminal can."""
+    pages = writer.report(asked.what, asked.out, data_dir=asked.data_dir, device=asked.device)
+    for page in pages:
+        terminal.show(page, console)
+    for page in pages:
+        say(f"Written: {page.folder}/report.html and report.md")

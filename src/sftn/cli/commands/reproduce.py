@@ -19,7 +19,7 @@ from sftn.experiments.grid import Conditions, Planned, grid, part, smoke
 from sftn.experiments.metrics import Measured
 from sftn.experiments.queue import Survey, sigterm, work
 from sftn.experiments.table import Table
-from sftn.profiling.estimate import estimate
+from sftn.profiling.estimate import duration, estimate
 from sftn.runs import requests
 from sftn.runs.build import check
 from sftn.runs.folder import DONE, RunFolder
@@ -77,7 +77,7 @@ def reproduce(asked: options.Reproduce) -> None:
         budget = asked.timing_seconds if world() == 1 else 0.0
         found = estimate(left, dataset, out, done=done, device=execution.device, budget=budget)
         if found is not None:
-            say(f"Estimated: {_hours(found.hours)}, one run after the other ({found.how})")
+            say(f"Estimated: {duration(found.hours)}, one run after the other ({found.how})")
     if asked.plan_only:
         return
     if asked.executor == "ray":
@@ -157,12 +157,3 @@ def _show_measurements(
         differs = remarks(tool.settings, which.targets)
         if differs:
             say(f"NOT as the paper measures: {'; '.join(differs)}. The report says so too.")
-
-
-def _hours(hours: float) -> str:
-    if hours < 1 / 60:
-        return "less than a minute"
-    if hours < 1.5:
-        minutes = round(hours * 60)
-        return f"about {minutes} minute{'s' * (minutes != 1)}"
-    return f"about {hours:,.0f} hours" if hours < 72 else f"about {hours:,.0f} hours, {hours / 24:,.0f} days"

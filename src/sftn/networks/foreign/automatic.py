@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sftn.errors import InputError
-from sftn.networks.foreign.cut import evaluated, first_line, staged
-from sftn.networks.staged import Shape, StagedNet
+from sftn.networks.foreign.cut import first_line, staged
+from sftn.networks.staged import Shape, StagedNet, eval_mode
 
 
 def cut(module: nn.Module, image: Shape) -> StagedNet:
@@ -69,7 +69,7 @@ def _outputs(module: nn.Module, image: Shape) -> list[tuple[str, tuple[int, ...]
 
     handles = [child.register_forward_hook(note(name)) for name, child in module.named_children()]  # type: ignore[arg-type]
     try:
-        with evaluated(module):
+        with eval_mode(module):
             logits = module(torch.zeros(2, *image).to(next(module.parameters())))
     except StopIteration:
         raise InputError(f"{type(module).__name__} has no parameters: nothing of it could learn") from None

@@ -9,8 +9,7 @@ verified: the logits must be the original's bit for bit.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from sftn.errors import InputError, unknown
 from sftn.networks.foreign.layout import MAP, Layout
 from sftn.networks.foreign.parts import ForeignHead, ForeignStage, ForeignStem, Part, Step, found
-from sftn.networks.staged import Shape, StagedNet
+from sftn.networks.staged import Shape, StagedNet, eval_mode
 
 
 def staged(
@@ -125,7 +124,7 @@ def verify(model: nn.Module, network: StagedNet, image: Shape) -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, *image, generator=generator).to(reference)
     size = "×".join(map(str, image))
-    with evaluated(model, network):
+    with eval_mode(model, network):
         try:
             expected = model(images.clone())
         except Exception as error:  # a foreign network can fail in any way
@@ -211,16 +210,3 @@ def _check_keys(model: nn.Module, network: StagedNet) -> None:
 
 def _few(keys: list[str], most: int = 3) -> str:
     return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
-
-
-@contextmanager
-def evaluated(*modules: nn.Module) -> Iterator[None]:
-    """Eval mode for a while."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

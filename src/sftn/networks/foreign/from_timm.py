@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sftn.errors import InputError, unknown
-from sftn.networks.foreign.cut import assemble, evaluated, first_line
+from sftn.networks.foreign.cut import assemble, first_line
 from sftn.networks.foreign.layout import MAP, Layout
 from sftn.networks.foreign.parts import Call, Part
 from sftn.networks.foreign.torchvision_import import imported
-from sftn.networks.staged import Shape, StagedNet
+from sftn.networks.staged import Shape, StagedNet, eval_mode
 
 PREFIX = "timm:"
 
@@ -184,7 +184,7 @@ def _order(model: Any, ends: list[str], images: Tensor) -> list[_Seen]:
 
     hooks = [model.get_submodule(unit).register_forward_hook(note(unit)) for unit in units if unit not in split]
     try:
-        with evaluated(model):
+        with eval_mode(model):
             model.forward_features(images)
     finally:
         for hook in hooks:

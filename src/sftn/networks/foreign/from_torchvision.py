@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.errors import InputError, unknown
-from sftn.networks.foreign.cut import assemble, evaluated, first_line
+from sftn.networks.foreign.cut import assemble, first_line
 from sftn.networks.foreign.layout import MAP, Layout
 from sftn.networks.foreign.parts import Call, Part, Step
 from sftn.networks.foreign.torchvision_import import imported
-from sftn.networks.staged import Shape, StagedNet
+from sftn.networks.staged import Shape, StagedNet, eval_mode
 
 PREFIX = "torchvision:"
 
@@ -202,7 +202,7 @@ def _order(model: nn.Module, image: Shape) -> list[tuple[str, tuple[int, ...]]]:
 
     hooks = [model.get_submodule(name).register_forward_hook(note(name)) for name in _leaves(model)]
     try:
-        with evaluated(model), torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             state = chain(model.named_parameters(), model.named_buffers())
             weightless = {name: value.to("meta") for name, value in state}
             torch.func.functional_call(model, weightless, (torch.zeros(1, *image, device="meta"),))

@@ -1,4 +1,4 @@
-"""Figures for print and screen, as SVG, PNG and CSV, by matplotlib (the extra `report`).
+"""Figures for print and screen, as SVG and PNG, by matplotlib (the extra `report`).
 
 Colours are Okabe and Ito's, which colour-blind people can tell apart; each has its own marker and dashes, so that
 grey print is enough.
@@ -6,7 +6,6 @@ grey print is enough.
 
 from __future__ import annotations
 
-import csv
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -62,29 +61,21 @@ def panels(columns: int, width: float = 4.2, height: float = 3.2) -> tuple[Figur
     return figure, list(axes)
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write NAME.svg and NAME.png (200 dpi); the same figure gives the same bytes."""
+def save(figure: Figure, folder: Path, name: str) -> Path:
+    """Write NAME.svg, whose path is returned, and NAME.png (200 dpi); the same figure gives the same bytes.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     import matplotlib
 
-    paths = []
     for kind in ("svg", "png"):
         content = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": "sftn", "svg.fonttype": "none"}):
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
             figure.savefig(content, format=kind, dpi=200, metadata=metadata)
-        path = folder / f"{name}.{kind}"
-        write_atomically(path, content.getvalue())
-        paths.append(path)
-    return paths
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the first one's keys as header; None becomes empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())
+        write_atomically(folder / f"{name}.{kind}", content.getvalue())
+    return folder / f"{name}.svg"
 
 
 def robustness(found: Sequence[Robustness]) -> Figure:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sftn.errors import InputError
-from sftn.report.figures.tables import canvas
+from sftn.report.figures.tables import accuracies, canvas
 from sftn.runs.folder import Entry
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#444444", "#E69F00", "#56B4E9")
@@ -65,6 +65,23 @@ def training(entry: Entry) -> Any:
     heights = [height for curve in losses.values() for height in curve.values()]
     if heights and min(heights) > 0 and max(heights) > 50 * min(heights):
         left.set_yscale("log")
+    return figure
+
+
+def accuracy(entries: Sequence[Entry]) -> Any:
+    """Test accuracy of single runs over epochs; None if no log can be read."""
+    seen = [(entry, accuracies(entry)) for entry in entries]
+    seen = [(entry, curve) for entry, curve in seen if curve]
+    if not seen:
+        return None
+    figure, (axis,) = canvas(1, 1, height=3.2 + 0.2 * len(seen))
+    for number, (entry, curve) in enumerate(seen):
+        name = entry.folder.name if entry.run is None else f"{entry.run.name}, seed {entry.run.seed}"
+        marker = "o" if len(curve) < 3 else None
+        axis.plot(list(curve), list(curve.values()), marker=marker, label=name, **style(number))
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("test accuracy, %")
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False)
     return figure
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sftn.errors import InputError
 from sftn.experiments.collect import Section
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair
-from sftn.report.figures.analysis import save as save_as
+from sftn.report.document import Drawing
+from sftn.report.figures.analysis import save
+from sftn.report.phrases import names
 from sftn.runs.folder import Entry
 
 MISSING = "There are no figures: matplotlib is not installed (pip install 'sftn[report]')."
@@ -32,16 +34,21 @@ def available() -> bool:
     return True
 
 
-def draw(section: Section, folder: Path, prefix: str) -> list[tuple[str, Path]]:
-    """All figures of a section, as (caption, SVG file); a PNG of the same name lies beside each.
+def missing() -> str:
+    """Why there are no figures; nothing if there are."""
+    return "" if available() else MISSING
+
+
+def draw(section: Section, folder: Path, prefix: str) -> list[Drawing]:
+    """All figures of a section, none without matplotlib; a PNG of the same name lies beside each SVG file.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    found = []
-    for pair in section.table.pairs:
+    found: list[Drawing] = []
+    for pair in section.table.pairs if available() else ():
         stem = f"{prefix}-{pair.teacher}-{pair.student}"
-        about = f"{pair.teacher} → {pair.student}, {section.conditions}"
+        about = f"{names(pair)}, {section.conditions}"
         drawings: tuple[tuple[str, str, Callable[[Section, Pair], Any]], ...] = (
             (f"Gain of the student-friendly teacher, {about}", "gain", gains),
             (f"Test accuracy while training, {about}", "curves", curves),
@@ -49,7 +56,7 @@ def draw(section: Section, folder: Path, prefix: str) -> list[tuple[str, Path]]:
         for caption, name, drawing in drawings:
             figure = drawing(section, pair)
             if figure is not None:
-                found.append((caption, save(figure, folder / f"{stem}-{name}.svg")))
+                found.append(Drawing(caption, save(figure, folder, f"{stem}-{name}")))
     return found
 
 
@@ -112,7 +119,7 @@ def curves(section: Section, pair: Pair) -> Any:
 
 
 def _curve(axis: Any, entries: Mapping[int, Entry], style: Mapping[str, Any]) -> None:
-    seeds = [_accuracies(entry) for entry in entries.values()]
+    seeds = [accuracies(entry) for entry in entries.values()]
     seeds = [seed for seed in seeds if seed]
     if not seeds:
         return
@@ -125,41 +132,13 @@ def _curve(axis: Any, entries: Mapping[int, Entry], style: Mapping[str, Any]) ->
     axis.plot(epochs, means, linewidth=1.6, marker=marker, markersize=4, **style)
 
 
-def _accuracies(entry: Entry) -> dict[int, float]:
+def accuracies(entry: Entry) -> dict[int, float]:
     """Test accuracy by epoch; a damaged log gives no curve, its result still counts."""
     try:
         rows = entry.folder.history()
         return {int(row["epoch"]): float(row["test_accuracy"]) for row in rows if "test_accuracy" in row}
     except (InputError, KeyError, TypeError, ValueError):
         return {}
-
-
-def of_runs(entries: Sequence[Entry]) -> Any:
-    """Test accuracy of single runs over epochs; None if no log can be read."""
-    seen = [(entry, _accuracies(entry)) for entry in entries]
-    seen = [(entry, curve) for entry, curve in seen if curve]
-    if not seen:
-        return None
-    figure, (axis,) = canvas(1, 1, height=3.2 + 0.2 * len(seen))
-    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#444444", "#E69F00", "#56B4E9")
-    for number, (entry, curve) in enumerate(seen):
-        name = entry.folder.name if entry.run is None else f"{entry.run.name}, seed {entry.run.seed}"
-        style = {"color": colours[number % 7], "linestyle": ("-", "--", ":", "-.")[number % 4]}
-        axis.plot(list(curve), list(curve.values()), marker="o" if len(curve) < 3 else None, label=name, **style)
-    axis.set_xlabel("epoch")
-    axis.set_ylabel("test accuracy, %")
-    figure.legend(loc="outside lower center", fontsize=8, frameon=False)
-    return figure
-
-
-def save(figure: Any, path: Path) -> Path:
-    """Write a figure as SVG and PNG; the same figure gives the same bytes.
-
-    Raises:
-        InputError: the folder cannot be written.
-    """
-    save_as(figure, path.parent, path.stem)
-    return path
 
 
 def canvas(rows: int, columns: int, height: float, width: float = 7.2, *, epochs: bool = True) -> tuple[Any, list[Any]]:

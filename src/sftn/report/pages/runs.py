@@ -12,22 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sftn.analysis.calibration import calibration_error, reliability
 from sftn.errors import InputError
 from sftn.experiments.collect import cost
-from sftn.report import document
-from sftn.report.document import Block, Bullets, Columns, Drawing, Heading, Matrix, Rows, Text
-from sftn.report.evaluated_run import Answers, Images, Looked, Measured, latencies, looked
+from sftn.report.document import Block, Bullets, Columns, Drawing, Heading, Matrix, Page, Pictures, Rows, Text
+from sftn.report.evaluated_run import Datasets, EvaluatedRun, NetworkCost, evaluate_run, latencies
 from sftn.report.figures import runs, tables, thumbnails
+from sftn.report.figures.analysis import save
 from sftn.runs.folder import DONE, Entry
-from sftn.storage.atomic import write_atomically
+from sftn.storage.atomic import make_folder
+from sftn.training.evaluate import Predictions
 
 MATRIX = 20
 """Up to so many classes the whole confusion matrix is shown."""
 HARDEST, EXAMPLES, PAIRS = 12, 6, 10
 
 
-def write(entries: Sequence[Entry], out: Path, data_dir: Path | None = None, device: str = "auto") -> Path:
-    """Write report.html and report.md of finished runs, side by side, into a folder of their own.
+def page(entries: Sequence[Entry], out: Path, data_dir: Path | None = None, device: str = "auto") -> Page:
+    """The page of finished runs, side by side, in a folder of their own, which is made.
 
     Args:
         entries: the runs.
@@ -36,59 +38,49 @@ def write(entries: Sequence[Entry], out: Path, data_dir: Path | None = None, dev
         device: auto, cpu, cuda or mps, for evaluating.
 
     Raises:
-        InputError: a run is not done, or the folder cannot be written.
+        InputError: a run is not done, or the folder cannot be made or written.
     """
     for entry in entries:
         if entry.state != DONE:
             raise InputError(entry.reason or f"{entry.folder.name} is not done: finish it first, see sftn runs list")
-    images = Images(data_dir)
-    runs = [
-        looked(entry, images, device) for entry in {entry.folder.path.resolve(): entry for entry in entries}.values()
-    ]
+    datasets, distinct = Datasets(data_dir), {entry.folder.path.resolve(): entry for entry in entries}.values()
+    runs = [evaluate_run(entry, datasets, device) for entry in distinct]
     ids = "".join(one.run.id for one in runs)
-    folder = out / f"report-runs-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {folder}: {error.strerror}; choose another --out") from error
+    folder = make_folder(out / f"report-runs-{hashlib.sha256(ids.encode()).hexdigest()[:8]}")
     title = f"{len(runs)} runs" if len(runs) > 1 else runs[0].title
-    page = list(_Page(runs, folder).blocks())
-    write_atomically(folder / "report.md", document.text(title, page).encode())
-    write_atomically(folder / "report.html", document.page(title, page).encode())
-    return folder
+    return Page(title, list(_Blocks(runs, folder).all()), folder)
 
 
 @dataclass(frozen=True)
-class _Page:
-    runs: Sequence[Looked]
+class _Blocks:
+    runs: Sequence[EvaluatedRun]
     folder: Path
 
-    def blocks(self) -> Iterator[Block]:
+    def all(self) -> Iterator[Block]:
         yield Rows(list(_summary(self.runs)))
         yield from (Text(note, "warning") for note in dict.fromkeys(note for one in self.runs for note in one.notes))
-        if not tables.available():
-            yield Text(tables.MISSING, "note")
+        yield Text(tables.missing(), "note")
         yield Heading("While training")
         if len(self.runs) > 1:
-            yield from self._drawn("Test accuracy", "curves", lambda: tables.of_runs([one.entry for one in self.runs]))
+            yield from self._drawn("Test accuracy", "curves", lambda: runs.accuracy([one.entry for one in self.runs]))
         yield from self._each(self._curves)
         yield from self._costs()
-        asked = [one for one in self.runs if one.answers is not None]
-        if asked:
+        evaluated = [one for one in self.runs if one.predictions is not None]
+        if evaluated:
             yield Heading("What is taken for what")
             yield from self._each(self._confused)
             yield Heading("Whether it is right as often as it is sure")
-            yield from self._calibration(asked)
+            yield from self._calibration(evaluated)
             yield Heading("Hardest images")
             yield from self._each(self._hardest)
-        if any(one.teacher is not None for one in asked):
+        if any(one.teacher is not None for one in evaluated):
             yield Heading("Where teacher and student disagree")
             yield from self._each(self._disagreeing)
-        yield from _between(asked)
+        yield from _between(evaluated)
         yield Heading("Cost and origin")
         yield Bullets(cost([one.entry for one in self.runs]))
 
-    def _each(self, part: Callable[[Looked], Iterator[Block]]) -> Iterator[Block]:
+    def _each(self, part: Callable[[EvaluatedRun], Iterator[Block]]) -> Iterator[Block]:
         """A part of every run that has it, side by side; alone it needs no heading."""
         found = [(one.title, list(part(one))) for one in self.runs]
         found = [(title, shown) for title, shown in found if shown]
@@ -100,15 +92,15 @@ class _Page:
     def _drawn(self, caption: str, name: str, draw: Callable[[], Any]) -> Iterator[Block]:
         drawing = draw() if tables.available() else None
         if drawing is not None:
-            yield Drawing(caption, tables.save(drawing, self.folder / f"{name}.svg"))
+            yield Drawing(caption, save(drawing, self.folder, name))
 
-    def _curves(self, one: Looked) -> Iterator[Block]:
+    def _curves(self, one: EvaluatedRun) -> Iterator[Block]:
         yield from self._drawn(
             f"Loss and accuracy, {one.title}", f"training-{one.run.id}", lambda: runs.training(one.entry)
         )
 
     def _costs(self) -> Iterator[Block]:
-        networks: dict[str, Measured] = {key: net for one in self.runs for key, net in one.networks.items()}
+        networks: dict[str, NetworkCost] = {key: net for one in self.runs for key, net in one.networks.items()}
         if not networks:
             return
         listed = sorted(networks.values(), key=lambda net: net.parameters)
@@ -130,37 +122,37 @@ class _Page:
         if len(points) > 1:
             yield from self._drawn("Accuracy against size and latency", "size", lambda: runs.tradeoff(points))
 
-    def _confused(self, one: Looked) -> Iterator[Block]:
-        if one.answers is None or one.dataset is None:
+    def _confused(self, one: EvaluatedRun) -> Iterator[Block]:
+        if one.predictions is None or one.dataset is None:
             return
         names = one.dataset.classes
-        counts = one.answers.confusion(len(names))
+        counts = _confusion(one.predictions, len(names))
         if len(names) <= MATRIX:
             yield Matrix(names, counts.tolist())
         yield Rows(list(_pairs(names, counts, PAIRS if len(names) > MATRIX else PAIRS // 2)))
         if len(names) > MATRIX:
             yield Rows(list(_weakest(names, counts)))
 
-    def _calibration(self, asked: Sequence[Looked]) -> Iterator[Block]:
+    def _calibration(self, evaluated: Sequence[EvaluatedRun]) -> Iterator[Block]:
         rows = [("run", "right, %", "mean confidence, %", "calibration error (ECE), %")]
-        seen = [(one.title, one.answers) for one in asked if one.answers is not None]
-        for title, own in seen:
-            sure = 100 * float(own.confidence.mean())
-            rows.append((title, f"{own.accuracy:.2f}", f"{sure:.2f}", f"{own.ece:.2f}"))
+        known = [(one.title, one.predictions) for one in evaluated if one.predictions is not None]
+        for title, found in known:
+            sure = 100 * float(found.confidence.mean())
+            rows.append((title, f"{found.accuracy:.2f}", f"{sure:.2f}", f"{calibration_error(found):.2f}"))
         yield Rows(rows)
-        tables = {title: own.calibration() for title, own in seen}
+        tables = {title: reliability(found) for title, found in known}
         yield from self._drawn(
             "Accuracy by confidence; below the line is too sure", "calibration", lambda: runs.reliability(tables)
         )
 
-    def _hardest(self, one: Looked) -> Iterator[Block]:
-        if one.answers is not None:
-            worst = one.answers.loss.argsort(descending=True, stable=True)[:HARDEST]
+    def _hardest(self, one: EvaluatedRun) -> Iterator[Block]:
+        if one.predictions is not None:
+            worst = one.predictions.loss.argsort(descending=True, stable=True)[:HARDEST]
             title = "The test images of the highest loss, the highest first"
-            yield from self._pictures(one, one.answers, title, f"hardest-{one.run.id}", worst)
+            yield from self._pictures(one, one.predictions, title, f"hardest-{one.run.id}", worst)
 
-    def _disagreeing(self, one: Looked) -> Iterator[Block]:
-        student, teacher = one.answers, one.teacher
+    def _disagreeing(self, one: EvaluatedRun) -> Iterator[Block]:
+        student, teacher = one.predictions, one.teacher
         if student is None or teacher is None:
             return
         ours, theirs = student.right, teacher.right
@@ -168,13 +160,13 @@ class _Page:
             "both right": ours & theirs,
             "only the teacher right": theirs & ~ours,
             "only the student right": ours & ~theirs,
-            "both wrong, with the same answer": ~ours & ~theirs & (student.predicted == teacher.predicted),
-            "both wrong, with different answers": ~ours & ~theirs & (student.predicted != teacher.predicted),
+            "both wrong, with the same answer": ~ours & ~theirs & (student.answers == teacher.answers),
+            "both wrong, with different answers": ~ours & ~theirs & (student.answers != teacher.answers),
         }
         rows = [("", "images", "of all, %")]
         rows += [(name, str(int(of.sum())), f"{100 * float(of.double().mean()):.1f}") for name, of in cases.items()]
         yield Rows(rows)
-        agreed = float((student.predicted == teacher.predicted).double().mean())
+        agreed = float((student.answers == teacher.answers).double().mean())
         yield Text(f"Same answer for {100 * agreed:.1f} % of the images.")
         for kind, right, wrong, who in (
             ("teacher", teacher, student, "student"),
@@ -187,7 +179,7 @@ class _Page:
                 yield from self._pictures(one, wrong, title, f"only-{kind}-{one.run.id}", most, f" by the {who}")
 
     def _pictures(
-        self, one: Looked, answers: Answers, title: str, name: str, which: Tensor, by: str = ""
+        self, one: EvaluatedRun, predicted: Predictions, title: str, name: str, which: Tensor, by: str = ""
     ) -> Iterator[Block]:
         if one.dataset is None:
             return
@@ -195,16 +187,16 @@ class _Page:
         shown = [thumbnails.thumbnail(pixels) for pixels in test.images]
         captions = []
         for index in which.tolist():
-            true, answer = names[int(answers.labels[index])], names[int(answers.predicted[index])]
+            true, answer = names[int(predicted.labels[index])], names[int(predicted.answers[index])]
             said = "right" if true == answer else f"taken for {answer}{by}"
-            sure = 100 * float(answers.confidence[index])
-            captions.append(f"{true}, {said} ({sure:.0f} % sure); loss {float(answers.loss[index]):.2f}; no. {index}")
+            sure = 100 * float(predicted.confidence[index])
+            captions.append(f"{true}, {said} ({sure:.0f} % sure); loss {float(predicted.loss[index]):.2f}; no. {index}")
         sheet = thumbnails.sheet(shown, self.folder / f"{name}.png")
         small = max(one.dataset.image[1:]) <= thumbnails.SMALL
-        yield document.Pictures(title, [thumbnails.png(image) for image in shown], captions, sheet, small)
+        yield Pictures(title, [thumbnails.png(image) for image in shown], captions, sheet, small)
 
 
-def _summary(runs: Sequence[Looked]) -> Iterator[tuple[str, ...]]:
+def _summary(runs: Sequence[EvaluatedRun]) -> Iterator[tuple[str, ...]]:
     yield ("run", "seed", "images", "epochs", "last epoch, %", "best epoch, %", "training, s", "id")
     for one in runs:
         run, record = one.run, one.record
@@ -212,6 +204,11 @@ def _summary(runs: Sequence[Looked]) -> Iterator[tuple[str, ...]]:
         numbers = (f"{record['accuracy']:.2f}", f"{record.get('best_accuracy', record['accuracy']):.2f}")
         about = (run.name, str(run.seed), run.data.name + limit, str(run.schedule.epochs))
         yield (*about, *numbers, f"{record['seconds']:.0f}", run.id)
+
+
+def _confusion(found: Predictions, classes: int) -> Tensor:
+    """(K, K) int64: images by true class and answer."""
+    return torch.bincount(classes * found.labels + found.answers, minlength=classes**2).view(classes, classes)
 
 
 def _pairs(names: Sequence[str], counts: Tensor, most: int) -> Iterator[tuple[str, ...]]:
@@ -237,15 +234,15 @@ def _weakest(names: Sequence[str], counts: Tensor) -> Iterator[tuple[str, ...]]:
             yield (names[true], f"{100 * float(share[true]):.1f}", names[answer], str(int(wrong[true, answer])))
 
 
-def _between(asked: Sequence[Looked], most: int = 5) -> Iterator[Block]:
+def _between(evaluated: Sequence[EvaluatedRun], most: int = 5) -> Iterator[Block]:
     """What one run gets right and another does not, of runs on the same images."""
     rows: list[tuple[str, ...]] = [
         ("first", "second", "same answer, %", "only the first right", "only the second right")
     ]
-    for one, other in combinations(asked[:most], 2):
-        first, second = one.answers, other.answers
+    for one, other in combinations(evaluated[:most], 2):
+        first, second = one.predictions, other.predictions
         if one.run.data.fingerprint == other.run.data.fingerprint and first is not None and second is not None:
-            same = 100 * float((first.predicted == second.predicted).double().mean())
+            same = 100 * float((first.answers == second.answers).double().mean())
             only = (first.right & ~second.right, second.right & ~first.right)
             rows.append((one.title, other.title, f"{same:.1f}", *(str(int(side.sum())) for side in only)))
     if len(rows) > 1:

@@ -6,21 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
-from sftn.experiments import collect, measured_table
-from sftn.experiments.collect import Line, Section, Side, Spread, cost, sections
-from sftn.experiments.measured_table import Page
+from sftn.experiments import collect
+from sftn.experiments.collect import Line, Section, Side, Spread, cost
+from sftn.experiments.measured_table import MeasuredSection, measured_section
 from sftn.experiments.statistics import p_value, said, verdict
 from sftn.experiments.studies import Study
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Pair, Row
-from sftn.report import document, terminal
-from sftn.report.document import Block, Bullets, Drawing, Heading, Rows, Text
+from sftn.report.document import Block, Bullets, Heading, Page, Rows, Text
 from sftn.report.figures import measured, tables
-from sftn.report.figures.analysis import write_csv
-from sftn.report.phrases import heading
+from sftn.report.phrases import heading, names
 from sftn.runs.folder import Entry
-from sftn.storage.atomic import write_atomically
 
 LEGEND = (
     "Accuracies are of the test images in %, after the last epoch: mean ± sample standard deviation over seeds. SFTN "
@@ -44,8 +39,7 @@ class _Part:
     """A study under one set of conditions."""
 
     section: Section
-    pages: list[Page]
-    """What was measured."""
+    measured: list[MeasuredSection]
 
     def lines(self, pair: Pair) -> Iterator[Line]:
         """The rows of a pair; a teacher's are followed by how well it knows its training images."""
@@ -67,37 +61,27 @@ class _Part:
     def numbers(self) -> Iterator[dict[str, object]]:
         """Every number of every seed, the measured ones too, for CSV."""
         for pair in self.section.table.pairs:
-            for lines in (self.lines(pair), *(page.lines(pair) for page in self.pages)):
+            for lines in (self.lines(pair), *(one.lines(pair) for one in self.measured)):
                 yield from collect.rows(self.section, pair, lines)
 
 
-def write(study: Study, out: Path, folder: Path, console: Console) -> Path:
-    """Print the page of a study and write it: report.html, report.md, report.csv and figures.
+def page(study: Study, found: Iterable[Section], folder: Path) -> Page:
+    """The page of a study.
 
     Args:
         study: which.
-        out: the folder of all runs.
-        folder: that is there.
-        console: what to print on.
+        found: what there is of it.
+        folder: for the figures.
     """
-    parts = [
-        _Part(section, [measured_table.page(which, section) for which in study.measured])
-        for section in sections(study.grid, out)
-    ]
-    title = heading(study.grid)
-    shown = list(_blocks(study, parts, folder))
-    terminal.show_blocks(title, shown, console)
-    write_csv(folder / "report.csv", [row for part in parts for row in part.numbers()])
-    write_atomically(folder / "report.md", document.text(title, shown).encode())
-    write_atomically(folder / "report.html", document.page(title, shown).encode())
-    return folder
+    parts = [_Part(section, [measured_section(which, section) for which in study.measured]) for section in found]
+    numbers = [row for part in parts for row in part.numbers()]
+    return Page(heading(study.grid), list(_blocks(study, parts, folder)), folder, numbers)
 
 
 def _blocks(study: Study, parts: Iterable[_Part], folder: Path) -> Iterator[Block]:
     yield from (Text(note) for note in study.grid.notes)
     yield Text(LEGEND, "note")
-    if not tables.available():
-        yield Text(tables.MISSING, "note")
+    yield Text(tables.missing(), "note")
     for number, part in enumerate(parts, 1):
         yield from _part(part, folder, f"figure{number}")
 
@@ -107,24 +91,21 @@ def _part(part: _Part, folder: Path, prefix: str) -> Iterator[Block]:
     yield Heading(str(section.conditions or "Nothing run yet"))
     yield from (Text(warning, "warning") for warning in section.warnings())
     for pair in section.table.pairs:
-        yield Heading(f"{pair.teacher} → {pair.student}", 3)
+        yield Heading(names(pair), 3)
         yield Rows([_HEADER, *map(_row, part.lines(pair))])
         sentences = list(_sentences(section, pair))
         if sentences:
             yield Bullets(sentences)
-    if tables.available():
-        yield from (Drawing(*drawn) for drawn in tables.draw(section, folder, prefix))
-    for page in part.pages:
-        yield Heading(_MEASURED[page.which.measure])
-        yield from (Text(remark, "warning") for remark in page.remarks())
+    yield from tables.draw(section, folder, prefix)
+    for one in part.measured:
+        yield Heading(_MEASURED[one.which.measure])
+        yield from (Text(remark, "warning") for remark in one.remarks())
         for pair in section.table.pairs:
-            lines = [line for line in page.lines(pair) if any(side.last.values for side in line.sides.values())]
+            lines = [line for line in one.lines(pair) if any(side.last.values for side in line.sides.values())]
             if lines:
                 yield Rows([_HEADER, *map(_row, lines)])
-        yield Bullets([f"Mean difference over methods, {gain}." for gain in page.gains()])
-        if tables.available():
-            drawn_too = measured.draw(page, folder, f"{prefix}-{page.which.measure}")
-            yield from (Drawing(*drawn) for drawn in drawn_too)
+        yield Bullets([f"Mean difference over methods, {gain}." for gain in one.gains()])
+        yield from measured.draw(one, folder, f"{prefix}-{one.which.measure}")
     if section.conditions is not None:
         yield Heading("Cost and origin")
         yield Bullets(cost(section.distinct()))

@@ -1,0 +1,74 @@
+"""From names of tables, studies and runs to their pages, and the files of a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sftn.errors import InputError
+from sftn.experiments import studies
+from sftn.experiments.collect import sections
+from sftn.experiments.measured_table import measured_sections
+from sftn.experiments.metrics import Measured
+from sftn.experiments.paper import TABLES
+from sftn.experiments.studies import STUDIES, Study
+from sftn.experiments.table import Table
+from sftn.report import html, markdown
+from sftn.report.csv_file import write_csv
+from sftn.report.document import Page
+from sftn.report.pages import study, table
+from sftn.runs.archive import unpacked
+from sftn.runs.folder import find
+from sftn.storage.atomic import make_folder, write_atomically
+
+
+def report(what: Sequence[str], out: Path, *, data_dir: Path | None = None, device: str = "auto") -> list[Page]:
+    """Write the pages of tables and studies, and one page of all single runs among them.
+
+    Args:
+        what: tables, studies or runs.
+        out: the folder of all runs, or of kept ones.
+        data_dir: for runs: where the files of their images are.
+        device: for runs: where they are evaluated.
+
+    Returns:
+        The pages, which are in the files report.html and report.md of their folders.
+
+    Raises:
+        InputError: a table or run is unknown, or the folder cannot be written.
+    """
+    if not what:
+        raise InputError(f"nothing to report: name tables or studies ({', '.join([*TABLES, *STUDIES])}) or runs")
+    named = {**TABLES, **STUDIES}
+    tables = {name: studies.entry(name) for name in what if name in named or name.startswith(("table", "figure"))}
+    entries = [find(name, out).inspect() for name in what if name not in tables]
+    with unpacked(out) as runs:
+        pages = [_page(entry, runs, out / f"report-{name}") for name, entry in tables.items()]
+    if entries:
+        from sftn.report.pages import runs as own_runs  # it evaluates, which the tables never do
+
+        pages.append(own_runs.page(entries, out, data_dir, device))
+    for page in pages:
+        write(page)
+    return pages
+
+
+def write(page: Page) -> None:
+    """Write report.html, report.md and, where there are numbers, report.csv into the folder of a page.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    if page.numbers:
+        write_csv(page.folder / "report.csv", page.numbers)
+    write_atomically(page.folder / "report.md", markdown.render(page).encode())
+    write_atomically(page.folder / "report.html", html.render(page).encode())
+
+
+def _page(entry: Table | Measured | Study, runs: Path, folder: Path) -> Page:
+    """What a folder of runs says of a table or study."""
+    if isinstance(entry, Study):
+        return study.page(entry, sections(entry.grid, runs), make_folder(folder))
+    if isinstance(entry, Measured):
+        return table.measured_page(measured_sections(entry, runs), make_folder(folder))
+    return table.page(sections(entry, runs), make_folder(folder))
