@@ -1,6 +1,7 @@
 """A teacher asked once: a step in which a share of its answers is known, beside a plain one, in turn. Markdown.
 
-    python benchmarks/asked.py [--pair resnet32x4:resnet8x4] [--method kd] [--seconds 100] [--ask-once 2] [--cpu-time]
+    python benchmarks/asked.py [--pair resnet32x4:resnet8x4] [--method kd] [--seconds 100] [--teacher-cache 2]
+                               [--cpu-time]
 
 An epoch e, counted from 0, of a run finds a share 1 - (1 - 1/162)^e of its answers known. The time of 240 epochs of
 50,000 images is put together from that and the measured steps, linear between these, without evaluations.
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--method", default="kd")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seconds", type=float, default=100.0)
-    parser.add_argument("--ask-once", type=float, default=2.0)
+    parser.add_argument("--teacher-cache", type=float, default=2.0)
     parser.add_argument("--cpu-time", action="store_true")
     options = parser.parse_args()
     now = time.thread_time if options.cpu_time else time.perf_counter
@@ -122,12 +123,14 @@ def main() -> None:
         gain = statistics.median(a / b for a, b in zip(times[None], times[share]))
         print(f"| {name} | {1000 * median[share]:.1f} | {BATCH / median[share]:.0f} | {gain:.2f} |")
     row = VIEWS * given.like.shape[1] * given.like.element_size()
-    kept = min(1.0, options.ask_once * 2**30 / (row * IMAGES))
+    kept = min(1.0, options.teacher_cache * 2**30 / (row * IMAGES))
     measured = [median[share] for share in SHARES]
     steps = -(-IMAGES // BATCH)
     plain = EPOCHS * steps * median[None]
     once = sum(steps * between(kept * (1 - (1 - 1 / VIEWS) ** epoch), measured) for epoch in range(EPOCHS))
-    print(f"\n{EPOCHS} epochs of {IMAGES:,} images, {100 * kept:.0f} % of them in {options.ask_once:g} GiB", end="")
+    print(
+        f"\n{EPOCHS} epochs of {IMAGES:,} images, {100 * kept:.0f} % of them in {options.teacher_cache:g} GiB", end=""
+    )
     print(f" (all in {row * IMAGES / 2**30:.2f}):\n")
     print("| | hours | images/s | ratio |\n|---|---:|---:|---:|")
     for name, seconds in (("the teacher run for every image", plain), ("asked once", once)):

@@ -38,7 +38,7 @@ from sftn.data.dataset import Request
 from sftn.experiments.grid import Conditions, Planned, grid
 from sftn.experiments.queue import work
 from sftn.experiments.table import METHODS, Pair, Table
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Data, Run
 from sftn.spec.schedule import Schedule
 from sftn.storage import lease
@@ -186,7 +186,7 @@ def _worker(planned: Sequence[Planned], out: Path, number: int, minute: float) -
     os.replace = noted  # type: ignore[assignment]
     dataset = small.images(Request())
     # One student at a time: eight together need longer to begin than passes here between two kills.
-    work(planned, dataset, out, Conduct(device="cpu", cohort=1, checkpoint_seconds=minute), wait=minute / 12)
+    work(planned, dataset, out, Execution(device="cpu", cohort=1, checkpoint_seconds=minute), wait=minute / 12)
 
 
 def _append(path: Path, line: str) -> None:

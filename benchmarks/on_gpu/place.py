@@ -15,7 +15,7 @@ from sftn.data.dataset import Dataset
 from sftn.networks.weights import read_state
 from sftn.profiling.throughput import noise
 from sftn.runs.runner import train
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Data, Friendly, Run
 from sftn.spec.schedule import Schedule
 from sftn.tasks.recipes import OBJECTIVES, objective
@@ -68,11 +68,11 @@ class Place:
         teacher = Run(TEACHER, named, 0, Schedule(epochs=1, lr=1 / 16, batch=32), "float32")
         return Run(STUDENT, named, 0, schedule, precision, teacher=teacher, objective=objective(kind))
 
-    def train(self, run: Run, out: Path, conduct: Conduct = Conduct(), callback: Any = None) -> dict[str, Tensor]:
+    def train(self, run: Run, out: Path, execution: Execution = Execution(), callback: Any = None) -> dict[str, Tensor]:
         """The weights that it ends with; its teacher is trained first."""
         if isinstance(run.teacher, Run):
-            train(run.teacher, self.data, out, Conduct(device=self.device))
-        train(run, self.data, out, replace(conduct, device=self.device), callback=callback)
+            train(run.teacher, self.data, out, Execution(device=self.device))
+        train(run, self.data, out, replace(execution, device=self.device), callback=callback)
         return read_state(out / run.folder / "weights.safetensors")
 
 

@@ -120,5 +120,5 @@ def _advice(found: dict[str, Any], good: dict[str, Any]) -> Iterator[str]:
     for how, ratios in sorted(gains.items(), key=lambda pair: -max(pair[1])):
         failed = [name for name in needs[how] if not (found.get(f"checks {name}") or {"ok": None})["ok"]]
         verdict = f"but not passed here: {', '.join(failed)}" if failed else "and all its checks passed"
-        yield f"- `--step {how}`: {min(ratios):.2f} to {max(ratios):.2f} times eager steps, {verdict}."
-    yield "- The default of `--step` is eager, on any device."
+        yield f"- `{how}`: {min(ratios):.2f} to {max(ratios):.2f} times eager steps, {verdict}."
+    yield "- The default is eager steps, on any device (`--compile`, `--cuda-graphs`)."

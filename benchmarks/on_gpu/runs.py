@@ -22,7 +22,7 @@ from sftn.networks import build
 from sftn.networks.weights import read_state
 from sftn.runs.cohort import train_together
 from sftn.runtime.device import make_fabric
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.schedule import Schedule
 from sftn.tasks.supervised import Supervised
 from sftn.training.loop import LoopOptions, fit
@@ -39,7 +39,12 @@ def captured(place: Place) -> str:
         for kind in place.kinds:
             run = place.run(kind)
             eager, graphed = (
-                place.train(run, Path(folder) / step, Conduct(step=step)) for step in ("eager", "captured")
+                place.train(
+                    run,
+                    Path(folder) / step,
+                    Execution(compile=step in ("compiled", "both"), cuda_graphs=step in ("captured", "both")),
+                )
+                for step in ("eager", "captured")
             )
             found[kind] = apart(graphed, eager)
     return compared(found)
@@ -49,7 +54,14 @@ def captured_in_bf16(place: Place) -> str:
     """The same in bf16, where the teacher is folded."""
     with tempfile.TemporaryDirectory() as folder:
         run = place.run("kd", "bf16")
-        eager, graphed = (place.train(run, Path(folder) / step, Conduct(step=step)) for step in ("eager", "captured"))
+        eager, graphed = (
+            place.train(
+                run,
+                Path(folder) / step,
+                Execution(compile=step in ("compiled", "both"), cuda_graphs=step in ("captured", "both")),
+            )
+            for step in ("eager", "captured")
+        )
         return compared({"kd": apart(graphed, eager)}, 0.02)
 
 
@@ -61,7 +73,17 @@ def deterministic(place: Place) -> str:
             run, ends = place.run(kind), []
             try:
                 for number, step in enumerate(("eager", "eager", "captured")):
-                    ends.append(place.train(run, Path(folder) / str(number), Conduct(deterministic=True, step=step)))
+                    ends.append(
+                        place.train(
+                            run,
+                            Path(folder) / str(number),
+                            Execution(
+                                deterministic=True,
+                                compile=step in ("compiled", "both"),
+                                cuda_graphs=step in ("captured", "both"),
+                            ),
+                        )
+                    )
             except InputError as error:
                 if "leave --deterministic out" not in str(error):
                     raise
@@ -78,13 +100,13 @@ def deterministic(place: Place) -> str:
 def resumed(place: Place) -> str:
     """A captured run by CRD, whose negatives are random, is broken off twice and goes on to the same end."""
     with tempfile.TemporaryDirectory() as folder:
-        run, conduct = place.run("crd"), Conduct(deterministic=True, step="captured")
+        run, execution = place.run("crd"), Execution(deterministic=True, cuda_graphs=True)
         whole, broken = Path(folder) / "whole", Path(folder) / "broken"
-        end = place.train(run, whole, conduct)
+        end = place.train(run, whole, execution)
         for step in (2, 3):
             with contextlib.suppress(Broken):
-                place.train(run, broken, replace(conduct, checkpoint_seconds=0.0), callback=Steps(step))
-        return compared({"crd": apart(place.train(run, broken, conduct), end)}, 0.0)
+                place.train(run, broken, replace(execution, checkpoint_seconds=0.0), callback=Steps(step))
+        return compared({"crd": apart(place.train(run, broken, execution), end)}, 0.0)
 
 
 class _Bad(Loader):
@@ -123,7 +145,12 @@ def memory(place: Place) -> str:
     """Memory that is not there ends a run with one line, and the next run is none the worse for it."""
     for step in ("eager", "captured"):
         with tempfile.TemporaryDirectory() as folder:
-            call = partial(place.train, place.run("plain"), Path(folder), Conduct(step=step))
+            call = partial(
+                place.train,
+                place.run("plain"),
+                Path(folder),
+                Execution(compile=step in ("compiled", "both"), cuda_graphs=step in ("captured", "both")),
+            )
             with mock.patch("sftn.runs.build.Supervised", _Greedy):
                 said = complaint(InputError, call)
             assert "out of memory on" in said, f"{step}: {said or 'nothing was said'}"
@@ -137,7 +164,7 @@ def float16(place: Place) -> str:
     if place.device == "cpu":
         raise Skipped("float16 needs a GPU")
     with tempfile.TemporaryDirectory() as folder, logged() as said:
-        end = place.train(place.run("kd", "float16", epochs=4), Path(folder), Conduct(step="captured"))
+        end = place.train(place.run("kd", "float16", epochs=4), Path(folder), Execution(cuda_graphs=True))
     assert all(bool(value.isfinite().all()) for value in end.values()), "weights that are no numbers"
     assert any("float16's scaler" in line for line in said), "nothing was said of eager steps"
     return "four epochs; " + next(line for line in said if "float16's scaler" in line)
@@ -148,10 +175,10 @@ def cohort(place: Place) -> str:
     names = ("kd", "at", "crd")
     with tempfile.TemporaryDirectory() as folder:
         runs, together = [place.run(name) for name in names], Path(folder) / "together"
-        alone = [place.train(run, Path(folder) / "alone", Conduct(step="captured")) for run in runs]
+        alone = [place.train(run, Path(folder) / "alone", Execution(cuda_graphs=True)) for run in runs]
         teacher = runs[0].teacher
         place.train(teacher, together)  # type: ignore[arg-type]
-        found: Any = train_together(runs, place.data, together, Conduct(device=place.device, step="captured"))
+        found: Any = train_together(runs, place.data, together, Execution(device=place.device, cuda_graphs=True))
         assert all(isinstance(outcome, dict) for outcome in found), f"not all have ended well: {found}"
         ends = [read_state(together / run.folder / "weights.safetensors") for run in runs]
         return compared({name: apart(*pair) for name, *pair in zip(names, ends, alone)})
@@ -168,7 +195,7 @@ def waiting(place: Place) -> str:
     if place.device == "cpu":
         raise Skipped("nothing waits for a CPU")
     with tempfile.TemporaryDirectory() as folder, mock.patch("sftn.runs.build.Supervised", _Asking), logged() as said:
-        place.train(place.run("plain"), Path(folder), Conduct(step="captured"))
+        place.train(place.run("plain"), Path(folder), Execution(cuda_graphs=True))
     waits = [line for line in said if "waits for the GPU" in line]
     assert waits, "nothing was said"
     return waits[0]

@@ -27,7 +27,7 @@ from sftn.data.loader import evaluation_batches, training_batches
 from sftn.data.streaming import StreamLoader
 from sftn.errors import InputError
 from sftn.runs.runner import train
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Data
 from tests.support import tiny
 
@@ -120,9 +120,9 @@ def test_a_streamed_split_is_described_without_being_read(place: Path, tmp_path:
 def test_a_run_is_trained_on_streamed_images(place: Path, tmp_path: Path) -> None:
     data = load(f"folder:{place}", size=16, stream=True, workers=2)
     run = tiny.run(data)
-    first = train(run, data, tmp_path / "a", Conduct(device="cpu"))
+    first = train(run, data, tmp_path / "a", Execution(device="cpu"))
     again = load(f"folder:{place}", size=16, stream=True, workers=0)
-    train(run, again, tmp_path / "b", Conduct(device="cpu"))
+    train(run, again, tmp_path / "b", Execution(device="cpu"))
     assert tiny.weights(tmp_path / "a", run) == tiny.weights(tmp_path / "b", run)
     assert first["images"]["resize"] == 18
     assert Data("x", "y") == Data("x", "y", stream=False, damaged="refuse"), "as before there were these"

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sftn.runs import requests
 from sftn.runs.runner import train
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.images import Images
 from sftn.spec.training import Training
 from sftn.tasks import recipes
@@ -39,7 +39,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def student(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a student's run; its teacher's lies beside it."""
     out = tmp_path_factory.mktemp("runs")
-    asked, execution = Images(data=f"folder:{photos}", size=16), Conduct(device="cpu")
+    asked, execution = Images(data=f"folder:{photos}", size=16), Execution(device="cpu")
     how = Training(epochs=4, batch=9, lr=0.05, precision="float32")
     images = requests.load_images(asked)
     teacher, alone = (requests.plain_run(name, images, asked, how, execution) for name in ("resnet14", "resnet8"))

@@ -21,7 +21,7 @@ from sftn.experiments.grid import Conditions, Planned, grid, smoke
 from sftn.experiments.queue import Survey, work
 from sftn.experiments.table import METHODS, Table
 from sftn.profiling.estimate import Kind, estimate
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from tests.support import tiny
 from tests.support.command import called, refusal
@@ -139,7 +139,7 @@ def test_a_full_disk_is_said_and_what_is_done_stays(at: int, tmp_path: Path, mon
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
         with pytest.raises(InputError, match="No space left on device; free"):
-            work(planned, DATA, tmp_path, Conduct(checkpoint_seconds=0))
+            work(planned, DATA, tmp_path, Execution(checkpoint_seconds=0))
     before = {path: path.read_bytes() for path in tmp_path.glob("*/result.json")}
     work(planned, DATA, tmp_path)
     assert all(path.read_bytes() == content for path, content in before.items())
@@ -172,7 +172,7 @@ def test_an_estimate_prefers_what_was_measured(tmp_path: Path) -> None:
     assert guess.hours == pytest.approx(len(second) * (1 + len(DATA.test) / len(DATA.train) / 3))
     assert "4 of 4 kinds" in guess.how  # whose friend a teacher is makes no difference to its student's cost
     assert estimate(second, DATA, tmp_path, device="cpu", budget=0.0) is None
-    work(planned[: len(first)], DATA, tmp_path, Conduct(device="cpu"))
+    work(planned[: len(first)], DATA, tmp_path, Execution(device="cpu"))
     known = estimate(second, DATA, tmp_path, done=first, device="cpu", time_steps=lambda *_: 3600.0)
     assert known is not None
     assert known.hours < 0.1

@@ -19,7 +19,7 @@ from sftn.networks.staged import StagedNet
 from sftn.runs.cohort import company, joins, size, train_together
 from sftn.runs.folder import RunFolder
 from sftn.runs.runner import train
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lease
 from sftn.tasks.recipes import objective
@@ -105,7 +105,7 @@ def test_a_cohort_that_was_stopped_goes_on_to_the_same_bits(where: str, alone: A
     runs = students(taught(tmp_path), "kd", "ab", "crd", epochs=3)
     if where == "apart":  # one has a start
         with pytest.raises(Stopped):
-            train(runs[0], data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(4, terminate))
+            train(runs[0], data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(4, terminate))
     for at, act, error in (
         (2, interrupt, Stopped),
         (6, terminate, Stopped),
@@ -113,7 +113,7 @@ def test_a_cohort_that_was_stopped_goes_on_to_the_same_bits(where: str, alone: A
         (5, crash, ConnectionError),
     ):
         with pytest.raises(error):
-            train_together(runs, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, act))
+            train_together(runs, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(at, act))
         assert not all((tmp_path / run.folder / "result.json").exists() for run in runs)
     train_together(runs, data, tmp_path)
     for run in runs:
@@ -183,13 +183,13 @@ def test_who_can_go_together() -> None:
 def test_several_processes_train_no_cohort(caplog: pytest.LogCaptureFixture) -> None:
     runs = students(tiny.run(tiny.dataset(), "wide"), "kd", "at")
     caplog.set_level("INFO")
-    assert size(Conduct(cohort=8), runs) == 8
-    assert size(Conduct(cohort=8, devices=2), runs[:1]) == 1
+    assert size(Execution(cohort=8), runs) == 8
+    assert size(Execution(cohort=8, devices=2), runs[:1]) == 1
     assert caplog.messages == []
-    assert size(Conduct(cohort=8, nodes=2), runs) == 1
+    assert size(Execution(cohort=8, nodes=2), runs) == 1
     assert caplog.messages == ["2 processes train one student after the other: cohorts are for one process"]
     with pytest.raises(InputError, match="cohort is 0"):
-        size(Conduct(cohort=0), runs)
+        size(Execution(cohort=0), runs)
 
 
 def test_the_queue_trains_students_of_one_teacher_together(
@@ -207,7 +207,7 @@ def test_the_queue_trains_students_of_one_teacher_together(
         return train_together(runs, *args, **kwargs)
 
     monkeypatch.setattr(sftn.runs.cohort, "train_together", noted)
-    sftn.experiments.queue.work(planned, data, tmp_path, Conduct(cohort=2))
+    sftn.experiments.queue.work(planned, data, tmp_path, Execution(cohort=2))
     students = [item for item in planned if item.cell.method != "-"]
     names = {way: [item.run.name for item in students if item.cell.way == way] for way in ways}
     assert groups == [names[way][:2] for way in ways], "the third one is left over"

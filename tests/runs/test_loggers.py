@@ -11,7 +11,7 @@ import pytest
 from sftn.errors import InputError, Stopped
 from sftn.runs.loggers import LOGGERS, opened
 from sftn.runs.runner import train
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from tests.support import tiny
 
@@ -104,8 +104,8 @@ def test_a_run_tells_its_loggers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     data = tiny.dataset()
     run = tiny.run(data, epochs=3)
     with pytest.raises(Stopped):
-        train(run, data, tmp_path, Conduct(log=["told"], checkpoint_seconds=0), callback=Stop())
-    train(run, data, tmp_path, Conduct(log=["told"]))
+        train(run, data, tmp_path, Execution(log=["told"], checkpoint_seconds=0), callback=Stop())
+    train(run, data, tmp_path, Execution(log=["told"]))
     # The second epoch was logged but not saved: it is trained and told again.
     assert told == [0, (1, "train"), (2, "train"), True, 1, (2, "train"), (3, "train"), False]
 

@@ -24,7 +24,7 @@ from sftn.networks.staged import Activations
 from sftn.runs.cohort import train_together
 from sftn.runs.runner import train
 from sftn.runs.teacher_cache import FIELDS, LEAST, SharedOutputs, TeacherCache, outputs_needed
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.objective import Objective, Term
 from sftn.spec.run import Run
 from sftn.tasks.distillation import Distiller
@@ -95,8 +95,8 @@ def test_a_run_ends_with_the_bits_that_it_has_without(
     monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
     (run,) = students(tmp_path / "plain", method, precision=precision)
     students(tmp_path / "once", method)
-    train(run, images(), tmp_path / "plain", Conduct(ask_once=0.0))
-    train(run, images(), tmp_path / "once", Conduct(ask_once=0.1))
+    train(run, images(), tmp_path / "plain", Execution(teacher_cache=0.0))
+    train(run, images(), tmp_path / "once", Execution(teacher_cache=0.1))
     none, expected = compared(tmp_path / "plain", run)
     record, found = compared(tmp_path / "once", run)
     assert found == expected
@@ -113,12 +113,12 @@ def test_a_run_ends_with_the_bits_that_it_has_without(
 def test_an_interrupted_run_ends_with_the_bits_that_it_has_without(tmp_path: Path) -> None:
     (run,) = students(tmp_path / "plain", "crd+kd", epochs=6)
     students(tmp_path / "once", "kd")
-    train(run, images(), tmp_path / "plain", Conduct(ask_once=0.0))
-    conduct = Conduct(checkpoint_seconds=0.0, ask_once=0.1)
+    train(run, images(), tmp_path / "plain", Execution(teacher_cache=0.0))
+    execution = Execution(checkpoint_seconds=0.0, teacher_cache=0.1)
     for at, act, error in ((6, crash, ConnectionError), (7, terminate, Stopped), (3, interrupt, Stopped)):
         with pytest.raises(error):
-            train(run, images(), tmp_path / "once", conduct, callback=Bomb(at, act))
-    train(run, images(), tmp_path / "once", conduct)
+            train(run, images(), tmp_path / "once", execution, callback=Bomb(at, act))
+    train(run, images(), tmp_path / "once", execution)
     assert compared(tmp_path / "once", run)[1] == compared(tmp_path / "plain", run)[1]
 
 
@@ -131,14 +131,14 @@ def test_a_cohort_shares_the_answers_and_ends_with_the_bits_that_each_has_alone(
     runs = students(tmp_path / "alone", *methods.split(), precision=precision)
     runs.append(replace(runs[0], schedule=replace(runs[0].schedule, epochs=6)))
     for run in runs:
-        train(run, images(), tmp_path / "alone", Conduct(ask_once=0.0))
+        train(run, images(), tmp_path / "alone", Execution(teacher_cache=0.0))
     students(tmp_path / "together", "kd")
-    conduct, bomb = Conduct(checkpoint_seconds=0.0, ask_once=0.1), Bomb(25, terminate)
+    execution, bomb = Execution(checkpoint_seconds=0.0, teacher_cache=0.1), Bomb(25, terminate)
     with pytest.raises(Stopped):
-        train_together(runs, images(), tmp_path / "together", conduct, callback=bomb)
+        train_together(runs, images(), tmp_path / "together", execution, callback=bomb)
     before = told(caplog)
     caplog.clear()
-    train_together(runs, images(), tmp_path / "together", conduct)
+    train_together(runs, images(), tmp_path / "together", execution)
     for run in runs:
         assert compared(tmp_path / "together", run)[1] == compared(tmp_path / "alone", run)[1], run.name
     assert len(before) == len(told(caplog)) == 1, "before the stop, and after it"
@@ -146,7 +146,7 @@ def test_a_cohort_shares_the_answers_and_ends_with_the_bits_that_each_has_alone(
 
 def test_in_a_cohort_a_batch_is_one_question(tmp_path: Path) -> None:
     runs = students(tmp_path, "kd", "crd")
-    train_together(runs, images(), tmp_path, Conduct(ask_once=0.1))
+    train_together(runs, images(), tmp_path, Execution(teacher_cache=0.1))
     record, _ = compared(tmp_path, runs[1])
     full = IMAGES // BATCH * BATCH * EPOCHS
     assert record == {"views": VIEWS, "kept": IMAGES, "questions": full, "looked_up": looked_up(runs[1])}
@@ -156,7 +156,7 @@ def test_where_one_of_a_cohort_needs_the_maps_all_have_the_whole_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs = students(tmp_path, "kd", "at")
-    train_together(runs, images(), tmp_path, Conduct(ask_once=0.1))
+    train_together(runs, images(), tmp_path, Execution(teacher_cache=0.1))
     assert told(caplog) == []
     assert all(compared(tmp_path, run)[0] is None for run in runs)
 
@@ -174,8 +174,8 @@ def test_memory_is_given_back_as_soon_as_a_run_is_over(tmp_path: Path, monkeypat
     run, other = students(tmp_path, "kd", "pkt")
     gc.disable()
     try:
-        train(run, images(), tmp_path, Conduct(ask_once=0.1))
-        train_together([other, run], images(), tmp_path, Conduct(ask_once=0.1))
+        train(run, images(), tmp_path, Execution(teacher_cache=0.1))
+        train_together([other, run], images(), tmp_path, Execution(teacher_cache=0.1))
     finally:
         gc.enable()
     assert [table() for table in tables] == [None, None]
@@ -187,9 +187,9 @@ def test_what_does_not_fit_is_asked_again(
     monkeypatch.setattr(sftn.runs.teacher_cache, "TELL", 0.0)
     (run,) = students(tmp_path / "plain", "kd")
     students(tmp_path / "once", "kd")
-    train(run, images(), tmp_path / "plain", Conduct(ask_once=0.0))
+    train(run, images(), tmp_path / "plain", Execution(teacher_cache=0.0))
     row = VIEWS * tiny.CLASSES * 4
-    train(run, images(), tmp_path / "once", Conduct(ask_once=70.5 * row / 2**30))
+    train(run, images(), tmp_path / "once", Execution(teacher_cache=70.5 * row / 2**30))
     record, found = compared(tmp_path / "once", run)
     assert found == compared(tmp_path / "plain", run)[1]
     assert record is not None
@@ -202,7 +202,7 @@ def test_a_teacher_whose_answers_depend_on_their_company_is_asked_every_time(
 ) -> None:
     monkeypatch.setattr(sftn.runs.teacher_cache, "same_in_parts", lambda answer, images: False)
     (run,) = students(tmp_path, "kd")
-    train(run, images(), tmp_path, Conduct(ask_once=0.1))
+    train(run, images(), tmp_path, Execution(teacher_cache=0.1))
     assert compared(tmp_path, run)[0] is None
     (line,) = told(caplog)
     assert line == "teacher wide is run on every batch: in parts of a batch its outputs are rounded otherwise"
@@ -228,7 +228,7 @@ def test_where_answers_are_kept(tmp_path: Path) -> None:
     assert hit_rate(2, VIEWS) < LEAST
     assert not keeps(short)
     assert TeacherCache([kd, crd, oh], data, 1.0).fields == ["logits", "embedding"]
-    with pytest.raises(InputError, match="ask_once is -1"):
+    with pytest.raises(InputError, match="teacher_cache is -1"):
         keeps(kd, gib=-1.0)
 
 
@@ -282,7 +282,7 @@ def test_a_method_takes_no_more_of_the_teacher_than_it_says(name: str) -> None:
 
 def test_a_person_is_told_of_much_memory_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (run,) = students(tmp_path, "kd")
-    train(run, images(), tmp_path, Conduct(ask_once=0.1))
+    train(run, images(), tmp_path, Execution(teacher_cache=0.1))
     assert compared(tmp_path, run)[0] is not None
     assert told(caplog) == []
 
@@ -290,6 +290,6 @@ def test_a_person_is_told_of_much_memory_only(tmp_path: Path, caplog: pytest.Log
 def test_the_queue_keeps_answers(tmp_path: Path) -> None:
     (run,) = students(tmp_path, "kd")
     planned = [Planned(Cell(Pair("wide", "tiny"), "student", "standard"), run)]
-    sftn.experiments.queue.work(planned, images(), tmp_path, Conduct(ask_once=0.1))
+    sftn.experiments.queue.work(planned, images(), tmp_path, Execution(teacher_cache=0.1))
     record = json.loads((tmp_path / run.folder / "result.json").read_text())
     assert record["asked_once"]["looked_up"] > 0

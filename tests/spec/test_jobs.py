@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sftn.errors import InputError
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.images import Images
 from sftn.spec.jobs import Compare, Distill, TrainTeacher, asked, option_names
 from sftn.spec.run import Branches, Friendly
@@ -21,7 +21,7 @@ def test_options_go_to_the_part_that_has_them() -> None:
     assert job.training == Training(epochs=2)
     assert job.images == Images(limit=40)
     assert job.branches == Branches(branch_kl=0.3)
-    assert job.execution == Conduct(devices=2)
+    assert job.execution == Execution(devices=2)
     assert job.out == Path("here")
 
 

@@ -17,7 +17,7 @@ from sftn.runs.runner import train
 from sftn.runtime import environment
 from sftn.runtime.device import repeatable
 from sftn.runtime.signals import sigterm
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.storage.faults import file_error
 from sftn.training.evaluate import collapsed
 from tests.support import tiny
@@ -60,7 +60,7 @@ def test_memory_that_is_not_there(error: Exception, tmp_path: Path) -> None:
         raise error
 
     with pytest.raises(InputError, match=r"out of memory on cpu, train, epoch 2, after step 1: .*--batch") as caught:
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(4, act))
+        train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(4, act))
     assert ("were wanted" in str(caught.value)) == ("allocate" in str(error))
     assert "bf16" in str(caught.value)
     train(run, data, tmp_path)
@@ -90,7 +90,7 @@ def test_a_log_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as patch:
         patch.setattr("sftn.runs.log.open", partial(swapped, "/dev/full"), raising=False)
         with pytest.raises(InputError, match=r"cannot write .*log.jsonl: No space left on device; free space"):
-            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0))
+            train(run, data, tmp_path, Execution(checkpoint_seconds=0.0))
     train(run, data, tmp_path)
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)
     lines = (tmp_path / run.folder / "log.jsonl").read_text().splitlines()
@@ -140,7 +140,7 @@ def test_the_same_seed_and_threads_give_the_same_bits(threads: int, tmp_path: Pa
 def test_deterministic_is_recorded_and_lasts_for_the_run_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     data = tiny.dataset()
-    found = train(tiny.run(data, epochs=1), data, tmp_path, Conduct(deterministic=True))["environment"]
+    found = train(tiny.run(data, epochs=1), data, tmp_path, Execution(deterministic=True))["environment"]
     assert found["deterministic"] is True
     assert found["data_fingerprint"] == tiny.run(data).data.fingerprint
     assert {"numpy", "safetensors", "fabric", "cpu", "cpu_capability", "precision", "changed"} <= found.keys()

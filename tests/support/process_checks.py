@@ -25,7 +25,7 @@ from sftn.networks import KEYS, NETWORKS
 from sftn.runs.runner import train
 from sftn.runtime.collectives import rank, world
 from sftn.runtime.device import join, make_fabric
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.objective import Objective, Term
 from sftn.spec.run import Run
 from sftn.spec.schedule import Schedule
@@ -158,9 +158,9 @@ def run(epochs: int = 3) -> Run:
 
 def carried_out(out: Path, stop_after: int = 0, epochs: int = 3) -> dict[str, Any] | str:
     """The result of `run`, or that it was stopped."""
-    conduct = Conduct(device="cpu", devices=world())
+    execution = Execution(device="cpu", devices=world())
     try:
-        return train(run(epochs), tiny.dataset(), out, conduct, callback=Rows(stop_after))
+        return train(run(epochs), tiny.dataset(), out, execution, callback=Rows(stop_after))
     except Stopped:
         return "stopped"
 

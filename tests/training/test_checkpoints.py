@@ -13,7 +13,7 @@ import sftn.training.evaluate
 from sftn.errors import InputError, Stopped
 from sftn.runs.build import evaluation_interval
 from sftn.runs.runner import train
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Friendly, Run
 from sftn.storage.atomic import write_atomically
 from sftn.storage.tensor_files import load_tensors, save_tensors
@@ -57,7 +57,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(kind: str, tmp_path: Path) -
         (1, crash, ConnectionError),
     ):
         with pytest.raises(error):
-            train(run, data, broken, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, act))
+            train(run, data, broken, Execution(checkpoint_seconds=0.0), callback=Bomb(at, act))
     found = train(run, data, broken)
     assert tiny.weights(broken, run) == tiny.weights(whole, run)
     for key in ("accuracy", "best_accuracy", "test", "train"):
@@ -72,7 +72,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: p
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(5, crash))
+        train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(5, crash))
     newest = tmp_path / run.folder / "checkpoint.safetensors"
     previous = newest.with_name("checkpoint.previous.safetensors").read_bytes()
     content = newest.read_bytes()
@@ -84,7 +84,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: p
         raise ConnectionError
 
     with pytest.raises(ConnectionError):  # at the second step the first one's checkpoint is there
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(2, look))
+        train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(2, look))
     assert any("not a whole checkpoint" in line for line in caplog.messages)
     assert first == [previous], "a torn checkpoint took the place of the good one"
     train(run, data, tmp_path)
@@ -97,7 +97,7 @@ def test_a_kill_between_the_two_renames_leaves_the_one_before(tmp_path: Path) ->
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(5, crash))
+        train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(5, crash))
     newest = tmp_path / run.folder / "checkpoint.safetensors"
     os.replace(newest, newest.with_name("checkpoint.previous.safetensors"))
     newest.with_name(".checkpoint.safetensors.abc.tmp").write_bytes(b"half")
@@ -117,7 +117,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoints(
     run = tiny.run(data)
     train(run, data, tmp_path / "whole")
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(5, crash))
+        train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(5, crash))
     kept = {path: path.read_bytes() for path in (tmp_path / run.folder).glob("checkpoint*")}
     assert len(kept) == 2
 
@@ -129,7 +129,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoints(
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
             with pytest.raises(InputError, match=r"cannot write .*checkpoint.safetensors: No space left.*; free"):
-                train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0))
+                train(run, data, tmp_path, Execution(checkpoint_seconds=0.0))
         assert {path: path.read_bytes() for path in (tmp_path / run.folder).glob("*checkpoint*")} == kept
     train(run, data, tmp_path)
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)

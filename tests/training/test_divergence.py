@@ -18,7 +18,7 @@ from sftn.errors import Diverged, InputError
 from sftn.networks import NETWORKS
 from sftn.runs.runner import train
 from sftn.runtime.device import make_fabric
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from sftn.spec.schedule import Schedule
 from sftn.storage.tensor_files import load_tensors
@@ -89,7 +89,7 @@ def test_the_step_is_found_and_never_kept(
         else:
             patch.setattr("sftn.runs.build.Supervised", BadGradient)
         with pytest.raises(Diverged, match=r"^train, epoch 2, step 2, learning rate 0.05: loss ") as caught:
-            train(run, data, tmp_path, Conduct(checkpoint_seconds=seconds))
+            train(run, data, tmp_path, Execution(checkpoint_seconds=seconds))
         assert "--on-nan skip" in str(caught.value)
         assert "\n" not in str(caught.value)
     folder = tmp_path / run.folder
@@ -160,7 +160,7 @@ def test_skipping_survives_kills_and_is_recorded(kind: str, tmp_path: Path, monk
     assert expected["skipped_steps"] == 1
     for at in (BAD, 1):
         with pytest.raises(ConnectionError):
-            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, crash))
+            train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(at, crash))
         assert finite(tmp_path / run.folder)
     found = train(run, data, tmp_path)
     assert found["skipped_steps"] == 1
@@ -180,9 +180,9 @@ def test_an_epoch_without_a_good_step_ends_the_run(tmp_path: Path, monkeypatch: 
     with pytest.raises(Diverged, match=r"step 1, .*not one step of this epoch"):
         train(run, data, tmp_path)
     with pytest.raises(ConnectionError):
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(3, crash))
+        train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(3, crash))
     with pytest.raises(Diverged):
-        train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0))
+        train(run, data, tmp_path, Execution(checkpoint_seconds=0.0))
 
 
 def test_a_run_begins_again_with_half_the_rate(
@@ -208,7 +208,7 @@ def test_a_run_begins_again_with_half_the_rate(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     for at in (1, 1, 3, 3, 2):
         with pytest.raises(ConnectionError):
-            train(run, data, tmp_path, Conduct(checkpoint_seconds=0.0), callback=Bomb(at, crash))
+            train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(at, crash))
     found = train(run, data, tmp_path)
     assert found["restarts"] == expected["restarts"]
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)

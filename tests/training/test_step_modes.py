@@ -23,7 +23,7 @@ from sftn.runs.cohort import train_together
 from sftn.runs.runner import train
 from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime.device import make_fabric
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Friendly, Run
 from sftn.spec.schedule import Schedule
 from sftn.tasks.distillation import Distiller
@@ -104,10 +104,10 @@ def test_captured_steps_leave_the_bits_of_eager_ones(kind: str, teachers: Any, t
                 run,
                 data,
                 captured,
-                Conduct(checkpoint_seconds=0.0, step="captured"),
+                Execution(checkpoint_seconds=0.0, cuda_graphs=True),
                 callback=Bomb(at, crash),
             )
-    found = train(run, data, captured, Conduct(step="captured"))
+    found = train(run, data, captured, Execution(cuda_graphs=True))
     assert Checked.replays >= 4
     assert tiny.weights(captured, run) == tiny.weights(eager, run)
     assert rows(captured, run) == rows(eager, run)
@@ -120,8 +120,18 @@ def test_a_run_may_change_how_its_steps_are_taken(teachers: Any, tmp_path: Path)
     train(run, data, eager)
     for step in ("captured", "eager"):
         with pytest.raises(ConnectionError):
-            train(run, data, mixed, Conduct(checkpoint_seconds=0.0, step=step), callback=Bomb(2, crash))
-    train(run, data, mixed, Conduct(step="captured"))
+            train(
+                run,
+                data,
+                mixed,
+                Execution(
+                    checkpoint_seconds=0.0,
+                    compile=step in ("compiled", "both"),
+                    cuda_graphs=step in ("captured", "both"),
+                ),
+                callback=Bomb(2, crash),
+            )
+    train(run, data, mixed, Execution(cuda_graphs=True))
     assert tiny.weights(mixed, run) == tiny.weights(eager, run)
 
 
@@ -162,7 +172,7 @@ def test_a_cohort_of_captured_steps_ends_with_the_same_bits(
     methods = ("kd", "crd", "pkt") if asked else ("kd", "at", "crd", "vid")
     runs = [tiny.run(data, teacher=teacher, objective=objective(method), precision=precision) for method in methods]
     for run in runs:
-        train(run, data, alone, Conduct(ask_once=0.0))
+        train(run, data, alone, Execution(teacher_cache=0.0))
     kept, repeating = [], []
     monkeypatch.setattr(TeacherCache, "record", lambda self: kept.append(self._table))
     replay, asks = Rerun.replay, StagedNet.activations
@@ -178,7 +188,7 @@ def test_a_cohort_of_captured_steps_ends_with_the_same_bits(
 
     monkeypatch.setattr(Rerun, "replay", alone_with_its_tensors)
     monkeypatch.setattr(StagedNet, "activations", activations)
-    train_together(runs, data, together, Conduct(ask_once=asked, step="captured"))
+    train_together(runs, data, together, Execution(teacher_cache=asked, cuda_graphs=True))
     assert bool(kept and kept[0]) is bool(asked)
     assert Checked.replays >= 4 * len(runs)
     for run in runs:
@@ -251,10 +261,10 @@ def test_the_way_is_settled_and_said(
         resolve_step_mode("capture", "cuda", "bf16", 1)
     monkeypatch.delitem(GRAPHS, "cpu")
     data = tiny.dataset()
-    with pytest.raises(InputError, match=r"^step captured needs a CUDA GPU, not cpu: use --step eager or compiled$"):
-        train(tiny.run(data), data, tmp_path, Conduct(device="cpu", step="captured"))
+    with pytest.raises(InputError, match=r"^CUDA graphs need a CUDA GPU, not cpu: leave --cuda-graphs out$"):
+        train(tiny.run(data), data, tmp_path, Execution(device="cpu", cuda_graphs=True))
     with pytest.raises(InputError, match="one by one: give --cohort 1"):
-        train_together([tiny.run(data)], data, tmp_path, Conduct(device="cpu", step="compiled"))
+        train_together([tiny.run(data)], data, tmp_path, Execution(device="cpu", compile=True))
 
 
 def losses(how: str, epochs: int = 20) -> list[float]:
@@ -290,7 +300,14 @@ def test_every_task_can_be_traced(
     ends = []
     for step in ("eager", "compiled"):
         out = teachers(tmp_path / step)
-        found = train(run, data, out, Conduct(ask_once=asked, step=step))
+        found = train(
+            run,
+            data,
+            out,
+            Execution(
+                teacher_cache=asked, compile=step in ("compiled", "both"), cuda_graphs=step in ("captured", "both")
+            ),
+        )
         assert ("asked_once" in found) is bool(asked)
         ends.append(tiny.weights(out, run))
     assert ends[0] == ends[1]

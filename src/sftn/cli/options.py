@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 import tyro
 
 from sftn.spec import jobs
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.images import Images
 from sftn.spec.run import Branches
 from sftn.spec.training import Training
@@ -32,7 +32,7 @@ class Demo:
     seeds: int = 3
     """How many seeds."""
     training: Training = Training(epochs=80, batch=32)
-    execution: Conduct = Conduct()
+    execution: Execution = Execution()
     out: Path = Path("runs")
     """The folder of all runs; what is finished there is not trained again."""
 
@@ -86,7 +86,7 @@ class Reproduce:
     """Measure on at most this many images of a split, for a trial; --limit is for training."""
     images: Images = Images(data="paper")
     training: Training = Training()
-    execution: Conduct = Conduct()
+    execution: Execution = Execution()
     out: Path = Path("runs")
     """The folder of all runs; what is finished there is not trained again."""
 

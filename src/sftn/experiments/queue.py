@@ -23,7 +23,7 @@ from sftn.runtime.cores import usable_cores
 from sftn.runtime.device import accelerator
 from sftn.runtime.processes import led
 from sftn.runtime.signals import sigterm
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost
 from sftn.training.callback import Callback
@@ -82,7 +82,7 @@ def work(
     planned: Sequence[Planned],
     dataset: Dataset,
     out: Path,
-    execution: Conduct = Conduct(),
+    execution: Execution = Execution(),
     *,
     watch: Watch | None = None,
     wait: float = 5.0,
@@ -122,7 +122,7 @@ class _Queue:
     """What is left of a list of runs, and what became of the others."""
 
     def __init__(
-        self, left: list[Planned], dataset: Dataset, out: Path, execution: Conduct, watch: Watch | None, cohort: int
+        self, left: list[Planned], dataset: Dataset, out: Path, execution: Execution, watch: Watch | None, cohort: int
     ) -> None:
         self.left, self.dataset, self.out = left, dataset, out
         self.execution, self.watch, self.cohort = execution, watch, cohort

@@ -16,7 +16,7 @@ from sftn.data.dataset import Dataset
 from sftn.errors import InputError, Stopped
 from sftn.experiments.grid import Planned
 from sftn.runs.runner import train
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost
 
@@ -39,7 +39,7 @@ def work(
     planned: Sequence[Planned],
     dataset: Dataset,
     out: Path,
-    conduct: Conduct = Conduct(),
+    execution: Execution = Execution(),
     *,
     gpus_per_run: float = 1.0,
 ) -> None:
@@ -49,8 +49,8 @@ def work(
         planned: the runs, teachers before their students.
         dataset: the images; they are sent to each machine once.
         out: the folder of all runs, which every machine must see under this path.
-        conduct: how; each run has a process of its own and is alone in it, so what it says of processes, cohorts and
-            `ask_once` does not count, and neither does `log`.
+        execution: how; each run has a process of its own and is alone in it, so what it says of processes, cohorts and
+            `teacher_cache` does not count, and neither does `log`.
         gpus_per_run: what a run asks of the cluster where it has GPUs; 0.5 puts two runs on one.
 
     Raises:
@@ -63,12 +63,12 @@ def work(
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     started = not ray.is_initialized()
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
-    gpus = gpus_per_run if ray.cluster_resources().get("GPU", 0) and conduct.device in ("auto", "cuda") else 0
+    gpus = gpus_per_run if ray.cluster_resources().get("GPU", 0) and execution.device in ("auto", "cuda") else 0
     if gpus > ray.cluster_resources().get("GPU", 0):
         raise InputError(f"gpus_per_run is {gpus_per_run}: the cluster has fewer")
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(_carry_out)
     images = ray.put(dataset)
-    alone = replace(conduct, devices=1, nodes=1, log=(), ask_once=0.0)
+    alone = replace(execution, devices=1, nodes=1, log=(), teacher_cache=0.0)
     refs: dict[str, Any] = {}
     for item in planned:
         run = item.run
@@ -101,18 +101,18 @@ def _carry_out(
     dataset: Dataset,
     title: str,
     out: str,
-    conduct: Conduct,
+    execution: Execution,
     teacher: dict[str, str] | None,
 ) -> dict[str, str]:
     """A run on a worker; what went wrong comes back as a value, so that Ray does not try it again."""
     who = f"seed {run.seed}  {title}"
     if teacher is not None and teacher["kind"] != "done":
         return {"kind": "diverged", "line": f"{who}: its teacher is not there"}
-    device = conduct.device
+    device = execution.device
     torch.set_num_threads(1 if device in ("auto", "cpu") and not torch.cuda.is_available() else torch.get_num_threads())
     while True:
         try:
-            record: dict[str, Any] = train(run, dataset, Path(out), conduct)
+            record: dict[str, Any] = train(run, dataset, Path(out), execution)
         except (Held, Lost):
             time.sleep(5)
         except InputError as error:

@@ -37,7 +37,7 @@ from sftn.networks import NETWORKS, PACKAGED
 from sftn.runs.cohort import Outcome, carry_out
 from sftn.runtime.cores import free_memory, usable_cores
 from sftn.runtime.signals import sigterm
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 
 NEEDED = 1_200 * 2**20
@@ -48,7 +48,7 @@ _OFTEN = 0.2
 """Seconds between two steps that a worker tells of."""
 
 
-def settle_jobs(execution: Conduct, runs: Sequence[Run], device: str) -> int:
+def settle_jobs(execution: Execution, runs: Sequence[Run], device: str) -> int:
     """How many runs are carried out at once.
 
     `auto` is one for each core that this process may use, if there is memory for them; and one on a GPU, for runs that
@@ -114,7 +114,7 @@ class Workers:
         threads: of each worker.
     """
 
-    def __init__(self, dataset: Dataset, out: Path, execution: Conduct, threads: int) -> None:
+    def __init__(self, dataset: Dataset, out: Path, execution: Execution, threads: int) -> None:
         self.threads = threads
         self.events: queue.Queue[Event] = queue.Queue()
         self._given = (dataset, out, replace(execution, jobs="1"))
@@ -280,7 +280,7 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
 
 
 def _outcomes(
-    runs: list[Run], dataset: Dataset, out: Path, execution: Conduct, teller: _Teller
+    runs: list[Run], dataset: Dataset, out: Path, execution: Execution, teller: _Teller
 ) -> list[Outcome] | InputError:
     try:
         return carry_out(runs, dataset, out, execution, callback=teller)

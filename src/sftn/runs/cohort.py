@@ -28,7 +28,7 @@ from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime.collectives import world
 from sftn.runtime.device import join, repeatable
 from sftn.runtime.processes import leads
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost
 from sftn.training.callback import Callback
@@ -58,13 +58,13 @@ def company(runs: Sequence[Run], size: int) -> list[Run]:
     return [first, *found[: max(0, size - 1)]]
 
 
-def size(conduct: Conduct, runs: Sequence[Run]) -> int:
+def size(execution: Execution, runs: Sequence[Run]) -> int:
     """How many may be trained at once: `cohort`, or 1 by several processes, which is logged if it makes a difference.
 
     Raises:
         InputError: the number is below 1.
     """
-    cohort, processes = conduct.cohort, conduct.devices * conduct.nodes
+    cohort, processes = execution.cohort, execution.devices * execution.nodes
     if cohort < 1:
         raise InputError(f"cohort is {cohort}: give at least 1")
     if processes == 1 or cohort == 1:
@@ -82,15 +82,15 @@ def carry_out(
     runs: Sequence[Run],
     dataset: Dataset,
     out: Path,
-    conduct: Conduct = Conduct(),
+    execution: Execution = Execution(),
     *,
     callback: Callback | None = None,
 ) -> list[Outcome]:
     """A run by `sftn.runs.runner.train`, several by `train_together`; a run's own error is its outcome either way."""
     if len(runs) > 1:
-        return train_together(runs, dataset, out, conduct, callback=callback)
+        return train_together(runs, dataset, out, execution, callback=callback)
     try:
-        return [train(runs[0], dataset, out, conduct, callback=callback)]
+        return [train(runs[0], dataset, out, execution, callback=callback)]
     except (Held, Lost, FloatingPointError) as error:
         return [error]
 
@@ -99,7 +99,7 @@ def train_together(
     runs: Sequence[Run],
     dataset: Dataset,
     out: Path,
-    conduct: Conduct = Conduct(),
+    execution: Execution = Execution(),
     *,
     callback: Callback | None = None,
 ) -> list[Outcome]:
@@ -111,10 +111,10 @@ def train_together(
 
     Args:
         runs: students of one teacher, with the same data, seed, precision and batch; all of them, whatever
-            `conduct.cohort` is.
+            `execution.cohort` is.
         dataset: the images.
         out: the folder of all runs.
-        conduct: how.
+        execution: how.
         callback: is called at the steps of all.
 
     Returns:
@@ -124,21 +124,21 @@ def train_together(
         InputError: runs that cannot share, several processes, or something given from outside is wrong for all.
         Stopped: a signal asked for the end; all states are saved and the same call goes on from there.
     """
-    if world() > 1 or conduct.devices * conduct.nodes > 1:
+    if world() > 1 or execution.devices * execution.nodes > 1:
         raise InputError("a cohort is trained by one process: leave --devices and --nodes out, or give --cohort 1")
-    if conduct.step not in ("eager", "captured"):
-        raise InputError(f"step {conduct.step} is for runs one by one: give --cohort 1, or --step captured")
+    if execution.compile:
+        raise InputError("--compile is for runs one by one: give --cohort 1, or leave it out")
     for run in runs[1:]:
         if not alike(runs[0], run):
             raise InputError(f"{run.name} and {runs[0].name} differ in teacher, data, seed, precision or batch")
-    join(conduct.device, 1, 1)
-    shared = Shared(TeacherCache(runs, dataset, conduct.ask_once))
+    join(execution.device, 1, 1)
+    shared = Shared(TeacherCache(runs, dataset, execution.teacher_cache))
     shown = None if callback is None else _Shown(callback)
     members = []
     for run in runs:
         seen = None if shown is None else _Watched(shown)
-        members.append(_Member(carried_out(run, dataset, Context(out, conduct, seen, shared))))
-    with repeatable(conduct.deterministic), ExitStack() as ends:
+        members.append(_Member(carried_out(run, dataset, Context(out, execution, seen, shared))))
+    with repeatable(execution.deterministic), ExitStack() as ends:
         for member in members:
             ends.callback(member.steps.close)
         while left := [member for member in members if member.outcome is None]:

@@ -12,7 +12,7 @@ from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.runtime.device import settle_precision
 from sftn.spec.alignment import Alignment
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.images import Images
 from sftn.spec.run import Data, Run
 from sftn.spec.training import Training
@@ -40,7 +40,7 @@ def load_images(asked: Images) -> Dataset:
 
 
 def plain_run(
-    network: str, dataset: Dataset, images: Images, training: Training, execution: Conduct, seed: int = 0
+    network: str, dataset: Dataset, images: Images, training: Training, execution: Execution, seed: int = 0
 ) -> Run:
     """The run of a network that learns from labels alone.
 

@@ -27,7 +27,7 @@ from sftn.runtime.collectives import rank, world
 from sftn.runtime.device import HALVES, join, make_fabric, repeatable
 from sftn.runtime.processes import leads, led, shared, together
 from sftn.runtime.signals import Stop
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from sftn.storage.atomic import sync_folder
 from sftn.storage.json_files import write_json
@@ -73,7 +73,7 @@ class Context:
     """What surrounds a run while it is carried out."""
 
     out: Path
-    conduct: Conduct
+    execution: Execution
     callback: Callback | None = None
     shared: Shared | None = None
     """With runs that are carried out at the same time in this process."""
@@ -85,7 +85,7 @@ def train(
     run: Run,
     dataset: Dataset,
     out: Path,
-    conduct: Conduct = Conduct(),
+    execution: Execution = Execution(),
     *,
     callback: Callback | None = None,
 ) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def train(
         run: what to train. If it has a teacher that is a Run, that one must have been carried out in `out`.
         dataset: the images that `run.data` names.
         out: the folder of all runs.
-        conduct: how.
+        execution: how.
         callback: is called at every step and epoch.
 
     Returns:
@@ -112,13 +112,13 @@ def train(
         Stopped: a signal asked for the end; the state is saved and the same call resumes from there.
         Diverged: a number is not finite (a `FloatingPointError`).
     """
-    join(conduct.device, conduct.devices, conduct.nodes)
+    join(execution.device, execution.devices, execution.nodes)
     if run.norm_shares not in (1, world()):
         raise InputError(f"{run.name} normalises by {run.norm_shares} shares of a batch: give that many --devices")
     if not leads():
         callback = None
-    steps = carried_out(run, dataset, Context(out, conduct, callback))
-    with repeatable(conduct.deterministic):
+    steps = carried_out(run, dataset, Context(out, execution, callback))
+    with repeatable(execution.deterministic):
         while True:
             try:
                 next(steps)
@@ -216,16 +216,16 @@ class _Assembled:
 
 
 def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict[str, Any]] | None) -> Steps:
-    conduct, journal = context.conduct, Journal(context.out / run.folder, context.callback)
-    fabric = make_fabric(conduct.device, run.precision, conduct.devices, conduct.nodes)
-    step = resolve_step_mode(conduct.step, fabric.device.type, run.precision, world())
+    execution, journal = context.execution, Journal(context.out / run.folder, context.callback)
+    fabric = make_fabric(execution.device, run.precision, execution.devices, execution.nodes)
+    step = resolve_step_mode(execution.step_mode, fabric.device.type, run.precision, world())
     half = "" if run.precision in HALVES else " and --precision bf16"
     advice = f"a smaller --batch{half} needs less, but is another run; another --device may have more"
     with memory.memory(str(fabric.device), lambda: journal.at, advice):
         parts = _assemble(run, dataset, context, fabric, restarts)
         with parts.checkpoints.signals():
             with journal:
-                led(partial(_open, journal, run, conduct, parts.checkpoints))
+                led(partial(_open, journal, run, execution, parts.checkpoints))
                 yield from _train_phases(run, dataset, parts, fabric, journal, step)
             journal.at = "evaluating on the training images"
             return finish(run, dataset, parts.network, fabric, parts.checkpoints, step, parts.cache.record())
@@ -235,8 +235,8 @@ def _assemble(
     run: Run, dataset: Dataset, context: Context, fabric: Fabric, restarts: list[dict[str, Any]] | None
 ) -> _Assembled:
     """Build what a run trains, in the state of its last checkpoint."""
-    conduct, cohort = context.conduct, context.shared
-    cache = TeacherCache([run], dataset, conduct.ask_once) if cohort is None else cohort.cache
+    execution, cohort = context.execution, context.shared
+    cache = TeacherCache([run], dataset, execution.teacher_cache) if cohort is None else cohort.cache
     torch.manual_seed(run.seed)
     network = new_network(run.network, dataset)
     teacher = None if run.teacher is None else load_network(run.teacher, dataset, context.out)
@@ -244,8 +244,8 @@ def _assemble(
     checkpoints = Checkpoints(
         context.out / run.folder,
         planned.state,
-        seconds=conduct.checkpoint_seconds,
-        epochs=conduct.checkpoint_epochs,
+        seconds=execution.checkpoint_seconds,
+        epochs=execution.checkpoint_epochs,
         restarts=restarts,
         guard=context.guard,
         stop=None if cohort is None else cohort.stop,
@@ -265,8 +265,8 @@ def _assemble(
     return _Assembled(network, planned.phases, loader, checkpoints, cache)
 
 
-def _open(journal: Journal, run: Run, conduct: Conduct, checkpoints: Checkpoints) -> None:
-    loggers = opened(conduct.log, checkpoints.folder, run, checkpoints.history)
+def _open(journal: Journal, run: Run, execution: Execution, checkpoints: Checkpoints) -> None:
+    loggers = opened(execution.log, checkpoints.folder, run, checkpoints.history)
     journal.open(checkpoints.history, loggers)
 
 

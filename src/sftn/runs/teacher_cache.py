@@ -65,7 +65,7 @@ class TeacherCache:
 
     def __init__(self, runs: Sequence[Run], dataset: Dataset, gib: float) -> None:
         if not gib >= 0:
-            raise InputError(f"ask_once is {gib}: give GiB, or 0 to ask the teacher every time")
+            raise InputError(f"teacher_cache is {gib}: give GiB, or 0 to ask the teacher every time")
         needed = {name for run in runs for name in outputs_needed(run) or ()}
         self.cohort = len(runs) > 1
         self.fields = [name for name in FIELDS if name in needed]

@@ -17,7 +17,7 @@ from sftn.runs.build import check, load_network
 from sftn.runs.runner import train
 from sftn.runs.trained import Trained
 from sftn.runtime.device import join
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.jobs import Distill, TrainTeacher
 from sftn.spec.run import FineTune, Friendly, Run
 from sftn.tasks import recipes
@@ -96,7 +96,7 @@ def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | No
     return _carried_out(run, dataset, asked.out, asked.execution, watch)
 
 
-def _carried_out(run: Run, dataset: Dataset, out: Path, execution: Conduct, watch: Watch | None) -> TrainedNetwork:
+def _carried_out(run: Run, dataset: Dataset, out: Path, execution: Execution, watch: Watch | None) -> TrainedNetwork:
     check(run, dataset)
     join(execution.device, execution.devices, execution.nodes)
     with nullcontext() if watch is None else watch(run.name) as callback:

@@ -10,11 +10,11 @@ COHORT = 8
 
 
 @dataclass(frozen=True)
-class Conduct:
+class Execution:
     """Where, by how many processes, how fast and how safely runs are carried out.
 
-    What determines a trained network is a `Run`'s. Nothing here does, up to the rounding that `step`, `deterministic`
-    and another device or number of processes bring, which is recorded with a result.
+    What determines a trained network is in a `Run`. Nothing here does, up to the rounding that `compile`,
+    `deterministic` and another device or number of processes or threads bring, which is recorded with a result.
     """
 
     device: str = "auto"
@@ -38,10 +38,17 @@ class Conduct:
     """Epochs between two checkpoints; if 0 they go by time."""
     deterministic: bool = False
     """Have a GPU compute the same bits again, too; changes them, so it is recorded with the result."""
-    ask_once: float = 2.0
+    teacher_cache: float = 2.0
     """GiB of memory in which a teacher's answers to crops and flips of the images are kept, and looked up where that
     changes no bit and pays (see `sftn.runs.teacher_cache`); 0 asks it every time. A cohort has one table for all. On a
     CPU, by one process."""
-    step: str = "eager"
-    """How steps are taken: eager, compiled, captured (as a CUDA graph) or both (see `sftn.training.step_modes`); a
-    cohort's are eager or captured."""
+    compile: bool = False
+    """Compile steps by PyTorch; changes only speed and rounding (see docs/speed.md). Not for cohorts."""
+    cuda_graphs: bool = False
+    """Record each step as one CUDA graph; changes only speed and rounding."""
+
+    @property
+    def step_mode(self) -> str:
+        """How steps are taken: one of `sftn.training.step_modes.STEPS`."""
+        graphs = "both" if self.compile else "captured"
+        return graphs if self.cuda_graphs else "compiled" if self.compile else "eager"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from sftn.errors import InputError, unknown
-from sftn.spec.execution import Conduct
+from sftn.spec.execution import Execution
 from sftn.spec.images import Images
 from sftn.spec.run import Branches, FineTune
 from sftn.spec.training import Training
@@ -40,7 +40,7 @@ class Compare:
     training: Training = Training()
     branches: Branches = Branches()
     fine_tune: FineTune = FineTune()
-    execution: Conduct = Conduct()
+    execution: Execution = Execution()
     out: Path = Path("runs")
     """The folder of all runs; what is finished there is not trained again."""
 
@@ -63,7 +63,7 @@ class TrainTeacher:
     training: Training = Training()
     branches: Branches = Branches()
     fine_tune: FineTune = FineTune()
-    execution: Conduct = Conduct()
+    execution: Execution = Execution()
     out: Path = Path("runs")
     """The folder of all runs; what is finished there is not trained again."""
 
@@ -90,7 +90,7 @@ class Distill:
     """Which student stage goes with which teacher stage, e.g. 2:1 3:2 4:3; by default the last stages backwards."""
     images: Images = Images()
     training: Training = Training()
-    execution: Conduct = Conduct()
+    execution: Execution = Execution()
     out: Path = Path("runs")
     """The folder of all runs; what is finished there is not trained again."""
 

@@ -83,7 +83,7 @@ class CudaGraph:
                 cause = (failed or [error])[0]
                 if isinstance(cause, torch.OutOfMemoryError):
                     raise cause from None
-                raise InputError(f"a step cannot be captured ({line(cause)}): use --step eager") from cause
+                raise InputError(f"a step cannot be captured ({line(cause)}): leave --cuda-graphs out") from cause
         CudaGraph._alive.add(self)
         return seen
 

@@ -162,7 +162,9 @@ def _mapped(count: int, dtype: torch.dtype) -> Tensor:
         pages = mmap.mmap(-1, count * dtype.itemsize, **private)
     except OSError as error:
         room = f"{count * dtype.itemsize / 2**30:.1f} GiB"
-        raise InputError(f"a teacher's answers may take {room}, which are not there: give less --ask-once") from error
+        raise InputError(
+            f"a teacher's answers may take {room}, which are not there: give less --teacher-cache"
+        ) from error
     return torch.frombuffer(pages, dtype=dtype)
 
 

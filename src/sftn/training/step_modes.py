@@ -62,7 +62,7 @@ def resolve_step_mode(step: str, device: str, precision: str, processes: int) ->
     if step not in STEPS:
         raise unknown("step", step, STEPS)
     if step in ("captured", "both") and device not in GRAPHS:
-        raise InputError(f"step {step} needs a CUDA GPU, not {device}: use --step eager or compiled")
+        raise InputError(f"CUDA graphs need a CUDA GPU, not {device}: leave --cuda-graphs out")
     if processes > 1 and step != "eager":
         if leads():
             logger.warning("steps are taken eagerly, not %s: several processes share every batch", step)
@@ -129,7 +129,7 @@ class Compiled:
         except RuntimeError as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            raise InputError(f"steps cannot be compiled here ({line(error)}): use --step eager") from error
+            raise InputError(f"steps cannot be compiled here ({line(error)}): leave --compile out") from error
 
 
 class Captured:

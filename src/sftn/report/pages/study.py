@@ -149,4 +149,4 @@ def _sentences(section: Section, pair: Pair) -> Iterator[str]:
             if seeds:
                 ours, theirs = ([values[seed] for seed in seeds] for values in (friendly, standard))
                 own = [alone[seed] for seed in seeds] if set(seeds) <= alone.keys() else []
-                yield verdict(f"By {line.label}, {pair.student}", theirs, ours, own)
+                yield verdict(f"With {line.label}, {pair.student}", theirs, ours, own)
