@@ -16,7 +16,7 @@ from sftn.cli import COMMANDS
 from sftn.errors import Stopped
 from tests.support.command import called, refusal
 
-FAST = ["--limit", "40", "--epochs", "1", "--batch", "20", "--precision", "float32"]
+FAST = ["--limit", "40", "--epochs", "1", "--batch", "20", "--precision", "float32", "--jobs", "1"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from sftn.networks import NETWORKS
 from tests.support import tiny
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
-SMALL: dict[str, Any] = {"epochs": 1, "batch": 16, "precision": "float32", "device": "cpu"}
+SMALL: dict[str, Any] = {"epochs": 1, "batch": 16, "precision": "float32", "device": "cpu", "jobs": "1"}
 
 
 class Net(nn.Sequential):

@@ -29,7 +29,7 @@ from tests.support.command import called, refusal
 from tests.support.reports import reported
 
 ALL = [entry for entry in TABLES.values() if isinstance(entry, Measured)]
-SMALL = ["--smoke", "--seeds", "1", "--timing-seconds", "0", "--precision", "float32", "--device", "cpu"]
+SMALL = ["--smoke", "--seeds", "1", "--timing-seconds", "0", "--precision", "float32", "--device", "cpu", "--jobs", "1"]
 
 
 @pytest.mark.parametrize("which", ALL, ids=lambda which: which.name)

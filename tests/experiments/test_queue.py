@@ -28,7 +28,7 @@ from tests.support.command import called, refusal
 
 DATA = tiny.dataset()
 LINE = re.compile(r"^ *\d+/\d+  (seed \d  .*?)  .*\((.*)\)$", re.MULTILINE)
-SMALL = ["--smoke", "--timing-seconds", "0", "--precision", "float32", "--device", "cpu"]
+SMALL = ["--smoke", "--timing-seconds", "0", "--precision", "float32", "--device", "cpu", "--jobs", "1"]
 
 
 def command(*arguments: str, out: Path) -> list[str]:

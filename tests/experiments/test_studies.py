@@ -195,7 +195,7 @@ def test_what_was_measured_stands_on_the_same_page(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_study_is_carried_out_measured_reported_and_kept(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     runs, results = tmp_path / "runs", tmp_path / "results"
-    how = ("--epochs", "1", "--limit", "60", "--batch", "20", "--methods", "kd", "--seeds", "2", "--images", "100")
+    how = ("--epochs", "1", "--limit", "60", "--batch", "20", "--methods", "kd", "--seeds", "2", "--test-images", "100")
     fast = ("--timing-seconds", "0", "--precision", "float32", "--device", "cpu")
     code, said, err = called("reproduce", "digits", *how, *fast, "--out", str(runs), capsys=capsys)
     assert (code, err) == (0, "")
