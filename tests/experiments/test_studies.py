@@ -33,7 +33,9 @@ CIFAR = Conditions(Data("cifar100", "0123456789abcdef", classes=20), Schedule(ep
 LONGER = Conditions(Data("cifar100", "0123456789abcdef", 2500, 20), Schedule(epochs=80), "bf16")
 PATIENT = replace(DEMO, schedule=Schedule(epochs=400, batch=32))
 OWN = {name: CIFAR if study.grid.data == "cifar100" else DEMO for name, study in STUDIES.items()}
+TEN = replace(CIFAR, data=replace(CIFAR.data, classes=10), schedule=Schedule(epochs=60))
 OWN |= {"longer": LONGER, "patient": PATIENT}
+OWN |= {"horizon60": TEN, "horizon240": replace(TEN, schedule=Schedule(epochs=240))}
 
 
 @pytest.mark.parametrize("name", STUDIES)

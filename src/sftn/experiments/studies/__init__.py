@@ -8,7 +8,7 @@ from __future__ import annotations
 from sftn.errors import unknown
 from sftn.experiments import paper
 from sftn.experiments.metrics import Measured
-from sftn.experiments.studies import branches, cifar20, digits, gap, lighter, longer, patient, weights
+from sftn.experiments.studies import branches, cifar20, digits, gap, horizon, lighter, longer, patient, weights
 from sftn.experiments.studies.study import Study
 from sftn.experiments.table import Table
 
@@ -21,6 +21,8 @@ _ALL = (
     cifar20.STUDY,
     lighter.STUDY,
     longer.STUDY,
+    horizon.SHORT,
+    horizon.LONG,
 )
 STUDIES: dict[str, Study] = {study.grid.name: study for study in _ALL}
 """Every study by its name."""
