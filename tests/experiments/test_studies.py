@@ -146,8 +146,8 @@ def test_the_page_of_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert "| teacher, λ_R^KL = 1, training accuracy | 90.20 ± 0.16 | 90.92 ± 0.53 |" in text
     assert "| teacher, λ_R^KL = 3, detached, training entropy | 0.0100 ± 0.0000 | 0.0100 ± 0.0000 |" in text
     sentence = (
-        "By kd, λ_R^KL = 10, resnet8 learned 0.72 points more than from the standard one, more in 4 of 5 seeds: no "
-        "clear difference (paired t-test, p = 0.06); it ended 0.72 points above the student alone."
+        "With kd, λ_R^KL = 10, resnet8 scored 0.72 points higher when taught by the student-friendly teacher (higher in 4 of "
+        "5 seeds; no significant difference, paired t-test, p = 0.06); it ended 0.72 points above the student alone."
     )
     assert sentence in text
     assert sentence in " ".join(capsys.readouterr().out.split())
@@ -165,7 +165,10 @@ def test_a_study_with_few_seeds_makes_nothing_up(tmp_path: Path) -> None:
     assert "cells have only some of their 5 seeds" in section.warnings()[0]
     text = (reported(["branches"], tmp_path) / "report.md").read_text()
     assert "| kd, branch 1 | 70.00 | 71.00 | +1.00 | 1 of 5 | 1 of 1 |  |" in text
-    assert "By kd, branch 1, resnet8 learned 1.00 points more than from the standard one (one seed: this shows" in text
+    assert (
+        "With kd, branch 1, resnet8 scored 1.00 points higher when taught by the student-friendly teacher (one seed"
+        in text
+    )
     (tmp_path / "none").mkdir()
     text = (reported(["branches"], tmp_path / "none") / "report.md").read_text()
     assert "Nothing of this study has been run." in text
