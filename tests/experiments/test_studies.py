@@ -136,7 +136,8 @@ def test_the_page_of_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         if item.cell.way == FRIENDLY and item.run.seed == 4:
             made.finish(tmp_path, item.run, 70.0)
     made.table(tmp_path, STUDIES["digits"].grid, CIFAR, seeds=1)  # of the same pair
-    folder = reported(["weights"], tmp_path)
+    _, shown, _ = called("report", "weights", "--out", tmp_path, capsys=capsys)
+    folder = tmp_path / "report-weights"
     text = (folder / "report.md").read_text()
     assert text.startswith("# weights: Effect of the branches' weights")
     assert "the paper" not in text
@@ -146,11 +147,11 @@ def test_the_page_of_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert "| teacher, λ_R^KL = 1, training accuracy | 90.20 ± 0.16 | 90.92 ± 0.53 |" in text
     assert "| teacher, λ_R^KL = 3, detached, training entropy | 0.0100 ± 0.0000 | 0.0100 ± 0.0000 |" in text
     sentence = (
-        "With kd, λ_R^KL = 10, resnet8 scored 0.72 points higher when taught by the student-friendly teacher (higher in 4 of "
-        "5 seeds; no significant difference, paired t-test, p = 0.06); it ended 0.72 points above the student alone."
+        "With kd, λ_R^KL = 10, resnet8 scored 0.72 points higher when taught by the student-friendly teacher (higher "
+        "in 4 of 5 seeds; no significant difference, paired t-test, p = 0.06); it ended 0.72 points above the student alone."
     )
     assert sentence in text
-    assert sentence in " ".join(capsys.readouterr().out.split())
+    assert sentence in " ".join(shown.split())
     assert sentence in (folder / "report.html").read_text()
     assert "95 runs" in text
     with open(folder / "report.csv") as file:
