@@ -148,7 +148,8 @@ def test_the_page_of_a_study(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert "| teacher, λ_R^KL = 3, detached, training entropy | 0.0100 ± 0.0000 | 0.0100 ± 0.0000 |" in text
     sentence = (
         "With kd, λ_R^KL = 10, resnet8 scored 0.72 points higher when taught by the student-friendly teacher (higher "
-        "in 4 of 5 seeds; no significant difference, paired t-test, p = 0.06); it ended 0.72 points above the student alone."
+        "in 4 of 5 seeds; no significant difference, paired t-test, p = 0.06); it ended 0.72 points above the student "
+        "alone."
     )
     assert sentence in text
     assert sentence in " ".join(shown.split())
