@@ -174,11 +174,12 @@ def assert_survives(method: Method, kind: str, dtype: torch.dtype, size: int) ->
 
 
 def assert_round_trip(method: Method, fresh: Method) -> None:
-    """`fresh`, built the same way, computes what `method` computes once it has its state."""
+    """`fresh`, built the same way, computes what `method` computes once it has its state, and not before."""
     student, teacher = activations(method.pair.student, 4, seed=3), activations(method.pair.teacher, 4, seed=4)
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.1)
+    assert not torch.equal(method(student, teacher, batch(4)), fresh(student, teacher, batch(4)))
     fresh.load_state_dict(method.state_dict())
     assert torch.equal(method(student, teacher, batch(4)), fresh(student, teacher, batch(4)))
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sftn.errors import InputError
+from sftn.experiments.table import METHODS as ROWS
 from sftn.spec.objective import Objective, Term
 from sftn.tasks.recipes import OBJECTIVES, SCHEDULES, objective, schedule
 
@@ -29,6 +30,12 @@ def test_the_papers_weights(name: str, ce: float, kd: float, weight: float | Non
     assert (found.ce, found.kd, found.temperature) == (ce, kd, 4.0)
     assert [term.weight for term in found.terms] == ([] if weight is None else [weight])
     assert found == OBJECTIVES[name]
+
+
+def test_the_first_names_are_the_papers_rows_in_its_order() -> None:
+    """Newer methods come after them, and in no table of the paper."""
+    assert tuple(OBJECTIVES)[: len(ROWS)] == ROWS
+    assert len(ROWS) == 12
 
 
 def test_alone_takes_kd_away() -> None:

@@ -1,4 +1,4 @@
-"""KD: the softened answers of the teacher (Hinton et al., 2015, Distilling the Knowledge in a Neural Network)."""
+"""KD: the softened outputs of the teacher (Hinton et al., 2015, arXiv:1503.02531)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperatur
     """KL(teacher ‖ student)·T² of the softmaxes at temperature T, the mean over the batch: a scalar.
 
     KD is no `Method`: it stands in the objective, beside cross-entropy, where all methods are added to it. Gradients
-    flow into both arguments, because a student-friendly teacher listens to its branches; whoever distils detaches the
-    teacher's logits.
+    flow into both arguments, because a student-friendly teacher learns from its branches; detach the teacher's logits
+    to distil a frozen one.
+
+    Example:
+        >>> loss = distillation_loss(student(images), teacher(images).detach(), temperature=4.0)
 
     Args:
         student_logits: (B, K)

@@ -1,4 +1,4 @@
-"""PKT: the odds that one image picks another as its neighbour (Passalis & Tefas, 2018)."""
+"""PKT: the odds that one image picks another as its neighbour (Passalis & Tefas, 2018, arXiv:1803.10837)."""
 
 from __future__ import annotations
 
@@ -35,9 +35,16 @@ def transfer_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor
 
 
 class PKT(Method):
-    """Probabilistic knowledge transfer between the embeddings, with the cosine kernel.
+    """Probabilistic knowledge transfer (arXiv:1803.10837) between the embeddings, with the cosine kernel.
 
-    As in RepDistiller, each image also counts as its own neighbour, and the embeddings' widths may differ.
+    Reads the embeddings, (B, D) and (B, D').
+
+    Deviations, of the authors' code and RepDistiller too: each image also counts as its own neighbour, and the
+    divergence is a mean over B² pairs where the paper has the sum.
+
+    Example:
+        >>> method = PKT(pair)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
 
     Args:
         pair: the networks; embeddings of any width.
@@ -46,6 +53,8 @@ class PKT(Method):
 
     summary = "Learning Deep Representations with Probabilistic Knowledge Transfer (Passalis & Tefas, ECCV 2018)"
     reads = "the embedding"
+    source = "RepDistiller"
+    weight = 30000.0
     teacher_outputs = ("embedding",)
 
     def __init__(self, pair: Pair, *, eps: float = 1e-7) -> None:

@@ -1,4 +1,4 @@
-"""RKD: distances and angles between the images of a batch (Park et al., 2019, Relational Knowledge Distillation)."""
+"""RKD: distances and angles between the images of a batch (Park et al., 2019, arXiv:1904.05068)."""
 
 from __future__ import annotations
 
@@ -70,9 +70,16 @@ def relational_loss(student: Tensor, teacher: Tensor, distance: float = 25.0, an
 
 
 class RKD(Method):
-    """Relational knowledge distillation of the embeddings: RKD-D and RKD-A together.
+    """Relational knowledge distillation (arXiv:1904.05068) of the embeddings: RKD-D and RKD-A together.
 
-    As in RepDistiller, the means run over all pairs and triplets, also those of an image with itself.
+    Reads the embeddings, (B, D) and (B, D').
+
+    Deviation, of the authors' code and RepDistiller too: the means run over all pairs and triplets, also those of an
+    image with itself. The weights are the paper's for classification, 25 times those of the authors' scripts.
+
+    Example:
+        >>> method = RKD(pair, distance=25.0, angle=50.0)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
 
     Args:
         pair: the networks; embeddings of any width.
@@ -82,6 +89,7 @@ class RKD(Method):
 
     summary = "Relational Knowledge Distillation (Park et al., CVPR 2019)"
     reads = "the embedding"
+    source = "RepDistiller"
     teacher_outputs = ("embedding",)
 
     def __init__(self, pair: Pair, *, distance: float = 25.0, angle: float = 50.0) -> None:

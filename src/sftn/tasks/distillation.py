@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.errors import InputError
-from sftn.methods.base import Batch, Method, raised
+from sftn.methods.base import Batch, Method, to_float32
 from sftn.methods.kd import distillation_loss
 from sftn.networks.alignment import Pair
 from sftn.networks.fast.inference_folding import folded
@@ -191,7 +191,7 @@ def with_batch_statistics(network: StagedNet) -> StagedNet:
 
 
 def _float(activations: Activations) -> Activations:
-    return activations._replace(logits=raised(activations.logits), embedding=raised(activations.embedding))
+    return activations._replace(logits=to_float32(activations.logits), embedding=to_float32(activations.embedding))
 
 
 def _first_views(activations: Activations, views: int) -> Activations:

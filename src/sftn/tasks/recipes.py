@@ -1,7 +1,7 @@
 """What the paper ran: schedules, loss weights and learning rates, in one place.
 
-The loss weights are RepDistiller's (SSKD's and OH's are their authors'); the feature methods run together with KD, as
-in the paper: CE + KD + β·method.
+A method's weight, and what stands beside it, is on its class (`sftn.methods`). The weights are RepDistiller's (SSKD's
+and OH's are their authors'); the feature methods run together with KD, as in the paper: CE + KD + β·method.
 """
 
 from __future__ import annotations
@@ -22,28 +22,25 @@ SCHEDULES: dict[str, Schedule] = {
 """Section B.1, and the same shape for people without a GPU; section B.2, whose learning rate and weight decay are the
 usual ones, since the text does not give them."""
 
-WEIGHTS: dict[str, float] = {
-    "fitnet": 100.0,
-    "at": 1000.0,
-    "sp": 3000.0,
-    "vid": 1.0,
-    "rkd": 1.0,
-    "pkt": 30000.0,
-    "ab": 1.0,
-    "ft": 200.0,
-    "crd": 0.8,
-    "sskd": 1.0,
-    "oh": 1.0,
-}
-"""β of each method; SSKD's 2.7 and 10 stand in the method, since it has two terms."""
+KD = Objective("kd", ce=0.1, kd=0.9)
 
-OBJECTIVES: dict[str, Objective] = {
-    "kd": Objective("kd", ce=0.1, kd=0.9),
-    **{name: Objective(name, ce=1.0, kd=1.0, terms=(Term(name, weight),)) for name, weight in WEIGHTS.items()},
-    "crd": Objective("crd", ce=1.0, kd=0.0, terms=(Term("crd", WEIGHTS["crd"]),)),
-    "sskd": Objective("sskd", ce=0.1, kd=0.9, terms=(Term("sskd", WEIGHTS["sskd"]),)),
-}
-"""The objective of every row of Tables 17 and 18."""
+
+def usual(name: str) -> Objective:
+    """The objective that a registered method's name alone stands for: ce·CE + kd·KD + weight·method.
+
+    Raises:
+        InputError: no method has that name.
+    """
+    if name == KD.name:
+        return KD
+    if name not in METHODS:
+        raise unknown("method", name, (KD.name, *METHODS))
+    method = METHODS[name]
+    return Objective(name, ce=method.ce, kd=method.kd, terms=(Term(name, method.weight),))
+
+
+OBJECTIVES: dict[str, Objective] = {name: usual(name) for name in (KD.name, *METHODS)}
+"""Of every method of this package; those of Tables 17 and 18 are the paper's."""
 
 
 def title(text: str) -> str:
@@ -86,7 +83,7 @@ def objective(text: str, *, alone: bool = False, temperature: float = 4.0) -> Ob
     """
     parts = [part.strip().lower() for part in text.split("+")]
     if len(parts) == 1 and ":" not in parts[0]:
-        found = replace(_registered(parts[0]), temperature=temperature)
+        found = replace(usual(parts[0]), temperature=temperature)
         if alone and found.terms:
             return replace(found, name=f"{found.name} alone", ce=1.0, kd=0.0)
         return found
@@ -94,22 +91,15 @@ def objective(text: str, *, alone: bool = False, temperature: float = 4.0) -> Ob
     terms: list[Term] = []
     for part in parts:
         name, _, given = part.partition(":")
-        _registered(name)
-        weight = _number(given, part) if given else WEIGHTS.get(name, 1.0)
-        if name == "kd":
+        own = usual(name)
+        weight = _number(given, part) if given else own.terms[0].weight if own.terms else 1.0
+        if name == KD.name:
             kd += weight
         elif any(term.method == name for term in terms):
             raise InputError(f"{text!r} names {name} twice: give it one weight, as in {name}:0.5")
         else:
             terms.append(Term(name, weight))
     return Objective(text, ce=1.0, kd=kd, terms=tuple(terms), temperature=temperature)
-
-
-def _registered(name: str) -> Objective:
-    """The paper's objective of a method; one of somebody's own runs with KD, at weight 1."""
-    if name not in OBJECTIVES and name not in METHODS:
-        raise unknown("method", name, {**OBJECTIVES, **METHODS})
-    return OBJECTIVES.get(name) or Objective(name, ce=1.0, kd=1.0, terms=(Term(name),))
 
 
 def _number(text: str, part: str) -> float:
