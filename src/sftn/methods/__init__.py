@@ -6,6 +6,7 @@ from sftn.methods.ab import AB
 from sftn.methods.at import AT
 from sftn.methods.base import Batch, Method, in_float32
 from sftn.methods.crd import CRD
+from sftn.methods.dkd import DKD
 from sftn.methods.fitnet import FitNet
 from sftn.methods.ft import FT
 from sftn.methods.oh import OH
@@ -19,6 +20,7 @@ __all__ = [
     "AB",
     "AT",
     "CRD",
+    "DKD",
     "FT",
     "METHODS",
     "OH",
@@ -46,4 +48,6 @@ METHODS: dict[str, type[Method]] = {
     "crd": CRD,
     "sskd": SSKD,
     "oh": OH,
+    # Newer than the paper's tables.
+    "dkd": DKD,
 }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sftn.data.batch import Batch
+from sftn.errors import InputError
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, StagedNet
 from sftn.spec.schedule import Schedule
@@ -50,6 +51,8 @@ class Method(nn.Module, ABC):
     kd: ClassVar[float] = 1.0
     weight: ClassVar[float] = 1.0
     """The objective that the method's name alone stands for: ce·CE + kd·KD + weight·method."""
+    weight_warmup: ClassVar[float] = 0.0
+    """In what fraction of a run (or how many epochs) its weight grows linearly; see `sftn.spec.objective.Term`."""
     teacher_outputs: ClassVar[tuple[str, ...]] = Activations._fields
     """What its main phase takes of the teacher's activations. If logits and embedding are enough, the teacher need not
     be run for a view of an image that it has seen before (`sftn.runs.teacher_cache`)."""
@@ -83,6 +86,13 @@ class Method(nn.Module, ABC):
         """(B·copies, C, H, W) -> (B·V, C, H, W), the V views of an image side by side, the image itself first."""
         return images
 
+    def set_epoch(self, epoch: int, epochs: int) -> None:
+        """Called when an epoch (counted from 0) of the main phase begins, which has so many.
+
+        For a method whose equation changes with the epoch: it must change tensors in place, which a step that was
+        recorded as a CUDA graph reads. Until it is called, the equation is that of the end.
+        """
+
     def warmup(self, student: StagedNet, teacher: StagedNet, schedule: Schedule) -> Phase | None:
         """What is trained before the main phase, if anything; `schedule` is the main phase's."""
         return None
@@ -90,6 +100,17 @@ class Method(nn.Module, ABC):
     def trains(self) -> list[nn.Module]:
         """The modules of this method that the main phase trains."""
         return [self]
+
+
+def require_positive(method: str, *, zero: bool = False, **values: float) -> None:
+    """See that hyper-parameters of a method are positive, or, with `zero`, not negative.
+
+    Raises:
+        InputError: one of them is not.
+    """
+    for name, value in values.items():
+        if not (value > 0 or (zero and value == 0)):
+            raise InputError(f"{method}'s {name} is {value}: give {'0 or more' if zero else 'a number above 0'}")
 
 
 def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
