@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sftn.methods import AT, DKD, FT, METHODS, OH, PKT, RKD, SP, VID, Batch, FitNet, Method
+from sftn.methods import AT, CTKD, DIST, DKD, FT, METHODS, NKD, OH, PKT, RKD, SP, VID, Batch, FitNet, Method
 from sftn.methods.kd import distillation_loss
 from sftn.networks.alignment import Pair
 from sftn.spec.schedule import Schedule
@@ -19,7 +19,7 @@ from tests.support import tiny
 
 
 @golden.hostile
-@pytest.mark.parametrize("build", [AT, DKD, FitNet, OH, PKT, RKD, SP, VID])
+@pytest.mark.parametrize("build", [AT, CTKD, DIST, DKD, FitNet, NKD, OH, PKT, RKD, SP, VID])
 def test_hostile_activations(build, kind, dtype, size):
     golden.assert_survives(build(golden.pair("halved")), kind, dtype, size)
 

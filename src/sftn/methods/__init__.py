@@ -6,9 +6,12 @@ from sftn.methods.ab import AB
 from sftn.methods.at import AT
 from sftn.methods.base import Batch, Method, in_float32
 from sftn.methods.crd import CRD
+from sftn.methods.ctkd import CTKD
+from sftn.methods.dist import DIST
 from sftn.methods.dkd import DKD
 from sftn.methods.fitnet import FitNet
 from sftn.methods.ft import FT
+from sftn.methods.nkd import NKD
 from sftn.methods.oh import OH
 from sftn.methods.pkt import PKT
 from sftn.methods.rkd import RKD
@@ -20,9 +23,12 @@ __all__ = [
     "AB",
     "AT",
     "CRD",
+    "CTKD",
+    "DIST",
     "DKD",
     "FT",
     "METHODS",
+    "NKD",
     "OH",
     "PKT",
     "RKD",
@@ -50,4 +56,7 @@ METHODS: dict[str, type[Method]] = {
     "oh": OH,
     # Newer than the paper's tables.
     "dkd": DKD,
+    "dist": DIST,
+    "nkd": NKD,
+    "ctkd": CTKD,
 }
