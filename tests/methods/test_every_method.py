@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sftn.methods import AT, CTKD, DIST, DKD, FT, METHODS, NKD, OH, PKT, RKD, SP, VID, Batch, FitNet, Method
+from sftn.methods import AT, CTKD, DIST, DKD, FT, METHODS, NKD, OH, PKT, RKD, SP, VID, Batch, FitNet, Method, ReviewKD
 from sftn.methods.kd import distillation_loss
 from sftn.networks.alignment import Pair
 from sftn.spec.schedule import Schedule
@@ -19,7 +19,7 @@ from tests.support import tiny
 
 
 @golden.hostile
-@pytest.mark.parametrize("build", [AT, CTKD, DIST, DKD, FitNet, NKD, OH, PKT, RKD, SP, VID])
+@pytest.mark.parametrize("build", [AT, CTKD, DIST, DKD, FitNet, NKD, OH, PKT, ReviewKD, RKD, SP, VID])
 def test_hostile_activations(build, kind, dtype, size):
     golden.assert_survives(build(golden.pair("halved")), kind, dtype, size)
 
@@ -37,7 +37,7 @@ def test_state_round_trip(build, case):
     golden.assert_round_trip(build(golden.pair(case)), build(golden.pair(case)))
 
 
-@pytest.mark.parametrize("build", [FitNet, FT, VID])
+@pytest.mark.parametrize("build", [FitNet, FT, ReviewKD, VID])
 def test_under_autocast(build):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         golden.assert_survives(build(golden.pair("doubled")), "random", torch.bfloat16, 2)

@@ -14,6 +14,7 @@ from sftn.methods.ft import FT
 from sftn.methods.nkd import NKD
 from sftn.methods.oh import OH
 from sftn.methods.pkt import PKT
+from sftn.methods.reviewkd import ReviewKD
 from sftn.methods.rkd import RKD
 from sftn.methods.sp import SP
 from sftn.methods.sskd import SSKD
@@ -38,6 +39,7 @@ __all__ = [
     "Batch",
     "FitNet",
     "Method",
+    "ReviewKD",
     "in_float32",
 ]
 
@@ -57,6 +59,7 @@ METHODS: dict[str, type[Method]] = {
     # Newer than the paper's tables.
     "dkd": DKD,
     "dist": DIST,
+    "reviewkd": ReviewKD,
     "nkd": NKD,
     "ctkd": CTKD,
 }

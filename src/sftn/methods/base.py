@@ -126,11 +126,11 @@ def in_float32(loss: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-def in_own_dtype(module: nn.Module, feature: Tensor) -> Tensor:
-    """`module(feature)`: a half-precision feature is cast to the module's precision unless autocast does so."""
+def in_own_dtype(module: nn.Module, feature: Tensor, *more: Any) -> Any:
+    """`module(feature, *more)`: a half-precision feature is cast to the module's precision unless autocast does so."""
     if torch.is_autocast_enabled(feature.device.type):
-        return module(feature)
-    return module(feature.to(next(module.parameters(), feature).dtype))
+        return module(feature, *more)
+    return module(feature.to(next(module.parameters(), feature).dtype), *more)
 
 
 def _device(tree: Any) -> str:
