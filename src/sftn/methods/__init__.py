@@ -5,6 +5,7 @@ from __future__ import annotations
 from sftn.methods.ab import AB
 from sftn.methods.at import AT
 from sftn.methods.base import Batch, Method, in_float32
+from sftn.methods.catkd import CATKD
 from sftn.methods.crd import CRD
 from sftn.methods.ctkd import CTKD
 from sftn.methods.dist import DIST
@@ -16,6 +17,7 @@ from sftn.methods.oh import OH
 from sftn.methods.pkt import PKT
 from sftn.methods.reviewkd import ReviewKD
 from sftn.methods.rkd import RKD
+from sftn.methods.simkd import SimKD
 from sftn.methods.sp import SP
 from sftn.methods.sskd import SSKD
 from sftn.methods.vid import VID
@@ -23,6 +25,7 @@ from sftn.methods.vid import VID
 __all__ = [
     "AB",
     "AT",
+    "CATKD",
     "CRD",
     "CTKD",
     "DIST",
@@ -40,6 +43,7 @@ __all__ = [
     "FitNet",
     "Method",
     "ReviewKD",
+    "SimKD",
     "in_float32",
 ]
 
@@ -61,5 +65,7 @@ METHODS: dict[str, type[Method]] = {
     "dist": DIST,
     "reviewkd": ReviewKD,
     "nkd": NKD,
+    "simkd": SimKD,
     "ctkd": CTKD,
+    "catkd": CATKD,
 }

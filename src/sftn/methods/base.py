@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sftn.data.batch import Batch
 from sftn.errors import InputError
 from sftn.networks.alignment import Pair
-from sftn.networks.staged import Activations, StagedNet
+from sftn.networks.staged import Activations, Shape, StagedNet
 from sftn.spec.schedule import Schedule
 from sftn.training.phase import Phase
 
@@ -85,6 +85,26 @@ class Method(nn.Module, ABC):
     def views(self, images: Tensor) -> Tensor:
         """(B·copies, C, H, W) -> (B·V, C, H, W), the V views of an image side by side, the image itself first."""
         return images
+
+    @classmethod
+    def rebuild(cls, student: StagedNet, teacher: StagedNet, image: Shape, **options: Any) -> None:
+        """Change the student in place, before anything is known of the pair; most methods have nothing to change.
+
+        Args:
+            student: not trained yet.
+            teacher: the network that it will learn from.
+            image: (C, H, W) of the images.
+            options: of the method.
+        """
+
+    def attach(self, student: StagedNet, teacher: StagedNet, image: Shape) -> None:
+        """Look at the networks themselves, before training; for methods that read more than activations.
+
+        Args:
+            student: the network that learns; not to be made a submodule of the method.
+            teacher: the frozen network; another one that gives the same activations may take its place later.
+            image: (C, H, W) of the images.
+        """
 
     def set_epoch(self, epoch: int, epochs: int) -> None:
         """Called when an epoch (counted from 0) of the main phase begins, which has so many.

@@ -105,7 +105,7 @@ class ReviewKD(Method):
     kd = 0.0
     weight = 5.0
     weight_warmup = 20 / 240
-    asks = ("embedding", "preacts")
+    teacher_outputs = ("embedding", "preacts")
 
     def __init__(self, pair: Pair, *, middle: int = 512) -> None:
         super().__init__(pair)

@@ -28,7 +28,7 @@ class Distiller(nn.Module):
     """A student, its frozen teacher and an objective: (images, labels, index) -> the loss that trains the student.
 
     Args:
-        student: the network that learns; trained in place.
+        student: the network that learns; trained in place. A method may change it (SimKD gives it the teacher's head).
         teacher: the network that is learned from; frozen, in eval mode.
         objective: what is minimised; `sftn.tasks.recipes.objective("crd")` has the paper's.
         image: (C, H, W) of the images.
@@ -60,6 +60,7 @@ class Distiller(nn.Module):
         labels = torch.empty(0, dtype=torch.long) if labels is None else labels
         for term in objective.terms:
             options.check(term.method, known[term.method], term.options)
+            known[term.method].rebuild(student, teacher, image, **term.options)
         self.pair = Pair.of(teacher, student, image, labels, alignment)
         self.objective = objective
         self.image = image
@@ -81,6 +82,8 @@ class Distiller(nn.Module):
         self.foldable = not any(method.batch_statistics for _, method in self._each())
         self.teacher = (teacher if self.foldable else with_batch_statistics(teacher)).requires_grad_(False).eval()
         self.teacher_outputs = TeacherOutputs() if teacher_outputs is None else teacher_outputs
+        for _, method in self._each():
+            method.attach(student, self.teacher, image)
 
     factors: Tensor
     """What the terms' weights are multiplied by in this epoch."""
@@ -197,7 +200,8 @@ class Distiller(nn.Module):
         logits = student.logits[::views]
 
         terms = {"ce": F.cross_entropy(logits, labels)}
-        loss = self.objective.ce * terms["ce"]
+        # Weighted by zero, an infinite cross-entropy would be NaN, and the weights that it alone trains would decay.
+        loss = self.objective.ce * terms["ce"] if self.objective.ce else torch.zeros_like(terms["ce"])
         if self.objective.kd:
             terms["kd"] = distillation_loss(
                 logits, teacher.logits[::views], self.objective.temperature, self.objective.standardise
