@@ -12,6 +12,7 @@ from sftn.methods.dist import DIST
 from sftn.methods.dkd import DKD
 from sftn.methods.fitnet import FitNet
 from sftn.methods.ft import FT
+from sftn.methods.mlkd import MLKD
 from sftn.methods.nkd import NKD
 from sftn.methods.oh import OH
 from sftn.methods.pkt import PKT
@@ -32,6 +33,7 @@ __all__ = [
     "DKD",
     "FT",
     "METHODS",
+    "MLKD",
     "NKD",
     "OH",
     "PKT",
@@ -64,6 +66,7 @@ METHODS: dict[str, type[Method]] = {
     "dkd": DKD,
     "dist": DIST,
     "reviewkd": ReviewKD,
+    "mlkd": MLKD,
     "nkd": NKD,
     "simkd": SimKD,
     "ctkd": CTKD,

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sftn.methods.base import in_float32, require_positive
-from sftn.methods.logits import LogitMethod
+from sftn.methods.logits import LogitMethod, centred
 from sftn.networks.alignment import Pair
 from sftn.runtime.collectives import gathered
 
@@ -20,16 +20,9 @@ def correlation(student: Tensor, teacher: Tensor) -> Tensor:
 
     0, without a gradient, where a row is constant up to rounding.
     """
-    ours, theirs = _centred(student), _centred(teacher)
+    ours, theirs = centred(student), centred(teacher)
     lengths = torch.linalg.vector_norm(ours, dim=1) * torch.linalg.vector_norm(theirs, dim=1)
     return (ours * theirs).sum(1) / (lengths + EPS)
-
-
-def _centred(rows: Tensor) -> Tensor:
-    centred = rows - rows.mean(1, keepdim=True)
-    lengths = torch.linalg.vector_norm(torch.stack([centred, rows]).detach(), dim=2, keepdim=True)
-    # What is left of a constant row is rounding noise, which 1 / EPS would turn into gradients of 1e6.
-    return centred.masked_fill(lengths[0] <= 4 * torch.finfo(rows.dtype).eps * lengths[1], 0)
 
 
 @in_float32

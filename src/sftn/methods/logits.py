@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
@@ -23,9 +24,20 @@ EPS = 1e-7
 def standardised(logits: Tensor) -> Tensor:
     """(B, K) -> (B, K): each row minus its mean, divided by its deviation (of K - 1) + 1e-7 (arXiv:2403.01427).
 
-    The gradient passes through both. A row that is constant becomes zero, with a gradient as large as 1e7.
+    The gradient passes through both. A row that is constant up to rounding becomes zero and passes none, where public
+    code passes one of 1e7.
     """
-    return (logits - logits.mean(1, keepdim=True)) / (logits.std(1, keepdim=True) + EPS)
+    rows = centred(logits)
+    deviation = torch.linalg.vector_norm(rows, dim=1, keepdim=True) / math.sqrt(logits.shape[1] - 1)
+    return rows / (deviation + EPS)
+
+
+def centred(rows: Tensor) -> Tensor:
+    """(R, N) -> (R, N): each row minus its mean; zero, without a gradient, where a row is constant up to rounding."""
+    found = rows - rows.mean(1, keepdim=True)
+    left, length = torch.linalg.vector_norm(torch.stack([found, rows]).detach(), dim=2, keepdim=True)
+    # What is left of a constant row is rounding noise, which a division by its length would blow up.
+    return found.masked_fill(left <= 4 * torch.finfo(rows.dtype).eps * length, 0)
 
 
 def others(logits: Tensor, labels: Tensor) -> Tensor:
