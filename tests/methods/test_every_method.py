@@ -10,7 +10,27 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sftn.methods import AT, CTKD, DIST, DKD, FT, METHODS, NKD, OH, PKT, RKD, SP, VID, Batch, FitNet, Method, ReviewKD
+from sftn.methods import (
+    AT,
+    CTKD,
+    DIST,
+    DKD,
+    FT,
+    METHODS,
+    NKD,
+    OH,
+    PKT,
+    RKD,
+    SP,
+    USKD,
+    VID,
+    WKDF,
+    WKDL,
+    Batch,
+    FitNet,
+    Method,
+    ReviewKD,
+)
 from sftn.methods.kd import distillation_loss
 from sftn.networks.alignment import Pair
 from sftn.spec.schedule import Schedule
@@ -19,9 +39,15 @@ from tests.support import tiny
 
 
 @golden.hostile
-@pytest.mark.parametrize("build", [AT, CTKD, DIST, DKD, FitNet, NKD, OH, PKT, ReviewKD, RKD, SP, VID])
+@pytest.mark.parametrize("build", [AT, CTKD, DIST, DKD, FitNet, NKD, OH, PKT, ReviewKD, RKD, SP, USKD, VID, WKDF, WKDL])
 def test_hostile_activations(build, kind, dtype, size):
     golden.assert_survives(build(golden.pair("halved")), kind, dtype, size)
+
+
+@golden.hostile
+@pytest.mark.parametrize("build", [CTKD, DIST, DKD, NKD, WKDL])
+def test_hostile_standardised_logits(build, kind, dtype, size):
+    golden.assert_survives(build(golden.pair("halved"), standardise=True), kind, dtype, size)
 
 
 @pytest.mark.parametrize("build", [AT, PKT, RKD, SP])

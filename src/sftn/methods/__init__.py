@@ -21,7 +21,9 @@ from sftn.methods.rkd import RKD
 from sftn.methods.simkd import SimKD
 from sftn.methods.sp import SP
 from sftn.methods.sskd import SSKD
+from sftn.methods.uskd import USKD
 from sftn.methods.vid import VID
+from sftn.methods.wkd import WKDF, WKDL
 
 __all__ = [
     "AB",
@@ -40,7 +42,10 @@ __all__ = [
     "RKD",
     "SP",
     "SSKD",
+    "USKD",
     "VID",
+    "WKDF",
+    "WKDL",
     "Batch",
     "FitNet",
     "Method",
@@ -71,4 +76,7 @@ METHODS: dict[str, type[Method]] = {
     "simkd": SimKD,
     "ctkd": CTKD,
     "catkd": CATKD,
+    "uskd": USKD,
+    "wkd-l": WKDL,
+    "wkd-f": WKDF,
 }
