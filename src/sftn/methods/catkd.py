@@ -90,7 +90,7 @@ class CATKD(Method):
         super().__init__(pair)
         require_positive("catkd", resolution=resolution)
         self.resolution, self.normalise, self.binarise = resolution, normalise, binarise
-        self.register_buffer("teacher_weight", torch.zeros(0), persistent=False)
+        self.register_buffer("teacher_weight", torch.zeros(pair.classes, pair.teacher.embedding))
         # In a tuple, the student is no submodule: its weights are in no state of this method.
         self._student: tuple[StagedNet, ...] = ()
         self._places = ("", "")

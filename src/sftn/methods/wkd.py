@@ -142,7 +142,7 @@ class WKDL(LogitMethod):
             raise InputError(f"wkd-l's gamma_fade is {gamma_fade}: give an epoch (150), or a fraction of the run (0.6)")
         self.gamma, self.temperature, self.regularisation = gamma, temperature, regularisation
         self.iterations, self.sharpen, self.gamma_fade = iterations, sharpen, gamma_fade
-        self.register_buffer("cost", torch.ones(pair.classes, pair.classes), persistent=False)
+        self.register_buffer("cost", torch.ones(pair.classes, pair.classes))
         self.register_buffer("factor", torch.tensor(1.0), persistent=False)
 
     def attach(self, student: StagedNet, teacher: StagedNet, image: Shape) -> None:
