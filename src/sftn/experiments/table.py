@@ -97,8 +97,8 @@ class Table:
     limit: int | None = None
     classes: int | None = None
     """Of them only so many to train on, and the first so many classes; all if None."""
-    temperature: float = 4.0
-    """Of KD."""
+    temperature: float | None = None
+    """Of KD; 4, and 2 for kd@std, if None."""
     beside_kd: bool = True
     """Whether feature methods have KD beside them."""
     alignment: Alignment | None = None

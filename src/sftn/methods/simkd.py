@@ -60,7 +60,11 @@ class ProjectedStage(nn.Module):
     def __init__(self, stage: nn.Module, projector: Projector) -> None:
         super().__init__()
         self.stage, self.projector = stage, projector
-        self.closing_norm = projector.norm3
+
+    @property
+    def closing_norm(self) -> nn.BatchNorm2d:
+        """The projector's last one."""
+        return self.projector.norm3
 
     def forward(self, flow: Tensor) -> Tap:
         """The tap of the projector."""

@@ -97,7 +97,7 @@ class USKD(Method):
     reads = "the student's logits and its feature of the last stage but one"
     source = "yzd-v/cls_KD"
     kd = 0.0
-    asks = ()
+    teacher_outputs = ()
 
     def __init__(self, pair: Pair, *, alpha: float = 0.1, beta: float = 0.1, mu: float = 0.1) -> None:
         super().__init__(pair)

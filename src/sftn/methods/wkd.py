@@ -225,7 +225,7 @@ class WKDF(Method):
     source = "JiamingLv/WKD"
     kd = 0.0
     weight = 0.08
-    asks = ("features",)
+    teacher_outputs = ("features",)
 
     def __init__(self, pair: Pair, *, ratio: float = 4.0, grid: int = 1, eps: float = 1e-5) -> None:
         super().__init__(pair)

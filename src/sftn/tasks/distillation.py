@@ -60,7 +60,7 @@ class Distiller(nn.Module):
         labels = torch.empty(0, dtype=torch.long) if labels is None else labels
         for term in objective.terms:
             options.check(term.method, known[term.method], term.options)
-            known[term.method].rebuild(student, teacher, image, **term.options)
+        rebuild(student, teacher, objective, image, known)
         self.pair = Pair.of(teacher, student, image, labels, alignment)
         self.objective = objective
         self.image = image
@@ -140,7 +140,8 @@ class Distiller(nn.Module):
             epoch: counted from 0.
             epochs: of the main phase.
         """
-        self.factors.copy_(torch.tensor([term.factor(epoch, epochs) for term in self.objective.terms]))
+        if self.scheduled:
+            self.factors.copy_(torch.tensor([term.factor(epoch, epochs) for term in self.objective.terms]))
         for _, method in self._each():
             method.set_epoch(epoch, epochs)
 
@@ -216,6 +217,19 @@ class Distiller(nn.Module):
             loss = loss + weight * terms[term.method]
         terms["accuracy"] = 100 * (logits.argmax(1) == labels).float().mean()
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
+
+
+def rebuilds(objective: Objective, methods: Mapping[str, type[Method]]) -> bool:
+    """Whether a method of an objective changes the student (`Method.rebuild`)."""
+    return any(methods[term.method].rebuild.__func__ is not Method.rebuild.__func__ for term in objective.terms)  # type: ignore[attr-defined]
+
+
+def rebuild(
+    student: StagedNet, teacher: StagedNet, objective: Objective, image: Shape, methods: Mapping[str, type[Method]]
+) -> None:
+    """Change a student, in place, into the network that an objective trains; most objectives train it as it is."""
+    for term in objective.terms:
+        methods[term.method].rebuild(student, teacher, image, **term.options)
 
 
 def with_batch_statistics(network: StagedNet) -> StagedNet:
