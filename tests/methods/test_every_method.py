@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sftn.errors import InputError
 from sftn.methods import (
     AT,
     CTKD,
@@ -32,6 +33,7 @@ from sftn.methods import (
     ReviewKD,
 )
 from sftn.methods.kd import distillation_loss
+from sftn.methods.options import options
 from sftn.networks.alignment import Pair
 from sftn.spec.schedule import Schedule
 from tests.support import golden_methods as golden
@@ -89,6 +91,15 @@ def test_the_example_of_a_docstring_runs(documented):
         assert names["loss"].shape == ()
         names["loss"].backward()
         assert any(parameter.grad is not None for parameter in student.parameters())
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in METHODS for option in options(METHODS[name])])
+def test_a_hyper_parameter_out_of_range_is_one_line(name, option):
+    """-1, whatever it is; only a switch and CTKD's parameter may be anything."""
+    if options(METHODS[name])[option].kind is not bool and (name, option) != ("ctkd", "start"):
+        with pytest.raises(InputError, match=option) as caught:
+            METHODS[name](golden.pair("equal"), **{option: -1})
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.data.batch import Batch
-from sftn.methods.base import Method, in_float32, in_own_dtype
+from sftn.methods.base import Method, in_float32, in_own_dtype, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.connector import connector
 from sftn.networks.staged import Activations, StagedNet
@@ -58,6 +58,9 @@ class AB(Method):
         pair: the networks; any map sizes.
         margin: m, how far beyond the boundary a neuron has to be.
         epochs: length of the first stage where the main phase takes 240.
+
+    Raises:
+        InputError: the margin is negative, or there are no epochs.
     """
 
     summary = "Knowledge Transfer via Distillation of Activation Boundaries (Heo et al., AAAI 2019)"
@@ -67,6 +70,8 @@ class AB(Method):
 
     def __init__(self, pair: Pair, *, margin: float = 1.0, epochs: int = 30) -> None:
         super().__init__(pair)
+        require_positive("ab", epochs=epochs)
+        require_positive("ab", zero=True, margin=margin)
         self.margin = margin
         self.epochs = epochs
         shapes = zip(pair.student.features, pair.teacher.features)

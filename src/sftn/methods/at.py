@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sftn.data.batch import Batch
-from sftn.methods.base import Method, in_float32
+from sftn.methods.base import Method, in_float32, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 
@@ -53,6 +53,9 @@ class AT(Method):
     Args:
         pair: the networks; any map sizes.
         p: the power of an activation that counts as attention.
+
+    Raises:
+        InputError: the power is not positive.
     """
 
     summary = "Paying More Attention to Attention (Zagoruyko & Komodakis, ICLR 2017)"
@@ -62,6 +65,7 @@ class AT(Method):
 
     def __init__(self, pair: Pair, *, p: float = 2) -> None:
         super().__init__(pair)
+        require_positive("at", p=p)
         self.p = p
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sftn.data.batch import Batch
 from sftn.errors import InputError
-from sftn.methods.base import Method, in_float32
+from sftn.methods.base import Method, in_float32, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 from sftn.runtime.collectives import gathered
@@ -59,7 +59,7 @@ class CRD(Method):
 
     Raises:
         InputError: there are no labels, one class holds all images, or, without replacement, a class leaves fewer
-            than `negatives` images of other classes.
+            than `negatives` images of other classes, or an option is out of range.
     """
 
     summary = "Contrastive Representation Distillation (Tian et al., ICLR 2020)"
@@ -89,6 +89,9 @@ class CRD(Method):
         replacement: bool = True,
     ) -> None:
         super().__init__(pair)
+        require_positive("crd", dimensions=dimensions, negatives=negatives, temperature=temperature)
+        if not 0 <= momentum <= 1:
+            raise InputError(f"crd's momentum is {momentum}: give a share between 0 and 1")
         counts = _class_counts(pair, negatives, replacement)
         self.negatives, self.replacement = negatives, replacement
         self.temperature, self.momentum = float(np.float32(temperature)), float(np.float32(momentum))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sftn.data.batch import Batch
 from sftn.errors import InputError
 from sftn.methods.at import attention, same_size
-from sftn.methods.base import Method, in_float32, in_own_dtype
+from sftn.methods.base import Method, in_float32, in_own_dtype, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, StagedNet
 from sftn.runtime.collectives import mean_over_batch
@@ -102,7 +102,7 @@ class FT(Method):
         lr: learning rate of the first stage.
 
     Raises:
-        InputError: `k` is not positive.
+        InputError: an option is not positive.
     """
 
     summary = "Paraphrasing Complex Network: Network Compression via Factor Transfer (Kim et al., NeurIPS 2018)"
@@ -116,6 +116,7 @@ class FT(Method):
         super().__init__(pair)
         if k <= 0:
             raise InputError(f"ft's paraphrase rate k is {k}: give one above 0, such as 0.5")
+        require_positive("ft", p1=p1, p2=p2, epochs=epochs, lr=lr)
         self.p1, self.p2 = p1, p2
         self.epochs, self.lr = epochs, lr
         theirs, ours = pair.teacher.features[-1][0], pair.student.features[-1][0]

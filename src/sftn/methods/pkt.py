@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sftn.data.batch import Batch
-from sftn.methods.base import Method, in_float32
+from sftn.methods.base import Method, in_float32, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 from sftn.runtime.collectives import gathered
@@ -49,6 +49,9 @@ class PKT(Method):
     Args:
         pair: the networks; embeddings of any width.
         eps: keeps lengths and probabilities from zero.
+
+    Raises:
+        InputError: `eps` is not positive.
     """
 
     summary = "Learning Deep Representations with Probabilistic Knowledge Transfer (Passalis & Tefas, ECCV 2018)"
@@ -59,6 +62,7 @@ class PKT(Method):
 
     def __init__(self, pair: Pair, *, eps: float = 1e-7) -> None:
         super().__init__(pair)
+        require_positive("pkt", eps=eps)
         self.eps = eps
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:

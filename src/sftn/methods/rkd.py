@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sftn.data.batch import Batch
-from sftn.methods.base import Method, in_float32
+from sftn.methods.base import Method, in_float32, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 from sftn.runtime.collectives import gathered
@@ -85,6 +85,9 @@ class RKD(Method):
         pair: the networks; embeddings of any width.
         distance: weight of the distances.
         angle: weight of the angles.
+
+    Raises:
+        InputError: a weight is negative.
     """
 
     summary = "Relational Knowledge Distillation (Park et al., CVPR 2019)"
@@ -94,6 +97,7 @@ class RKD(Method):
 
     def __init__(self, pair: Pair, *, distance: float = 25.0, angle: float = 50.0) -> None:
         super().__init__(pair)
+        require_positive("rkd", zero=True, distance=distance, angle=angle)
         self.distance = distance
         self.angle = angle
 

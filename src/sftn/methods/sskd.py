@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sftn.data.batch import Batch
 from sftn.errors import InputError
-from sftn.methods.base import Method, in_float32, in_own_dtype
+from sftn.methods.base import Method, in_float32, in_own_dtype, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, StagedNet
 from sftn.runtime.collectives import gathered
@@ -55,7 +55,7 @@ class SSKD(Method):
         independent_crops: whether each rotation has its own random crop; if not, an image is cropped once.
 
     Raises:
-        InputError: the maps are not square, or a ratio is outside 0..1.
+        InputError: the maps are not square, or an option is out of range.
     """
 
     summary = "Knowledge Distillation Meets Self-Supervision (Xu et al., ECCV 2020)"
@@ -86,6 +86,8 @@ class SSKD(Method):
         for name, ratio in (("tf_ratio", tf_ratio), ("ss_ratio", ss_ratio)):
             if not 0 <= ratio <= 1:
                 raise InputError(f"SSKD's {name} is {ratio}: give a share between 0 and 1")
+        require_positive("sskd", tf_temperature=tf_temperature, ss_temperature=ss_temperature)
+        require_positive("sskd", zero=True, tf=tf, ss=ss)
         self.tf, self.ss = tf, ss
         self.tf_temperature, self.ss_temperature = tf_temperature, ss_temperature
         self.tf_ratio, self.ss_ratio = tf_ratio, ss_ratio

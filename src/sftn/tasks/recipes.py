@@ -68,10 +68,10 @@ OBJECTIVES: dict[str, Objective] = {name: usual(name) for name in (KD.name, *MET
 
 
 def title(text: str) -> str:
-    """A method's name as people write it: `KD` for `kd`, `CRD + KD` for `crd+kd`; weights stay."""
-    parts = [part.strip().partition(":") for part in text.split("+")]
-    names = {name: method.__name__ for name, method in METHODS.items()}
-    return " + ".join(f"{names.get(name.lower(), name.upper())}{colon}{weight}" for name, colon, weight in parts)
+    """A method's name as people write it: `KD` for `kd`, `CRD + KD` for `crd+kd`; options and weights stay."""
+    names = {name: method.__name__ for name, method in METHODS.items() if "-" not in name}
+    parts = [re.split(r"(?=[@(:])", part, maxsplit=1) for part in _summands(text)]
+    return " + ".join("".join([names.get(name, name.upper()), *rest]) for name, *rest in parts)
 
 
 SLOW_LEARNERS = ("mobilenetv2", "shufflev1", "shufflev2")
