@@ -116,10 +116,10 @@ def _options() -> Table:
     rows = [("kd", list(options_of(distillation_loss).values()), "RepDistiller")]
     rows += [(name, list(options_of(method).values()), method.source) for name, method in METHODS.items()]
     rows.append(("any", list(recipes.WEIGHT_OPTIONS.values()), ""))
-    for name, found, source in rows:
+    for name, found, origin in rows:
         for option in found:
             default = str(option.default).lower() if option.kind is bool else f"{option.default:.6g}"
-            table.add_row(name, option.name, default, option.meaning, source)
+            table.add_row(name, option.name, default, option.meaning, origin)
     return table
 
 
