@@ -15,7 +15,7 @@ from sftn.tasks.distillation import Distiller, with_batch_statistics
 from sftn.tasks.recipes import OBJECTIVES, objective
 from sftn.training.loop import fit
 from tests.support import tiny
-from tests.support.watchers import Rows
+from tests.support.callbacks import Rows
 
 PAIRS = {
     "equal": ({"widths": (4, 6, 8)}, {"widths": (4, 6, 8)}),
@@ -69,12 +69,12 @@ def test_a_state_dict_holds_all_that_the_loss_depends_on(name: str) -> None:
 
 
 def test_a_weight_follows_the_epoch_in_the_loop() -> None:
-    data, watcher = tiny.dataset(), Rows()
+    data, seen = tiny.dataset(), Rows()
     task = Distiller(tiny.network(), tiny.network((6, 8, 12)), objective("at(warmup=3,fade=4):2"), tiny.IMAGE)
     loader = Loader(data.train, batch=16, normalisation=data.normalisation, padding=1)
     (phase,) = task.phases(Schedule(epochs=6, batch=16, lr=0.01))
-    fit(phase, loader, make_fabric("cpu", "float32"), watcher=watcher)
-    found = [(row["loss"] - row["ce"]) / row["at"] for row in watcher.rows]
+    fit(phase, loader, make_fabric("cpu", "float32"), callback=seen)
+    found = [(row["loss"] - row["ce"]) / row["at"] for row in seen.rows]
     assert found == pytest.approx([2 / 3, 4 / 3, 2, 2, 1, 0], rel=1e-3, abs=1e-3)
     with pytest.raises(InputError, match="grows for 3 epochs and the run has 2"):
         task.phases(Schedule(epochs=2))
