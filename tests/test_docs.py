@@ -36,7 +36,7 @@ def test_own_method_page_runs_and_its_method_trains() -> None:
     task = Distiller(tiny.network(), tiny.network((6, 8, 12)), objective("cosine"), tiny.IMAGE)
     terms = task(torch.randn(8, *tiny.IMAGE), torch.arange(8) % tiny.CLASSES)
     assert 0 < terms["cosine"] < 2
-    expected = terms["ce"] + terms["kd"] + terms["cosine"]
+    expected = terms["ce"] + terms["kd"] + 2 * terms["cosine"]
     torch.testing.assert_close(terms["loss"].detach(), expected)
 
 

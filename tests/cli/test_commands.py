@@ -126,6 +126,13 @@ def test_lists_name_everything(capsys: pytest.CaptureFixture[str]) -> None:
         assert set(names) <= {line.split()[0] for line in said.splitlines() if line}
 
 
+def test_the_list_of_methods_has_every_option_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    _, said, _ = called("list", "methods", capsys=capsys)
+    rows = {tuple(line.split()[:3]) for line in said.splitlines() if line}
+    assert {("crd", "negatives", "16384"), ("dkd", "beta", "8"), ("kd", "temperature", "4")} <= rows
+    assert {("crd", "replacement", "true"), ("any", "warmup", "0")} <= rows
+
+
 def test_describe_prints_the_layers(capsys: pytest.CaptureFixture[str]) -> None:
     code, said, _ = called("describe", "vgg13", "--student", "vgg8", capsys=capsys)
     assert code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from sftn.networks.staged import Activations, Shapes, StagedNet, Tap
 
 FOLDER = Path(__file__).parents[1] / "golden"
 CASES = ("equal", "halved")
+NEWER = ("a", "b")
 DTYPES = (torch.float32, torch.float64)
 CLASSES = 10
 
@@ -42,6 +44,39 @@ def load(case: str, name: str, dtype: torch.dtype = torch.float64) -> dict[str, 
     with np.load(FOLDER / case / f"{name}.npz") as file:
         tensors = {key: torch.from_numpy(file[key]) for key in file.files if file[key].dtype.kind in "fiub"}
     return {key: value.to(dtype) if value.is_floating_point() else value for key, value in tensors.items()}
+
+
+def newer(case: str, name: str, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """The numbers of a newer method, of the small case `a` or the larger one `b`."""
+    return load(f"newer/{case}", name, dtype)
+
+
+def numbers(values: dict[str, Tensor], *names: str) -> dict[str, float]:
+    """Hyper-parameters among golden values, for keywords."""
+    return {name: values[name].item() for name in names}
+
+
+def of_classes(classes: int, case: str = "equal") -> Pair:
+    """`pair` for images of other classes."""
+    given = pair(case)
+    ours, theirs = given.student._replace(logits=classes), given.teacher._replace(logits=classes)
+    return replace(given, student=ours, teacher=theirs, classes=classes, labels=torch.arange(200) % classes)
+
+
+def with_logits(method: Method, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """The loss of a method that reads nothing but logits, (B, K) each, and labels, (B,)."""
+    ours, theirs = both(method, len(labels))
+    given = Batch(torch.zeros(len(labels), 3, 8, 8), labels, torch.arange(len(labels)))
+    return method(ours._replace(logits=student), theirs._replace(logits=teacher), given)
+
+
+def assert_golden_logits(method: Method, values: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """The loss of golden logits, and its gradient, are the golden ones."""
+    student = leaf(values["student_logits"])
+    loss = with_logits(method, student, values["teacher_logits"], values["labels"])
+    loss.backward()
+    assert_golden(loss, values["loss"], dtype)
+    assert_golden(student.grad, values["grad_student"], dtype)
 
 
 def leaf(value: Tensor) -> Tensor:
@@ -174,11 +209,12 @@ def assert_survives(method: Method, kind: str, dtype: torch.dtype, size: int) ->
 
 
 def assert_round_trip(method: Method, fresh: Method) -> None:
-    """`fresh`, built the same way, computes what `method` computes once it has its state."""
+    """`fresh`, built the same way, computes what `method` computes once it has its state, and not before."""
     student, teacher = activations(method.pair.student, 4, seed=3), activations(method.pair.teacher, 4, seed=4)
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.1)
+    assert not torch.equal(method(student, teacher, batch(4)), fresh(student, teacher, batch(4)))
     fresh.load_state_dict(method.state_dict())
     assert torch.equal(method(student, teacher, batch(4)), fresh(student, teacher, batch(4)))
 

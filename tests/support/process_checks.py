@@ -41,7 +41,9 @@ SCHEDULE = Schedule(epochs=2, batch=7, lr=0.02, milestones=(1,))
 IMAGES = 19
 """In batches of 7, 7 and 5: no share is like the other."""
 OPTIONS: dict[str, dict[str, Any]] = {"crd": {"negatives": 6, "dimensions": 4}, "ft": {"epochs": 120}}
+OPTIONS["mlkd"] = {"distort": False}  # what is random in a view is drawn by each process for its own images
 METHODS = ("kd", "fitnet", "at", "sp", "vid", "rkd", "pkt", "ab", "ft", "crd", "sskd", "oh")
+METHODS += ("dkd", "dist", "reviewkd", "mlkd", "nkd", "simkd", "ctkd", "catkd", "uskd", "wkd-l", "wkd-f")
 RUNS = (*METHODS, "supervised", "friendly", "unused", "own norms")
 
 

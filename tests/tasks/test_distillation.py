@@ -15,6 +15,7 @@ from sftn.tasks.distillation import Distiller, with_batch_statistics
 from sftn.tasks.recipes import OBJECTIVES, objective
 from sftn.training.loop import fit
 from tests.support import tiny
+from tests.support.callbacks import Rows
 
 PAIRS = {
     "equal": ({"widths": (4, 6, 8)}, {"widths": (4, 6, 8)}),
@@ -49,9 +50,7 @@ def test_every_method_trains_every_kind_of_pair(name: str, pair: str) -> None:
         for key, value in task.teacher.state_dict().items():
             assert torch.equal(value, frozen[key]), f"{phase.name} changed the teacher's {key}"
     assert all(torch.isfinite(value).all() for value in task.state_dict().values())
-    assert all(
-        not torch.equal(value, before[key]) for key, value in task.student.state_dict().items() if "weight" in key
-    )
+    assert all(not torch.equal(value, before[key]) for key, value in task.student.named_parameters() if "weight" in key)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -67,6 +66,18 @@ def test_a_state_dict_holds_all_that_the_loss_depends_on(name: str) -> None:
     assert not torch.equal(loss(first.eval()), loss(second.eval()))
     second.load_state_dict(first.state_dict())
     assert torch.equal(loss(first), loss(second))
+
+
+def test_a_weight_follows_the_epoch_in_the_loop() -> None:
+    data, seen = tiny.dataset(), Rows()
+    task = Distiller(tiny.network(), tiny.network((6, 8, 12)), objective("at(warmup=3,fade=4):2"), tiny.IMAGE)
+    loader = Loader(data.train, batch=16, normalisation=data.normalisation, padding=1)
+    (phase,) = task.phases(Schedule(epochs=6, batch=16, lr=0.01))
+    fit(phase, loader, make_fabric("cpu", "float32"), callback=seen)
+    found = [(row["loss"] - row["ce"]) / row["at"] for row in seen.rows]
+    assert found == pytest.approx([2 / 3, 4 / 3, 2, 2, 1, 0], rel=1e-3, abs=1e-3)
+    with pytest.raises(InputError, match="grows for 3 epochs and the run has 2"):
+        task.phases(Schedule(epochs=2))
 
 
 def test_maps_of_the_teacher_are_let_go_where_no_method_asks_for_them() -> None:

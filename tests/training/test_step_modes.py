@@ -42,7 +42,7 @@ from tests.support.interruptions import Bomb, crash, rows
 from tests.support.rerun import Rerun
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
-KINDS = ("plain", "friendly", *OBJECTIVES)
+KINDS = ("plain", "friendly", *OBJECTIVES, "at(warmup=2)")
 IMAGES = 40
 """Two batches of 16 images and one of 8."""
 
@@ -88,7 +88,7 @@ def run_of(kind: str, **changes: Any) -> Run:
     if kind == "friendly":
         return tiny.run(data, "wide", friendly=Friendly(student="tiny"), **changes)
     teacher = tiny.run(data, "wide", epochs=1)
-    return tiny.run(data, teacher=teacher, objective=OBJECTIVES[kind], **changes)
+    return tiny.run(data, teacher=teacher, objective=objective(kind), **changes)
 
 
 @pytest.mark.parametrize("kind", KINDS)

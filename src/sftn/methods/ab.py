@@ -1,4 +1,4 @@
-"""AB: which neurons fire, not how strongly (Heo et al., 2019, Distillation of Activation Boundaries)."""
+"""AB: which neurons fire, not how strongly (Heo et al., 2019, arXiv:1811.03233)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.data.batch import Batch
-from sftn.methods.base import Method, applied, in_float32
+from sftn.methods.base import Method, in_float32, in_own_dtype, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.connector import connector
 from sftn.networks.staged import Activations, StagedNet
@@ -42,23 +42,36 @@ def boundary_loss(connected: Sequence[Tensor], teacher: Sequence[Tensor], margin
 
 
 class AB(Method):
-    """Activation boundaries: a first stage that initialises the student; nothing is added to the main phase.
+    """Activation boundaries (arXiv:1811.03233): a first stage that initialises the student.
 
-    The first stage trains the student's stem and stages together with the connectors, at the main phase's first
+    Nothing is added to the main phase. The first stage reads the pre-activations of all stages, (B, C, H, W) and
+    (B, C', H', W'), and trains the student's stem and stages together with the connectors, at the main phase's first
     learning rate. A connector is a convolution and batch norm, and nothing where both shapes are equal.
+
+    Deviation, RepDistiller's: the teacher is in eval mode; in the authors' code it normalises by the batch.
+
+    Example:
+        >>> method = AB(pair, margin=1.0)
+        >>> first_stage = method.warmup(student, teacher, Schedule(epochs=240))  # 30 epochs
 
     Args:
         pair: the networks; any map sizes.
         margin: m, how far beyond the boundary a neuron has to be.
         epochs: length of the first stage where the main phase takes 240.
+
+    Raises:
+        InputError: the margin is negative, or there are no epochs.
     """
 
     summary = "Knowledge Transfer via Distillation of Activation Boundaries (Heo et al., AAAI 2019)"
     reads = "the pre-activations of all stages, in a first stage"
+    source = "RepDistiller"
     teacher_outputs = ()
 
     def __init__(self, pair: Pair, *, margin: float = 1.0, epochs: int = 30) -> None:
         super().__init__(pair)
+        require_positive("ab", epochs=epochs)
+        require_positive("ab", zero=True, margin=margin)
         self.margin = margin
         self.epochs = epochs
         shapes = zip(pair.student.features, pair.teacher.features)
@@ -95,5 +108,5 @@ class BoundaryWarmup(nn.Module):
         with torch.no_grad():
             theirs = self.teacher.activations(images)
         ours, theirs = self.method.pair.aligned(self.student.activations(images), theirs)
-        connected = [applied(layer, preact) for layer, preact in zip(self.method.connectors, ours.preacts)]
+        connected = [in_own_dtype(layer, preact) for layer, preact in zip(self.method.connectors, ours.preacts)]
         return {"loss": boundary_loss(connected, theirs.preacts, self.method.margin)}

@@ -1,4 +1,4 @@
-"""AT: where the teacher looks (Zagoruyko & Komodakis, 2017, Paying More Attention to Attention)."""
+"""AT: where the teacher looks (Zagoruyko & Komodakis, 2017, arXiv:1612.03928)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sftn.data.batch import Batch
-from sftn.methods.base import Method, in_float32
+from sftn.methods.base import Method, in_float32, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 
@@ -37,21 +37,35 @@ def attention_loss(student: Tensor, teacher: Tensor, p: float = 2) -> Tensor:
 
 
 class AT(Method):
-    """Activation-based attention transfer (equation 2), summed over the stages.
+    """Activation-based attention transfer (arXiv:1612.03928, equation 2), summed over the stages.
 
-    As in RepDistiller, the squared difference is averaged over positions where the paper takes its norm, and the
-    larger feature is pooled before its attention is taken.
+    Reads the features of all stages, (B, C, H, W) and (B, C', H', W').
+
+    Deviations, all of the authors' code and RepDistiller too: the squared difference is averaged over positions where
+    the paper takes its norm, so that a stage weighs 1/(H·W), the last one most. The larger feature is pooled before its
+    attention is taken. The power is of the absolute value, as in the paper; RepDistiller takes none, which differs for
+    odd `p` and features of both signs.
+
+    Example:
+        >>> method = AT(pair, p=2)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
 
     Args:
         pair: the networks; any map sizes.
         p: the power of an activation that counts as attention.
+
+    Raises:
+        InputError: the power is not positive.
     """
 
     summary = "Paying More Attention to Attention (Zagoruyko & Komodakis, ICLR 2017)"
     reads = "the features of all stages"
+    source = "RepDistiller"
+    weight = 1000.0
 
     def __init__(self, pair: Pair, *, p: float = 2) -> None:
         super().__init__(pair)
+        require_positive("at", p=p)
         self.p = p
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:

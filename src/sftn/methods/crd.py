@@ -1,4 +1,4 @@
-"""CRD: one image's two embeddings against those of other classes (Tian et al., 2020)."""
+"""CRD: one image's two embeddings against those of other classes (Tian et al., 2020, arXiv:1910.10699)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sftn.data.batch import Batch
 from sftn.errors import InputError
-from sftn.methods.base import Method, in_float32
+from sftn.methods.base import Method, in_float32, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 from sftn.runtime.collectives import gathered
@@ -26,11 +26,12 @@ SAME = 192
 
 
 class CRD(Method):
-    """Tell the teacher's embedding of the same image from those of many images of other classes, and the reverse.
+    """Tell the teacher's embedding of an image from those of many images of other classes, and the reverse.
 
-    Both embeddings are projected to `dimensions` and L2-normalised. The student's is the anchor against a bank with
-    the teacher's projections of all training images, and the teacher's against a bank with the student's. The loss is
-    the paper's NCE objective, summed over both sides. Everything computes in float32.
+    Contrastive representation distillation (arXiv:1910.10699). Reads the embeddings, (B, D) and (B, D'), the labels and
+    the index. Both embeddings are projected to `dimensions` and L2-normalised. The student's is the anchor against a
+    bank with the teacher's projections of all training images, and the teacher's against a bank with the student's. The
+    loss is the paper's NCE objective, summed over both sides. All of it is computed in float32.
 
     The two banks, (N, dimensions) each, follow their images with `momentum` after the scores have been taken, while
     the method is in training mode. `Z_student` and `Z_teacher` are the normalisation constants, set by the first step
@@ -39,8 +40,12 @@ class CRD(Method):
 
     Deviations: RepDistiller's data set draws without replacement whenever a class leaves enough images; the default
     here is with, which is cheaper. An index that appears twice in a batch moves its row once, by its last occurrence,
-    where an index copy leaves it open which one wins. Several processes gather their embeddings, so that each has both
+    where an index copy does not say which one wins. Several processes gather their embeddings, so that each has both
     banks, and the same ones as long as their random numbers are the same.
+
+    Example:
+        >>> method = CRD(pair, negatives=32)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
 
     Args:
         pair: needs `labels`.
@@ -54,11 +59,14 @@ class CRD(Method):
 
     Raises:
         InputError: there are no labels, one class holds all images, or, without replacement, a class leaves fewer
-            than `negatives` images of other classes.
+            than `negatives` images of other classes, or an option is out of range.
     """
 
     summary = "Contrastive Representation Distillation (Tian et al., ICLR 2020)"
     reads = "the embeddings, the labels and the number of training images"
+    source = "RepDistiller"
+    kd = 0.0
+    weight = 0.8
     teacher_outputs = ("embedding",)
     needs_index = True
     embed_student: nn.Linear
@@ -81,6 +89,9 @@ class CRD(Method):
         replacement: bool = True,
     ) -> None:
         super().__init__(pair)
+        require_positive("crd", dimensions=dimensions, negatives=negatives, temperature=temperature)
+        if not 0 <= momentum <= 1:
+            raise InputError(f"crd's momentum is {momentum}: give a share between 0 and 1")
         counts = _class_counts(pair, negatives, replacement)
         self.negatives, self.replacement = negatives, replacement
         self.temperature, self.momentum = float(np.float32(temperature)), float(np.float32(momentum))
@@ -272,12 +283,12 @@ def _class_counts(pair: Pair, negatives: int, replacement: bool) -> Tensor:
     others = images - int(counts[largest])
     if others == 0:
         raise InputError(
-            f"CRD finds no negatives, for all {images} training images are of class {largest}: "
+            f"CRD finds no negatives: all {images} training images are of class {largest}: "
             "give images of at least two classes, or choose another method"
         )
     if not replacement and others < negatives:
         raise InputError(
-            f"CRD cannot draw {negatives} negatives without replacement, for class {largest} leaves {others} images "
+            f"CRD cannot draw {negatives} negatives without replacement: class {largest} leaves {others} images "
             f"of other classes: set negatives to at most {others}, or replacement to true"
         )
     return counts

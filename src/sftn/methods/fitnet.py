@@ -1,4 +1,4 @@
-"""FitNet: a hint from the middle of the teacher (Romero et al., 2015, FitNets: Hints for Thin Deep Nets)."""
+"""FitNet: a hint from the middle of the teacher (Romero et al., 2015, arXiv:1412.6550)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from sftn.data.batch import Batch
 from sftn.errors import InputError
-from sftn.methods.base import Method, applied, in_float32
+from sftn.methods.base import Method, in_float32, in_own_dtype
 from sftn.networks.alignment import Pair
 from sftn.networks.connector import connector
 from sftn.networks.staged import Activations
@@ -20,10 +20,18 @@ def hint_loss(connected: Tensor, teacher: Tensor) -> Tensor:
 
 
 class FitNet(Method):
-    """FitNet (equation 3): the student's feature, through a connector, equals the teacher's.
+    """FitNet (arXiv:1412.6550, equation 3): the student's feature, through a connector, equals the teacher's.
 
-    The paper trains the hint first and the classifier afterwards; RepDistiller, whose numbers people compare with, adds
-    the hint to the objective from the start, and so does this. The connector is a convolution, batch norm and ReLU.
+    Reads the features (B, C, H, W) and (B, C', H', W') of one stage. The connector is a convolution, batch norm and
+    ReLU to the teacher's shape.
+
+    Deviations, all RepDistiller's: the hint is added to the objective from the start, where the paper trains it first
+    and the classifier afterwards; the squared error is a mean over all elements, which is 2/(C'·H'·W') of the paper's
+    half squared norm.
+
+    Example:
+        >>> method = FitNet(pair, stage=2)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
 
     Args:
         pair: the networks; any map sizes.
@@ -35,6 +43,8 @@ class FitNet(Method):
 
     summary = "FitNets: Hints for Thin Deep Nets (Romero et al., ICLR 2015)"
     reads = "the feature of one stage"
+    source = "RepDistiller"
+    weight = 100.0
 
     def __init__(self, pair: Pair, *, stage: int = 2) -> None:
         super().__init__(pair)
@@ -45,5 +55,5 @@ class FitNet(Method):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """The hint's mean squared error, a scalar."""
-        connected = applied(self.connector, student.features[self.stage])
+        connected = in_own_dtype(self.connector, student.features[self.stage])
         return hint_loss(connected, teacher.features[self.stage].detach())

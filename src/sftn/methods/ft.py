@@ -1,4 +1,4 @@
-"""FT: the teacher paraphrased, the student translated (Kim et al., 2018, Paraphrasing Complex Network)."""
+"""FT: the teacher paraphrased, the student translated (Kim et al., 2018, arXiv:1802.04977)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sftn.data.batch import Batch
 from sftn.errors import InputError
 from sftn.methods.at import attention, same_size
-from sftn.methods.base import Method, applied, in_float32
+from sftn.methods.base import Method, in_float32, in_own_dtype, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, StagedNet
 from sftn.runtime.collectives import mean_over_batch
@@ -73,13 +73,25 @@ class Translator(nn.Module):
 
 
 class FT(Method):
-    """Factor transfer on the last stage's feature: a paraphraser trained first, then a translator with the student.
+    """Factor transfer (arXiv:1802.04977): a paraphraser of the teacher, then a translator trained with the student.
 
-    The first stage takes 30 of 240 epochs at a learning rate of 0.01. RepDistiller has 0.01 there for ResNet, WRN,
-    MobileNet and ShuffleNet students and 0.05 for VGG's.
+    Reads the last features, (B, C, H, W) and (B, C', H', W'). The paraphraser is trained first, for 30 of 240 epochs at
+    a learning rate of 0.01. RepDistiller has 0.01 there for ResNet, WRN, MobileNet and ShuffleNet students and 0.05 for
+    VGG's.
 
-    Deviation: features of a root mean square above 1.5 are brought down to it. The paraphraser has no batch norm, and
-    its squared error diverged at 4 and more, which teachers of few epochs reach; the loss is of normalised maps anyway.
+    Deviations, RepDistiller's: the factors' maps of channel means are compared, where the paper and the authors' code
+    compare whole factors; that is another loss, blind to which channel is which, and its gradient is nearly at right
+    angles to theirs. The paraphraser learns by a squared error where theirs is absolute, and the translator has batch
+    norm.
+
+    Deviation of our own: features of a root mean square above 1.5 are brought down to it. The paraphraser has no batch
+    norm, and its squared error diverged at 4 and more, which teachers of few epochs reach; the loss is of normalised
+    maps anyway.
+
+    Example:
+        >>> method = FT(pair, k=0.5)
+        >>> first_stage = method.warmup(student, teacher, Schedule(epochs=240))  # 30 epochs
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
 
     Args:
         pair: the networks; any map sizes.
@@ -90,11 +102,13 @@ class FT(Method):
         lr: learning rate of the first stage.
 
     Raises:
-        InputError: `k` is not positive.
+        InputError: an option is not positive.
     """
 
     summary = "Paraphrasing Complex Network: Network Compression via Factor Transfer (Kim et al., NeurIPS 2018)"
     reads = "the feature of the last stage"
+    source = "RepDistiller"
+    weight = 200.0
 
     def __init__(
         self, pair: Pair, *, k: float = 0.5, p1: float = 2, p2: float = 1, epochs: int = 30, lr: float = 0.01
@@ -102,6 +116,7 @@ class FT(Method):
         super().__init__(pair)
         if k <= 0:
             raise InputError(f"ft's paraphrase rate k is {k}: give one above 0, such as 0.5")
+        require_positive("ft", p1=p1, p2=p2, epochs=epochs, lr=lr)
         self.p1, self.p2 = p1, p2
         self.epochs, self.lr = epochs, lr
         theirs, ours = pair.teacher.features[-1][0], pair.student.features[-1][0]
@@ -112,8 +127,8 @@ class FT(Method):
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """The factors' loss, a scalar."""
         with torch.no_grad():
-            theirs = applied(self.paraphraser.encoder, bounded(teacher.features[-1]))
-        return factor_loss(applied(self.translator, student.features[-1]), theirs, self.p1, self.p2)
+            theirs = in_own_dtype(self.paraphraser.encoder, bounded(teacher.features[-1]))
+        return factor_loss(in_own_dtype(self.translator, student.features[-1]), theirs, self.p1, self.p2)
 
     def trains(self) -> list[nn.Module]:
         """The translator: the paraphraser has been trained before."""
@@ -138,7 +153,7 @@ class ReconstructionWarmup(nn.Module):
         _, stage = self.method.pair.alignment[-1]
         with torch.no_grad():
             feature = bounded(self.teacher.activations(images).features[stage])
-        return {"loss": reconstruction_loss(applied(self.method.paraphraser, feature), feature)}
+        return {"loss": reconstruction_loss(in_own_dtype(self.method.paraphraser, feature), feature)}
 
 
 def _convolutions(

@@ -1,4 +1,4 @@
-"""OH: pre-activations through a margin ReLU (Heo et al., 2019)."""
+"""OH: pre-activations through a margin ReLU (Heo et al., 2019, arXiv:1904.01866)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sftn.data.batch import Batch
 from sftn.errors import InputError
 from sftn.methods.at import same_size
-from sftn.methods.base import Method, applied, in_float32
+from sftn.methods.base import Method, in_float32, in_own_dtype
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 
@@ -19,14 +19,25 @@ from sftn.networks.staged import Activations
 class OH(Method):
     """Match the teacher's pre-activations through a margin ReLU, forgiving a student that is negative where it is.
 
-    A 1×1 convolution without bias and a batch norm bring each student stage to the teacher's channels.
+    The overhaul of feature distillation (arXiv:1904.01866). Reads the pre-activations of all stages, (B, C, H, W) and
+    (B, C', H', W'). A 1×1 convolution without bias and a batch norm bring each student stage to the teacher's channels.
     The teacher's pre-activation is cut from below at a margin for each channel, the mean of its negative values, which
     its closing batch norm tells. The partial L2 distance counts an element only where the target is positive or the
     student lies above it.
 
-    The teacher must normalise by the batch's own statistics (`batch_statistics`). Of two maps of unlike size the larger
-    is average-pooled to the smaller, a teacher's before it is cut, as in mdistiller; the authors' networks
-    (clovaai/overhaul-distillation) have equal maps. The margins are those of the teacher as it is when this is built.
+    The teacher must normalise by the batch's own statistics (`batch_statistics`). The margins are those of the teacher
+    as it is when this is built. The division by 1000 is the authors' for CIFAR; theirs for ImageNet is by 10000, a
+    weight of 0.1 here.
+
+    Deviation: of two maps of unlike size the larger is average-pooled to the smaller, a teacher's before it is cut, as
+    in mdistiller; the authors' networks (clovaai/overhaul-distillation) have equal maps.
+
+    Example:
+        >>> method = OH(pair)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
+
+    Args:
+        pair: the networks; the teacher's stages close with a batch norm.
 
     Raises:
         InputError: an aligned teacher stage has no closing batch norm.
@@ -34,6 +45,7 @@ class OH(Method):
 
     summary = "A Comprehensive Overhaul of Feature Distillation (Heo et al., ICCV 2019)"
     reads = "the pre-activations of all stages and the teacher's closing batch norms"
+    source = "clovaai/overhaul-distillation"
     batch_statistics = True
 
     def __init__(self, pair: Pair) -> None:
@@ -57,7 +69,7 @@ class OH(Method):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """The weighted sum of the stages' partial L2 distances ÷ batch ÷ 1000."""
-        ours = [applied(connector, preact) for connector, preact in zip(self.connectors, student.preacts)]
+        ours = [in_own_dtype(connector, preact) for connector, preact in zip(self.connectors, student.preacts)]
         return overhaul(ours, teacher.preacts, self.margins)
 
 

@@ -1,4 +1,4 @@
-"""PKT: the odds that one image picks another as its neighbour (Passalis & Tefas, 2018)."""
+"""PKT: the odds that one image picks another as its neighbour (Passalis & Tefas, 2018, arXiv:1803.10837)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sftn.data.batch import Batch
-from sftn.methods.base import Method, in_float32
+from sftn.methods.base import Method, in_float32, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 from sftn.runtime.collectives import gathered
@@ -35,21 +35,34 @@ def transfer_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor
 
 
 class PKT(Method):
-    """Probabilistic knowledge transfer between the embeddings, with the cosine kernel.
+    """Probabilistic knowledge transfer (arXiv:1803.10837) between the embeddings, with the cosine kernel.
 
-    As in RepDistiller, each image also counts as its own neighbour, and the embeddings' widths may differ.
+    Reads the embeddings, (B, D) and (B, D').
+
+    Deviations, of the authors' code and RepDistiller too: each image also counts as its own neighbour, and the
+    divergence is a mean over B² pairs where the paper has the sum.
+
+    Example:
+        >>> method = PKT(pair)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
 
     Args:
         pair: the networks; embeddings of any width.
         eps: keeps lengths and probabilities from zero.
+
+    Raises:
+        InputError: `eps` is not positive.
     """
 
     summary = "Learning Deep Representations with Probabilistic Knowledge Transfer (Passalis & Tefas, ECCV 2018)"
     reads = "the embedding"
+    source = "RepDistiller"
+    weight = 30000.0
     teacher_outputs = ("embedding",)
 
     def __init__(self, pair: Pair, *, eps: float = 1e-7) -> None:
         super().__init__(pair)
+        require_positive("pkt", eps=eps)
         self.eps = eps
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""RKD: distances and angles between the images of a batch (Park et al., 2019, Relational Knowledge Distillation)."""
+"""RKD: distances and angles between the images of a batch (Park et al., 2019, arXiv:1904.05068)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sftn.data.batch import Batch
-from sftn.methods.base import Method, in_float32
+from sftn.methods.base import Method, in_float32, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 from sftn.runtime.collectives import gathered
@@ -70,22 +70,34 @@ def relational_loss(student: Tensor, teacher: Tensor, distance: float = 25.0, an
 
 
 class RKD(Method):
-    """Relational knowledge distillation of the embeddings: RKD-D and RKD-A together.
+    """Relational knowledge distillation (arXiv:1904.05068) of the embeddings: RKD-D and RKD-A together.
 
-    As in RepDistiller, the means run over all pairs and triplets, also those of an image with itself.
+    Reads the embeddings, (B, D) and (B, D').
+
+    Deviation, of the authors' code and RepDistiller too: the means run over all pairs and triplets, also those of an
+    image with itself. The weights are the paper's for classification, 25 times those of the authors' scripts.
+
+    Example:
+        >>> method = RKD(pair, distance=25.0, angle=50.0)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
 
     Args:
         pair: the networks; embeddings of any width.
         distance: weight of the distances.
         angle: weight of the angles.
+
+    Raises:
+        InputError: a weight is negative.
     """
 
     summary = "Relational Knowledge Distillation (Park et al., CVPR 2019)"
     reads = "the embedding"
+    source = "RepDistiller"
     teacher_outputs = ("embedding",)
 
     def __init__(self, pair: Pair, *, distance: float = 25.0, angle: float = 50.0) -> None:
         super().__init__(pair)
+        require_positive("rkd", zero=True, distance=distance, angle=angle)
         self.distance = distance
         self.angle = angle
 

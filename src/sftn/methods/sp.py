@@ -1,4 +1,4 @@
-"""SP: which images of a batch look alike (Tung & Mori, 2019, Similarity-Preserving Knowledge Distillation)."""
+"""SP: which images of a batch look alike (Tung & Mori, 2019, arXiv:1907.09682)."""
 
 from __future__ import annotations
 
@@ -35,10 +35,23 @@ def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class SP(Method):
-    """Similarity-preserving distillation of the last stage's feature, as in RepDistiller."""
+    """Similarity-preserving distillation (arXiv:1907.09682) of the last stage's feature, as in RepDistiller.
+
+    Reads the last features, (B, C, H, W) and (B, C', H', W'). No deviations from the paper. The mean over B² pairs
+    makes the loss depend on the size of the batch.
+
+    Example:
+        >>> method = SP(pair)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
+
+    Args:
+        pair: the networks; maps of any shape.
+    """
 
     summary = "Similarity-Preserving Knowledge Distillation (Tung & Mori, ICCV 2019)"
     reads = "the feature of the last stage"
+    source = "RepDistiller"
+    weight = 3000.0
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """The distance of the two similarity matrices, a scalar."""

@@ -1,4 +1,4 @@
-"""SSKD: what the teacher makes of rotated images (Xu et al., 2020)."""
+"""SSKD: what the teacher makes of rotated images (Xu et al., 2020, arXiv:2006.07114)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sftn.data.batch import Batch
 from sftn.errors import InputError
-from sftn.methods.base import Method, applied, in_float32
+from sftn.methods.base import Method, in_float32, in_own_dtype, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations, StagedNet
 from sftn.runtime.collectives import gathered
@@ -24,7 +24,8 @@ ROTATIONS = 4
 class SSKD(Method):
     """Match the teacher's predictions on rotated images, and which image it takes each rotation to belong to.
 
-    Of each image come four rows: the image and three rotations. TF is KD on the rotations. SS compares the projected
+    Self-supervision in knowledge distillation (arXiv:2006.07114). Reads logits (4B, K) and embeddings (4B, D) of B
+    images: each gives four rows, the image and three rotations. TF is KD on the rotations. SS compares the projected
     embedding of each rotation with those of all upright images by cosine; the student's softmax over the images follows
     the teacher's. Both keep all rows that the teacher has right and the best ranked share of those that it has wrong.
     CE and KD of the upright rows stand in the objective: the authors' whole loss is 0.1·CE + 0.9·KD + 2.7·TF + 10·SS,
@@ -34,9 +35,14 @@ class SSKD(Method):
     rest of the teacher frozen.
 
     Heads, temperatures, ratios and schedule are those of the authors' code (xuguodong03/SSKD). It crops each rotation
-    on its own; so do `independent_crops`, for a turned uniform crop is a uniform crop of the turned image.
+    on its own; `independent_crops` does so too, because a turned uniform crop is a uniform crop of the turned image.
     Deviations: images are never mirrored (`flip`), where the data set of that code mirrors half of them, an image's
     four views alike; the share of wrong rows is an exact fraction, without rounding errors; equal ranks go by row.
+
+    Example:
+        >>> method = SSKD(pair, independent_crops=False)
+        >>> views = method.views(images)
+        >>> loss = method(student.activations(views), teacher.activations(views), batch)
 
     Args:
         pair: needs square maps.
@@ -49,11 +55,14 @@ class SSKD(Method):
         independent_crops: whether each rotation has its own random crop; if not, an image is cropped once.
 
     Raises:
-        InputError: the maps are not square, or a ratio is outside 0..1.
+        InputError: the maps are not square, or an option is out of range.
     """
 
     summary = "Knowledge Distillation Meets Self-Supervision (Xu et al., ECCV 2020)"
     reads = "the logits and embeddings of four rotations"
+    source = "xuguodong03/SSKD"
+    ce = 0.1
+    kd = 0.9
     flip = False
 
     def __init__(
@@ -77,6 +86,8 @@ class SSKD(Method):
         for name, ratio in (("tf_ratio", tf_ratio), ("ss_ratio", ss_ratio)):
             if not 0 <= ratio <= 1:
                 raise InputError(f"SSKD's {name} is {ratio}: give a share between 0 and 1")
+        require_positive("sskd", tf_temperature=tf_temperature, ss_temperature=ss_temperature)
+        require_positive("sskd", zero=True, tf=tf, ss=ss)
         self.tf, self.ss = tf, ss
         self.tf_temperature, self.ss_temperature = tf_temperature, ss_temperature
         self.tf_ratio, self.ss_ratio = tf_ratio, ss_ratio
@@ -111,9 +122,9 @@ class SSKD(Method):
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """tf·TF + ss·SS; the activations have 4B rows, the labels B."""
-        ours = gathered(applied(self.student_head, student.embedding))
+        ours = gathered(in_own_dtype(self.student_head, student.embedding))
         with torch.no_grad():
-            theirs = gathered(applied(self.teacher_head, teacher.embedding))
+            theirs = gathered(in_own_dtype(self.teacher_head, teacher.embedding))
         logits = gathered(student.logits), gathered(teacher.logits)
         tf = transformed(*logits, gathered(batch.labels), self.tf_temperature, self.tf_ratio)
         return self.tf * tf + self.ss * supervised(ours, theirs, self.ss_temperature, self.ss_ratio)
@@ -131,7 +142,7 @@ class TeacherHead(nn.Module):
         """A batch -> `{"loss": …}`; only its images are read."""
         with torch.no_grad():
             embedding = self.teacher.activations(self.method.views(images)).embedding
-        return {"loss": teacher_head_loss(gathered(applied(self.method.teacher_head, embedding)))}
+        return {"loss": teacher_head_loss(gathered(in_own_dtype(self.method.teacher_head, embedding)))}
 
 
 @in_float32

@@ -1,4 +1,4 @@
-"""VID: how much of the teacher the student can predict (Ahn et al., 2019, Variational Information Distillation)."""
+"""VID: how much of the teacher the student can predict (Ahn et al., 2019, arXiv:1904.05835)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from sftn.data.batch import Batch
 from sftn.errors import InputError
 from sftn.methods.at import same_size
-from sftn.methods.base import Method, applied, in_float32
+from sftn.methods.base import Method, in_float32, in_own_dtype
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 
@@ -49,13 +49,20 @@ class Predictor(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """(B, C, H, W) and (B, C', H', W') -> a scalar; the larger map is averaged down to the smaller."""
         student, teacher = same_size(student, teacher)
-        return information_loss(applied(self.regressor, student), teacher, self.log_scale, self.eps)
+        return information_loss(in_own_dtype(self.regressor, student), teacher, self.log_scale, self.eps)
 
 
 class VID(Method):
-    """Variational information distillation, summed over the stages; the variances are trained.
+    """Variational information distillation (arXiv:1904.05835), summed over the stages; the variances are trained.
 
-    Follows RepDistiller: three convolutions as wide as the teacher, no batch norm in between, no term for the logits.
+    Reads the features of all stages, (B, C, H, W) and (B, C', H', W').
+
+    Deviations, all RepDistiller's: three convolutions as wide as the teacher without batch norm in between, no term for
+    the logits, and a mean over all elements where the paper sums over C', H' and W'.
+
+    Example:
+        >>> method = VID(pair, variance=5.0)
+        >>> loss = method(student.activations(images), teacher.activations(images), batch)
 
     Args:
         pair: the networks; any map sizes.
@@ -68,6 +75,7 @@ class VID(Method):
 
     summary = "Variational Information Distillation for Knowledge Transfer (Ahn et al., CVPR 2019)"
     reads = "the features of all stages"
+    source = "RepDistiller"
 
     def __init__(self, pair: Pair, *, variance: float = 5.0, eps: float = 1e-5) -> None:
         super().__init__(pair)

@@ -16,6 +16,7 @@ from sftn.errors import InputError
 from sftn.networks import KEYS, PRETRAINED, build
 from sftn.networks.families.layers import Rules
 from sftn.networks.foreign.cut import original_keys
+from sftn.networks.reused_head import as_in
 from sftn.networks.staged import StagedNet
 from sftn.storage import torch_files
 from sftn.storage.atomic import write_atomically
@@ -30,7 +31,8 @@ def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = Non
     """Read a file's weights into `network`, on whatever device that is.
 
     Args:
-        network: the network that the file holds.
+        network: the network that the file holds; it gets the projector and the head of a student of SimKD's, if the
+            file is of one.
         path: what `read_state` can read, under our key names, those of a public benchmark, or for a foreign network its
             own.
         rules: how foreign key names become ours; None for those of the network's name.
@@ -38,7 +40,9 @@ def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = Non
     Raises:
         InputError: as `read_state`, or the weights are another network's or of other classes. The network is untouched.
     """
-    state, own = read_state(path), network.state_dict()
+    state = read_state(path)
+    fitting = as_in(network, state)
+    own = fitting.state_dict()
     if state.keys() != own.keys():
         state = translate(state, KEYS.get(network.name, ()) if rules is None else rules)
         foreign = original_keys(own.keys())
@@ -46,6 +50,7 @@ def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = Non
     if not any(key.endswith(_COUNTER) for key in state):  # PyTorch before 0.4.1 did not count
         state |= {key: value for key, value in own.items() if key.endswith(_COUNTER)}
     _check(state, own, network.name, path)
+    network.stages, network.head = fitting.stages, fitting.head
     network.load_state_dict(state)
 
 

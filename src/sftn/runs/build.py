@@ -13,13 +13,14 @@ from torch import nn
 from sftn.data.dataset import Dataset
 from sftn.data.load import load
 from sftn.errors import InputError
+from sftn.methods import METHODS
 from sftn.networks import PRETRAINED, build
 from sftn.networks.staged import StagedNet
 from sftn.networks.weights import load_weights
 from sftn.runs.folder import RunFolder
 from sftn.runtime.processes import led
 from sftn.spec.run import Data, Run, Weights
-from sftn.tasks.distillation import Distiller
+from sftn.tasks.distillation import Distiller, rebuild, rebuilds
 from sftn.tasks.speedups import speed_up
 from sftn.tasks.student_branches import StudentBranches
 from sftn.tasks.supervised import Supervised
@@ -147,8 +148,7 @@ def load_network(source: Run | Weights, dataset: Dataset, out: Path) -> StagedNe
     Raises:
         InputError: the run is not done, or the file does not fit the network and the data.
     """
-    # Its own weights are read: those that it started from need not be fetched again.
-    network = new_network(source.network.removesuffix(PRETRAINED), dataset)
+    network = _unloaded(source, dataset)
 
     def read() -> dict[str, Any]:
         if isinstance(source, Weights):
@@ -161,6 +161,15 @@ def load_network(source: Run | Weights, dataset: Dataset, out: Path) -> StagedNe
         return network.state_dict()
 
     network.load_state_dict(led(read))
+    return network
+
+
+def _unloaded(source: Run | Weights, dataset: Dataset) -> StagedNet:
+    """A trained network before its weights are loaded: of a run, as its objective rebuilt it."""
+    # Its own weights are read: those that it started from need not be fetched again.
+    network = new_network(source.network.removesuffix(PRETRAINED), dataset)
+    if isinstance(source, Run) and source.teacher and source.objective and rebuilds(source.objective, METHODS):
+        rebuild(network, _unloaded(source.teacher, dataset), source.objective, dataset.image, METHODS)
     return network
 
 

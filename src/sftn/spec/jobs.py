@@ -32,8 +32,8 @@ class Compare:
     """How many seeds."""
     alone: bool = False
     """Feature methods without KD beside them."""
-    temperature: float = 4.0
-    """Temperature of KD."""
+    temperature: float | None = None
+    """Temperature of KD; 4 if not given, and 2 for kd@std."""
     align: tuple[str, ...] = ()
     """Which student stage goes with which teacher stage, e.g. 2:1 3:2 4:3; by default the last stages backwards."""
     images: Images = Images()
@@ -82,8 +82,8 @@ class Distill:
     """The network that a file of weights belongs to, where the file does not say."""
     alone: bool = False
     """A feature method without KD beside it."""
-    temperature: float = 4.0
-    """Temperature of KD."""
+    temperature: float | None = None
+    """Temperature of KD; 4 if not given, and 2 for kd@std."""
     seed: int = 0
     """Seed of weights and batches."""
     align: tuple[str, ...] = ()

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.errors import InputError
-from sftn.methods.base import Batch, Method, raised
+from sftn.methods import options
+from sftn.methods.base import Batch, Method, to_float32
 from sftn.methods.kd import distillation_loss
+from sftn.methods.logits import check_standardised
 from sftn.networks.alignment import Pair
 from sftn.networks.fast.inference_folding import folded
 from sftn.networks.staged import Activations, Shape, StagedNet
@@ -26,7 +28,7 @@ class Distiller(nn.Module):
     """A student, its frozen teacher and an objective: (images, labels, index) -> the loss that trains the student.
 
     Args:
-        student: the network that learns; trained in place.
+        student: the network that learns; trained in place. A method may change it (SimKD gives it the teacher's head).
         teacher: the network that is learned from; frozen, in eval mode.
         objective: what is minimised; `sftn.tasks.recipes.objective("crd")` has the paper's.
         image: (C, H, W) of the images.
@@ -56,6 +58,9 @@ class Distiller(nn.Module):
 
         known = METHODS if methods is None else methods
         labels = torch.empty(0, dtype=torch.long) if labels is None else labels
+        for term in objective.terms:
+            options.check(term.method, known[term.method], term.options)
+        rebuild(student, teacher, objective, image, known)
         self.pair = Pair.of(teacher, student, image, labels, alignment)
         self.objective = objective
         self.image = image
@@ -63,6 +68,11 @@ class Distiller(nn.Module):
         self.methods = nn.ModuleDict(
             {term.method: known[term.method](self.pair, **term.options) for term in objective.terms}
         )
+        if objective.standardise:
+            check_standardised(self.pair.classes)
+        self.scheduled = any(term.warmup or term.fade for term in objective.terms)
+        # A tensor, so that a step that was recorded as a CUDA graph reads what `set_epoch` wrote.
+        self.register_buffer("factors", torch.ones(len(objective.terms)), persistent=False)
         viewers = [name for name, method in self._each() if type(method).views is not Method.views]
         if len(viewers) > 1:
             raise InputError(f"{' and '.join(viewers)} each want views of their own: use one of them at a time")
@@ -72,6 +82,11 @@ class Distiller(nn.Module):
         self.foldable = not any(method.batch_statistics for _, method in self._each())
         self.teacher = (teacher if self.foldable else with_batch_statistics(teacher)).requires_grad_(False).eval()
         self.teacher_outputs = TeacherOutputs() if teacher_outputs is None else teacher_outputs
+        for _, method in self._each():
+            method.attach(student, self.teacher, image)
+
+    factors: Tensor
+    """What the terms' weights are multiplied by in this epoch."""
 
     def _each(self) -> list[tuple[str, Method]]:
         return list(self.methods.items())  # type: ignore[arg-type]
@@ -116,8 +131,28 @@ class Distiller(nn.Module):
         elif dtype != torch.float32:
             self.keep_teacher_in(dtype)
 
+    def set_epoch(self, epoch: int, epochs: int) -> None:
+        """Set the weights that change with the epoch; to be called when one of the main phase begins.
+
+        A loop that never calls it trains with the full weights.
+
+        Args:
+            epoch: counted from 0.
+            epochs: of the main phase.
+        """
+        if self.scheduled:
+            self.factors.copy_(torch.tensor([term.factor(epoch, epochs) for term in self.objective.terms]))
+        for _, method in self._each():
+            method.set_epoch(epoch, epochs)
+
     def phases(self, schedule: Schedule) -> list[Phase]:
-        """The methods' first stages, then the main phase."""
+        """The methods' first stages, then the main phase.
+
+        Raises:
+            InputError: a weight's schedule is longer than the main phase.
+        """
+        for term in self.objective.terms:
+            term.factor(0, schedule.epochs)
         warmups = [method.warmup(self.student, self.teacher, schedule) for _, method in self._each()]
         trained = [module for _, method in self._each() for module in method.trains()]
         main = Phase("distil", self, (self.student, *trained), schedule)
@@ -166,18 +201,35 @@ class Distiller(nn.Module):
         logits = student.logits[::views]
 
         terms = {"ce": F.cross_entropy(logits, labels)}
-        loss = self.objective.ce * terms["ce"]
+        # Weighted by zero, an infinite cross-entropy would be NaN, and the weights that it alone trains would decay.
+        loss = self.objective.ce * terms["ce"] if self.objective.ce else torch.zeros_like(terms["ce"])
         if self.objective.kd:
-            terms["kd"] = distillation_loss(logits, teacher.logits[::views], self.objective.temperature)
+            terms["kd"] = distillation_loss(
+                logits, teacher.logits[::views], self.objective.temperature, self.objective.standardise
+            )
             loss = loss + self.objective.kd * terms["kd"]
         aligned = self.pair.aligned(student, teacher)
         plain = aligned if views == 1 else tuple(_first_views(activations, views) for activations in aligned)
-        for term in self.objective.terms:
+        for number, term in enumerate(self.objective.terms):
             seen = aligned if term.method == self.viewer else plain
             terms[term.method] = self.methods[term.method](*seen, batch)
-            loss = loss + term.weight * terms[term.method]
+            weight = term.weight * self.factors[number] if self.scheduled else term.weight
+            loss = loss + weight * terms[term.method]
         terms["accuracy"] = 100 * (logits.argmax(1) == labels).float().mean()
         return {"loss": loss} | {name: term.detach() for name, term in terms.items()}
+
+
+def rebuilds(objective: Objective, methods: Mapping[str, type[Method]]) -> bool:
+    """Whether a method of an objective changes the student (`Method.rebuild`)."""
+    return any(methods[term.method].rebuild.__func__ is not Method.rebuild.__func__ for term in objective.terms)  # type: ignore[attr-defined]
+
+
+def rebuild(
+    student: StagedNet, teacher: StagedNet, objective: Objective, image: Shape, methods: Mapping[str, type[Method]]
+) -> None:
+    """Change a student, in place, into the network that an objective trains; most objectives train it as it is."""
+    for term in objective.terms:
+        methods[term.method].rebuild(student, teacher, image, **term.options)
 
 
 def with_batch_statistics(network: StagedNet) -> StagedNet:
@@ -191,7 +243,7 @@ def with_batch_statistics(network: StagedNet) -> StagedNet:
 
 
 def _float(activations: Activations) -> Activations:
-    return activations._replace(logits=raised(activations.logits), embedding=raised(activations.embedding))
+    return activations._replace(logits=to_float32(activations.logits), embedding=to_float32(activations.embedding))
 
 
 def _first_views(activations: Activations, views: int) -> Activations:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sftn.errors import InputError
-from sftn.methods.base import raised
+from sftn.methods.base import to_float32
 from sftn.methods.kd import distillation_loss
 from sftn.networks.alignment import Pair
 from sftn.networks.connector import connector
@@ -136,12 +136,12 @@ class StudentBranches(nn.Module):
             `accuracy` on the batch in percent. All are scalars; only `loss` carries a gradient.
         """
         logits, _, features, _ = self.teacher.activations(images)
-        logits = raised(logits)
+        logits = to_float32(logits)
         target = logits.detach() if self.detach else logits
         ce = F.cross_entropy(logits, labels)
         kl, hard = ce.new_zeros(()), ce.new_zeros(())
         for place, branch in zip(self.growth, self.branches):
-            answer = raised(branch(features[place.teacher_stage]))
+            answer = to_float32(branch(features[place.teacher_stage]))
             kl = kl + place.share * distillation_loss(answer, target, self.temperature)
             hard = hard + place.share * F.cross_entropy(answer, labels)
         loss = self.teacher_ce * ce + self.branch_kl * kl + self.branch_ce * hard

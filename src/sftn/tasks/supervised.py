@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.methods.base import raised
+from sftn.methods.base import to_float32
 from sftn.networks.staged import StagedNet
 
 
@@ -18,6 +18,6 @@ class Supervised(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, index: Tensor | None = None) -> dict[str, Tensor]:
         """`loss` and the batch's `accuracy` in percent, for (B, C, H, W) images and (B,) labels."""
-        logits = raised(self.network(images))
+        logits = to_float32(self.network(images))
         accuracy = 100 * (logits.argmax(1) == labels).float().mean()
         return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy.detach()}

@@ -139,6 +139,7 @@ def stepwise(
             torch.manual_seed(_mix(options.seed, phase.name, epoch))
         for group in sgd.param_groups:
             _set_rate(group, schedule.lr_at(epoch) * group["rate"])
+        phase.begin_epoch(epoch)
         sentinel.begin(position)
         for step, batch in enumerate(loader.epoch(epoch, start=position.step), start=position.step + 1):
             left = time.perf_counter()

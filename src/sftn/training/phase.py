@@ -31,3 +31,9 @@ class Phase:
         self.task.requires_grad_(False).eval()
         for module in self.trains:
             module.requires_grad_(True).train()
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Tell a task whose loss changes with the epoch, by `set_epoch`, which one begins, counted from 0."""
+        set_epoch = getattr(self.task, "set_epoch", None)
+        if set_epoch is not None:
+            set_epoch(epoch, self.schedule.epochs)

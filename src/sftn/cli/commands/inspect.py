@@ -17,6 +17,8 @@ from sftn.errors import InputError
 from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES
 from sftn.methods import METHODS
+from sftn.methods.kd import distillation_loss
+from sftn.methods.options import options as options_of
 from sftn.networks import NETWORKS, build, check_name
 from sftn.networks.weights import read_metadata
 from sftn.runs import requests
@@ -86,6 +88,9 @@ def list_names(asked: options.List) -> None:
         for name, method in METHODS.items():
             first = "-" if method.warmup is METHODS["at"].warmup else "yes"
             table.add_row(name, recipes.OBJECTIVES[name].formula, method.reads, first, method.summary)
+        console.print(table)
+        console.print("\nOptions, as in crd(negatives=4096,temperature=0.1):0.5\n")
+        table = _options()
     elif what == "tables":
         table.add_column("table")
         table.add_column("what it shows")
@@ -101,6 +106,21 @@ def list_names(asked: options.List) -> None:
         for name in SOURCES:
             table.add_row(name, (source(name).__doc__ or "").strip().splitlines()[0])
     console.print(table)
+
+
+def _options() -> Table:
+    """The options of every method, as in `crd(negatives=4096)`."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("method", "option", "default", "meaning", "default from"):
+        table.add_column(column)
+    rows = [("kd", list(options_of(distillation_loss).values()), "RepDistiller")]
+    rows += [(name, list(options_of(method).values()), method.source) for name, method in METHODS.items()]
+    rows.append(("any", list(recipes.WEIGHT_OPTIONS.values()), ""))
+    for name, found, origin in rows:
+        for option in found:
+            default = str(option.default).lower() if option.kind is bool else f"{option.default:.6g}"
+            table.add_row(name, option.name, default, option.meaning, origin)
+    return table
 
 
 def _normalisation(source: Run | Weights, dataset: Dataset) -> tuple[Tensor, Tensor]:
