@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from sftn.data.dataset import Dataset
 from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.networks import PRETRAINED, build
+from sftn.networks.fast.product_choices import Choices
 from sftn.networks.staged import StagedNet
 from sftn.networks.weights import load_weights
 from sftn.runs.folder import RunFolder
@@ -38,6 +39,8 @@ class Plan:
     """How often the loader gives each image of a batch, each time augmented anew."""
     flip: bool = True
     """Whether the loader may mirror images."""
+    choices: Choices = field(default_factory=Choices)
+    """Which convolutions are products of matrices."""
 
 
 def check(run: Run, dataset: Dataset) -> None:
@@ -67,6 +70,7 @@ def plan(
         teacher_outputs: where its outputs come from; None runs it on every batch.
     """
     task: nn.Module
+    choices = Choices()
     if teacher is not None:
         if run.objective is None:
             raise InputError("a run with a teacher needs an objective")
@@ -79,19 +83,19 @@ def plan(
             alignment=run.alignment,
             teacher_outputs=teacher_outputs,
         )
-        speed_up(task, run.precision)
+        speed_up(task, run.precision, choices)
         task.teacher = task.teacher_outputs.adopt(task.teacher)
         task.to(next(task.teacher.parameters()).device)  # where a cohort's teacher is by now
         state = nn.ModuleDict({"student": network, "methods": task.methods})
-        return Plan(task.phases(run.schedule), state, task.copies, task.flip)
+        return Plan(task.phases(run.schedule), state, task.copies, task.flip, choices)
     if run.friendly is None:
         task = Supervised(network)
     else:
         how: Mapping[str, Any] = {name: value for name, value in vars(run.friendly).items() if name != "student"}
         students = [partial(new_network, name, dataset) for name in run.friendly.student.split("+")]
         task = StudentBranches(network, students, dataset.image, alignment=run.alignment, **how)
-    speed_up(task, run.precision)
-    return Plan([_first_training(run, task, network)], task)
+    speed_up(task, run.precision, choices)
+    return Plan([_first_training(run, task, network)], task, choices=choices)
 
 
 def _first_training(run: Run, task: nn.Module, network: StagedNet) -> Phase:

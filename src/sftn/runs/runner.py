@@ -247,6 +247,7 @@ def _assemble(
         seconds=execution.checkpoint_seconds,
         epochs=execution.checkpoint_epochs,
         restarts=restarts,
+        choices=planned.choices,
         guard=context.guard,
         stop=None if cohort is None else cohort.stop,
     )
