@@ -17,7 +17,7 @@ from sftn.runs.runner import train
 from sftn.runs.trained import verify
 from sftn.spec.execution import Conduct
 from sftn.spec.run import Run
-from sftn.storage.atomic import load_tensors
+from sftn.storage.tensor_files import load_tensors
 from sftn.tasks.recipes import objective
 from tests.support import tiny
 from tests.support.interruptions import Bomb, crash
