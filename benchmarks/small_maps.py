@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from sftn.networks.fast.product_choices import Choices, Layer, Table, faster, times
+from sftn.networks.fast.product_choices import Choices, Layer, Table, times
 from sftn.profiling.roofline import machine
 from sftn.profiling.throughput import Loop, noise
 from sftn.runtime.device import make_fabric
@@ -47,19 +47,17 @@ LAYERS = (  # channels, side, kernel, stride, channels out
 
 
 def layers(dtype: str, batch: int) -> None:
-    """The milliseconds of each pass as a convolution and as a product, and how many times as fast the product is."""
+    """The milliseconds of each pass as a convolution, as a product and, where it fits, by Winograd's algorithm."""
     print("| layer | forward | gradient of the input | of the weight |\n|---|---:|---:|---:|")
     for channels, side, kernel, stride, out in LAYERS:
         found = times(Layer(dtype, batch, channels, side, side, kernel, stride, kernel // 2, out))
-        cells = [
-            f"{1000 * usual:.2f}, {1000 * product:.2f}: {usual / product:.2f}" for usual, product in found.values()
-        ]
+        cells = [" / ".join(f"{1000 * seconds:.2f}" for seconds in ways.values()) for ways in found.values()]
         name = f"{channels}→{out}, {kernel}×{kernel}, {side}×{side}" + f", stride {stride}" * (stride > 1)
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 def steps(pairs: list[str], method: str, precision: str, count: int) -> None:
-    """A KD step with and without products: everything else that is prepared is prepared in both."""
+    """A KD step with and without products; in float32, where nothing is prepared otherwise, with a folded teacher."""
     data = noise(images=5000, tests=100)
     print(
         "| pair | convolutions, ms | products, ms | ratio | from 10th to 90th percentile |\n|---|---:|---:|---:|---:|"
@@ -67,8 +65,8 @@ def steps(pairs: list[str], method: str, precision: str, count: int) -> None:
     for pair in pairs:
         teacher, student = pair.split(":")
         loops = [
-            Loop(teacher, student, method, data, precision=precision, choices=Choices(Table("here", None, measure)))
-            for measure in (lambda layer: "", faster)
+            Loop(teacher, student, method, data, precision=precision, choices=choices, fast_float32=fast)
+            for choices, fast in ((Choices(Table("here", None, lambda _: "")), False), (Choices(), True))
         ]
         spent: tuple[list[float], list[float]] = ([], [])
         for turn in range(count + 2):

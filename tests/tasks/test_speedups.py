@@ -44,6 +44,13 @@ def test_float32_is_left_alone() -> None:
     assert not any(module._forward_hooks for module in task.modules())
 
 
+def test_float32_is_prepared_where_it_is_asked_for() -> None:
+    task = distiller("kd")
+    assert speed_up(task, "float32", fast_float32=True) == ("teacher folded", *ALWAYS)
+    assert Convolution in kinds(task.teacher)
+    assert next(task.teacher.parameters()).dtype == torch.float32
+
+
 def test_bf16_folds_the_teacher_also_for_first_stages() -> None:
     task = distiller("ab")
     assert speed_up(task, "bf16") == ("teacher folded", *ALWAYS)

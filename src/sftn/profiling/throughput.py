@@ -83,6 +83,7 @@ class Loop:
         batch: images a step.
         prepared: whether the step is made faster, as `sftn.tasks.speedups` does.
         choices: which convolutions are products of matrices; None chooses what is faster here.
+        fast_float32: as `sftn.spec.execution.Execution` has it.
 
     Raises:
         InputError: a name is unknown, or the networks do not fit each other.
@@ -100,6 +101,7 @@ class Loop:
         batch: int = 64,
         prepared: bool = True,
         choices: Choices | None = None,
+        fast_float32: bool = False,
     ) -> None:
         self.fabric = make_fabric(device, precision)
         self.device, self.batch = self.fabric.device, batch
@@ -108,7 +110,7 @@ class Loop:
         self.task = task = Distiller(ours, theirs, objective(method), dataset.image, labels=dataset.train.labels)
         self.flop = count(task)
         if prepared:
-            speed_up(task, settle_precision(precision, device), choices)
+            speed_up(task, settle_precision(precision, device), choices, fast_float32=fast_float32)
         phase = task.phases(Schedule(batch=batch, lr=1e-3))[-1]
         self.forward, self.optimizer, _ = set_up(phase, self.fabric)
         self.loader = training_batches(dataset, batch=batch, flip=task.flip, copies=task.copies, device=self.device)

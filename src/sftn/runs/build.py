@@ -59,6 +59,8 @@ def plan(
     dataset: Dataset,
     teacher: StagedNet | None,
     teacher_outputs: TeacherOutputs | None = None,
+    *,
+    fast_float32: bool = False,
 ) -> Plan:
     """What is to be done for a run.
 
@@ -68,6 +70,7 @@ def plan(
         dataset: the images.
         teacher: of a student.
         teacher_outputs: where its outputs come from; None runs it on every batch.
+        fast_float32: compute float32 faster and rounded otherwise (`sftn.tasks.speedups`).
     """
     task: nn.Module
     choices = Choices()
@@ -83,7 +86,7 @@ def plan(
             alignment=run.alignment,
             teacher_outputs=teacher_outputs,
         )
-        speed_up(task, run.precision, choices)
+        speed_up(task, run.precision, choices, fast_float32=fast_float32)
         task.teacher = task.teacher_outputs.adopt(task.teacher)
         task.to(next(task.teacher.parameters()).device)  # where a cohort's teacher is by now
         state = nn.ModuleDict({"student": network, "methods": task.methods})
@@ -94,7 +97,7 @@ def plan(
         how: Mapping[str, Any] = {name: value for name, value in vars(run.friendly).items() if name != "student"}
         students = [partial(new_network, name, dataset) for name in run.friendly.student.split("+")]
         task = StudentBranches(network, students, dataset.image, alignment=run.alignment, **how)
-    speed_up(task, run.precision, choices)
+    speed_up(task, run.precision, choices, fast_float32=fast_float32)
     return Plan([_first_training(run, task, network)], task, choices=choices)
 
 

@@ -132,13 +132,18 @@ def test_measuring_draws_no_random_numbers_and_knows_all_passes() -> None:
     found = times(LAYER)
     assert torch.equal(torch.get_rng_state(), before)
     assert list(found) == ["f", "i", "w"]
-    assert all(usual > 0 and product > 0 for usual, product in found.values())
+    assert [list(ways) for ways in found.values()] == [["convolution", "f"], ["convolution", "i"], ["convolution", "w"]]
+    assert all(seconds > 0 for ways in found.values() for seconds in ways.values())
+    assert list(times(LAYER._replace(dtype="float32"))["w"]) == ["convolution", "w", "W"]
+    assert list(times(LAYER._replace(dtype="float32", stride=2))["w"]) == ["convolution", "w"]
 
 
 def test_what_is_not_faster_stays_a_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    spent = {"f": (1.0, 0.5), "i": (1.0, 0.97), "w": (1.0, 2.0)}
+    spent = {"f": {"convolution": 1.0, "f": 0.5}, "i": {"convolution": 1.0, "i": 0.97}, "w": {"convolution": 1.0}}
     monkeypatch.setattr("sftn.networks.fast.product_choices.times", lambda layer: spent)
     assert faster(LAYER) == "f"
+    spent |= {"f": {"convolution": 1.0, "f": 0.5, "F": 0.4}, "w": {"convolution": 1.0, "w": 0.9, "W": 0.92}}
+    assert faster(LAYER) == "Fw"
 
 
 def small() -> nn.Sequential:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from sftn.errors import InputError
 from sftn.networks.families import layers, wrn
-from sftn.networks.fast import small_maps
+from sftn.networks.fast import small_maps, winograd
 from sftn.networks.fast.product_choices import Choices, Layer, can_be_product
 from sftn.networks.staged import Shape, StagedNet, Tap
 
@@ -99,7 +99,11 @@ class Convolution(nn.Module):
         x = x.to(self.weight.dtype)
         if _fuses(x):
             after: tuple[Any, ...] = ("relu" if self.relu else "none", [], "")
-            if self._is_product(x):
+            way = self._way(x)
+            if way == "F":
+                out = winograd.convolved(x, self.weight, self.bias)
+                return out.relu_() if self.relu else out
+            if way == "f":
                 return small_maps.inferred(x, self.weight, self.bias, *self._sides(), after)
             return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.how, *after)
         out = self._plain(x)
@@ -108,6 +112,9 @@ class Convolution(nn.Module):
     def add(self, x: Tensor, onto: Tensor, *, spoil: bool) -> Tensor:
         """The same, added to `onto`, which has the result's shape and may be overwritten if `spoil`."""
         x, onto = x.to(self.weight.dtype), onto.to(self.weight.dtype)
+        if self._way(x) == "F":
+            out = winograd.convolved(x, self.weight, self.bias).add_(onto)
+            return out.relu_() if self.relu else out
         if _fuses(x):
             after: tuple[Any, ...] = ("add", 1.0, "relu" if self.relu else None, [], None)
             onto = onto if spoil else onto.clone(memory_format=torch.channels_last)
@@ -115,10 +122,11 @@ class Convolution(nn.Module):
         out = self._plain(x).add_(onto)
         return out.relu_() if self.relu else out
 
-    def _is_product(self, x: Tensor) -> bool:
-        if self.choices is None or torch.compiler.is_compiling():
-            return False
-        return "f" in self.choices.of(Layer.of(x, self.weight, *self._sides(), x.dtype))
+    def _way(self, x: Tensor) -> str:
+        """How the forward is computed: f as a product of matrices, F by Winograd's algorithm, else as a convolution."""
+        if self.choices is None or not _fuses(x) or torch.compiler.is_compiling():
+            return ""
+        return self.choices.of(Layer.of(x, self.weight, *self._sides(), x.dtype))[:1]
 
     def _sides(self) -> tuple[int, int]:
         """Stride and padding of both directions, where a product of matrices is possible."""

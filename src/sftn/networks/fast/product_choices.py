@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sftn.errors import InputError
-from sftn.networks.fast import small_maps
+from sftn.networks.fast import small_maps, winograd
 from sftn.runtime.collectives import world
 from sftn.runtime.environment import processor
 from sftn.storage.json_files import read_json, write_json
@@ -26,6 +26,7 @@ GAIN = 0.95
 """A product must take less than this part of the convolution's time: what is as fast stays as it was."""
 REPEATS = 4
 """Of which the fastest counts: a machine that others use makes the others slower."""
+CONVOLUTION = "convolution"
 FORMAT = 1
 
 
@@ -58,7 +59,13 @@ class Layer(NamedTuple):
     def may_gain(self) -> bool:
         """Whether it is worth measuring: no larger map, and no fewer channels, gained (`benchmarks/small_maps.py`)."""
         pixels = -(-self.height // self.stride) * -(-self.width // self.stride)
-        return min(self.channels, self.out) >= 32 and pixels <= 64
+        return min(self.channels, self.out) >= 32 and pixels <= (256 if self.winograd else 64)
+
+    @property
+    def winograd(self) -> bool:
+        """Whether Winograd's algorithm computes it: in float32 only, half precision has too few bits for it."""
+        how = (self.height, self.width, self.kernel, self.stride, self.padding)
+        return self.dtype == "float32" and winograd.fits(*how)
 
 
 class Choices:
@@ -203,7 +210,8 @@ class Table:
 
 def _valid(choices: Any) -> bool:
     return isinstance(choices, dict) and all(
-        isinstance(name, str) and isinstance(how, str) and re.fullmatch("f?i?w?", how) for name, how in choices.items()
+        isinstance(name, str) and isinstance(how, str) and re.fullmatch("[fF]?[iI]?[wW]?", how)
+        for name, how in choices.items()
     )
 
 
@@ -218,12 +226,16 @@ def _table(threads: int) -> Table:
 
 def faster(layer: Layer) -> str:
     """The passes of a layer that are faster as products on this machine, now."""
-    return "".join(name for name, (usual, product) in times(layer).items() if product < GAIN * usual)
+    chosen = ""
+    for ways in times(layer).values():
+        best = min(ways, key=lambda way: ways[way] * (1 if way == CONVOLUTION else 1 / GAIN))
+        chosen += "" if best == CONVOLUTION else best
+    return chosen
 
 
 @torch.no_grad()
-def times(layer: Layer) -> dict[str, tuple[float, float]]:
-    """For each pass, the seconds of a convolution and of a product.
+def times(layer: Layer) -> dict[str, dict[str, float]]:
+    """For each pass, the seconds of each way: a convolution (`CONVOLUTION`), or the letter of the product.
 
     What counts is the computing time of this thread, the least of a few repeats, so that other processes on the
     machine don't decide. The numbers come from a generator of their own.
@@ -235,31 +247,42 @@ def times(layer: Layer) -> dict[str, tuple[float, float]]:
 
     x = drawn(layer.batch, layer.channels, layer.height, layer.width)
     weight = drawn(layer.out, layer.channels, layer.kernel, layer.kernel)
-    bias = torch.zeros(layer.out, dtype=dtype)
-    stride, padding = layer.stride, layer.padding
-    grad = drawn(*small_maps.convolved(x, weight, bias, stride, padding).shape)
-    sides = ([stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1)
+    bias, how = torch.zeros(layer.out, dtype=dtype), (layer.stride, layer.padding)
+    grad = drawn(*small_maps.convolved(x, weight, bias, *how).shape)
 
     def usual(*wanted: bool) -> Callable[[], Any]:
+        sides = ([layer.stride] * 2, [layer.padding] * 2, [1, 1], False, [0, 0], 1)
         return lambda: torch.ops.aten.convolution_backward(grad, x, weight, [layer.out], *sides, [*wanted, False])
 
-    pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "f": (
-            lambda: torch.conv2d(x, weight, bias, stride, padding),
-            lambda: small_maps.convolved(x, weight, bias, stride, padding),
-        ),
-        "i": (usual(True, False), lambda: small_maps.input_gradient(grad, weight, x.shape, stride, padding)),
-        "w": (usual(False, True), lambda: small_maps.weight_gradient(grad, x, layer.kernel, stride, padding)),
+    passes: dict[str, dict[str, Callable[[], Any]]] = {
+        "f": {
+            CONVOLUTION: lambda: torch.conv2d(x, weight, bias, *how),
+            "f": lambda: small_maps.convolved(x, weight, bias, *how),
+            "F": lambda: winograd.convolved(x, weight, bias),
+        },
+        "i": {
+            CONVOLUTION: usual(True, False),
+            "i": lambda: small_maps.input_gradient(grad, weight, x.shape, *how),
+            "I": lambda: winograd.input_gradient(grad, weight),
+        },
+        "w": {
+            CONVOLUTION: usual(False, True),
+            "w": lambda: small_maps.weight_gradient(grad, x, layer.kernel, *how),
+            "W": lambda: winograd.weight_gradient(grad, x),
+        },
     }
-    return {name: _in_turn(*pair) for name, pair in pairs.items()}
+    return {
+        name: _in_turn({way: compute for way, compute in ways.items() if way.islower() or layer.winograd})
+        for name, ways in passes.items()
+    }
 
 
-def _in_turn(*ways: Callable[[], Any]) -> tuple[float, float]:
-    """The least computing time of each of two ways; the first time, when memory and kernels are made, is left out."""
-    spent: tuple[list[float], list[float]] = ([], [])
+def _in_turn(ways: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """The least computing time of each way; the first time, when memory and kernels are made, is left out."""
+    spent: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(1 + REPEATS):
-        for times, compute in zip(spent, ways):
+        for way, compute in ways.items():
             began = time.thread_time()
             compute()
-            times.append(time.thread_time() - began)
-    return min(spent[0][1:]), min(spent[1][1:])
+            spent[way].append(time.thread_time() - began)
+    return {way: min(seconds[1:]) for way, seconds in spent.items()}

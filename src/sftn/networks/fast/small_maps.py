@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from sftn.networks.fast import winograd
+
 PASSES = "fiw"
-"""Forward, the gradient of the input, the gradient of the weight."""
+"""Forward, the gradient of the input, the gradient of the weight; a capital letter is for Winograd's algorithm."""
 
 _ROWS = 512
 """Above which oneDNN's products have the same bits, whatever their number (3.12, AMX; 256 rows of 2304 have not)."""
@@ -37,7 +39,8 @@ def convolution(
         bias: (D,)
         stride: of both directions.
         padding: zeros at each side, fewer than k.
-        passes: which are products: f (forward), i (the gradient of the input), w (of the weight).
+        passes: which are products: f (forward), i (the gradient of the input), w (of the weight); a capital letter is
+            for Winograd's algorithm.
 
     Returns:
         (B, D, H', W')
@@ -53,6 +56,8 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.padding, ctx.passes = stride, padding, passes
+        if "F" in passes:
+            return winograd.convolved(x, weight, bias)
         if "f" in passes:
             return convolved(x, weight, bias, stride, padding)
         return F.conv2d(x, weight, bias, stride, padding)
@@ -62,14 +67,16 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x, weight) = grads, ctx.saved_tensors
         how, wanted = (ctx.stride, ctx.padding), ctx.needs_input_grad[:3]
-        products = [wanted[0] and "i" in ctx.passes, wanted[1] and "w" in ctx.passes]
+        products = [wanted[0] and "i" in ctx.passes.lower(), wanted[1] and "w" in ctx.passes.lower()]
         found: list[Tensor | None] = [None, None, None]
         if any(products):
             grad = grad.contiguous(memory_format=torch.channels_last)
         if products[0]:
-            found[0] = input_gradient(grad, weight, x.shape, *how)
+            fast = "I" in ctx.passes
+            found[0] = winograd.input_gradient(grad, weight) if fast else input_gradient(grad, weight, x.shape, *how)
         if products[1]:
-            found[1] = weight_gradient(grad, x, weight.shape[2], *how)
+            fast = "W" in ctx.passes
+            found[1] = winograd.weight_gradient(grad, x) if fast else weight_gradient(grad, x, weight.shape[2], *how)
             if wanted[2]:
                 found[2] = grad.sum((0, 2, 3))
         rest = [need and one is None for need, one in zip(wanted, found)]
