@@ -21,7 +21,7 @@ from sftn.tasks.speedups import speed_up
 from sftn.tasks.supervised import Supervised
 from tests.support import tiny
 
-ALWAYS = "gradients as their maps in memory"
+ALWAYS = ("convolutions on small maps as matrix products", "gradients as their maps in memory")
 LABELS = torch.arange(32) % tiny.CLASSES
 
 
@@ -44,9 +44,16 @@ def test_float32_is_left_alone() -> None:
     assert not any(module._forward_hooks for module in task.modules())
 
 
+def test_float32_is_prepared_where_it_is_asked_for() -> None:
+    task = distiller("kd")
+    assert speed_up(task, "float32", fast_float32=True) == ("teacher folded", *ALWAYS)
+    assert Convolution in kinds(task.teacher)
+    assert next(task.teacher.parameters()).dtype == torch.float32
+
+
 def test_bf16_folds_the_teacher_also_for_first_stages() -> None:
     task = distiller("ab")
-    assert speed_up(task, "bf16") == ("teacher folded", ALWAYS)
+    assert speed_up(task, "bf16") == ("teacher folded", *ALWAYS)
     assert Convolution in kinds(task.teacher)
     assert Convolution not in kinds(task.student)
     first = task.phases(Schedule(epochs=2))[0]
@@ -55,14 +62,14 @@ def test_bf16_folds_the_teacher_also_for_first_stages() -> None:
 
 def test_a_teacher_that_normalises_by_the_batch_is_not_folded() -> None:
     task = distiller("oh")
-    assert speed_up(task, "bf16") == ("teacher's weights kept in bf16", ALWAYS)
+    assert speed_up(task, "bf16") == ("teacher's weights kept in bf16", *ALWAYS)
     assert Convolution not in kinds(task.teacher)
     assert next(task.teacher.parameters()).dtype == torch.bfloat16
 
 
 def test_depthwise_networks_are_sped_up_whatever_the_task() -> None:
     task = Supervised(build("shufflev2", 10))
-    assert speed_up(task, "bf16") == ("strided depthwise gradients in float32", ALWAYS)
+    assert speed_up(task, "bf16") == ("strided depthwise gradients in float32", *ALWAYS)
     assert sum(type(module) is StridedDepthwise for module in task.modules()) == 6
 
 

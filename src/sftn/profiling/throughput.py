@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sftn.data.dataset import Dataset, Split
 from sftn.data.loader import training_batches
 from sftn.networks import build
+from sftn.networks.fast.product_choices import Choices
 from sftn.networks.staged import Activations, StagedNet
 from sftn.profiling.roofline import Ceiling
 from sftn.runs.build import evaluation_interval
@@ -81,6 +82,8 @@ class Loop:
         device: auto, cpu, cuda or mps.
         batch: images a step.
         prepared: whether the step is made faster, as `sftn.tasks.speedups` does.
+        choices: which convolutions are products of matrices; None chooses what is faster here.
+        fast_float32: as `sftn.spec.execution.Execution` has it.
 
     Raises:
         InputError: a name is unknown, or the networks do not fit each other.
@@ -97,6 +100,8 @@ class Loop:
         device: str = "auto",
         batch: int = 64,
         prepared: bool = True,
+        choices: Choices | None = None,
+        fast_float32: bool = False,
     ) -> None:
         self.fabric = make_fabric(device, precision)
         self.device, self.batch = self.fabric.device, batch
@@ -105,7 +110,7 @@ class Loop:
         self.task = task = Distiller(ours, theirs, objective(method), dataset.image, labels=dataset.train.labels)
         self.flop = count(task)
         if prepared:
-            speed_up(task, settle_precision(precision, device))
+            speed_up(task, settle_precision(precision, device), choices, fast_float32=fast_float32)
         phase = task.phases(Schedule(batch=batch, lr=1e-3))[-1]
         self.forward, self.optimizer, _ = set_up(phase, self.fabric)
         self.loader = training_batches(dataset, batch=batch, flip=task.flip, copies=task.copies, device=self.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.methods import METHODS
 from sftn.networks import PRETRAINED, build
+from sftn.networks.fast.product_choices import Choices
 from sftn.networks.staged import StagedNet
 from sftn.networks.weights import load_weights
 from sftn.runs.folder import RunFolder
@@ -39,6 +40,8 @@ class Plan:
     """How often the loader gives each image of a batch, each time augmented anew."""
     flip: bool = True
     """Whether the loader may mirror images."""
+    choices: Choices = field(default_factory=Choices)
+    """Which convolutions are products of matrices."""
 
 
 def check(run: Run, dataset: Dataset) -> None:
@@ -57,6 +60,8 @@ def plan(
     dataset: Dataset,
     teacher: StagedNet | None,
     teacher_outputs: TeacherOutputs | None = None,
+    *,
+    fast_float32: bool = False,
 ) -> Plan:
     """What is to be done for a run.
 
@@ -66,8 +71,10 @@ def plan(
         dataset: the images.
         teacher: of a student.
         teacher_outputs: where its outputs come from; None runs it on every batch.
+        fast_float32: compute float32 faster and rounded otherwise (`sftn.tasks.speedups`).
     """
     task: nn.Module
+    choices = Choices()
     if teacher is not None:
         if run.objective is None:
             raise InputError("a run with a teacher needs an objective")
@@ -80,19 +87,19 @@ def plan(
             alignment=run.alignment,
             teacher_outputs=teacher_outputs,
         )
-        speed_up(task, run.precision)
+        speed_up(task, run.precision, choices, fast_float32=fast_float32)
         task.teacher = task.teacher_outputs.adopt(task.teacher)
         task.to(next(task.teacher.parameters()).device)  # where a cohort's teacher is by now
         state = nn.ModuleDict({"student": network, "methods": task.methods})
-        return Plan(task.phases(run.schedule), state, task.copies, task.flip)
+        return Plan(task.phases(run.schedule), state, task.copies, task.flip, choices)
     if run.friendly is None:
         task = Supervised(network)
     else:
         how: Mapping[str, Any] = {name: value for name, value in vars(run.friendly).items() if name != "student"}
         students = [partial(new_network, name, dataset) for name in run.friendly.student.split("+")]
         task = StudentBranches(network, students, dataset.image, alignment=run.alignment, **how)
-    speed_up(task, run.precision)
-    return Plan([_first_training(run, task, network)], task)
+    speed_up(task, run.precision, choices, fast_float32=fast_float32)
+    return Plan([_first_training(run, task, network)], task, choices=choices)
 
 
 def _first_training(run: Run, task: nn.Module, network: StagedNet) -> Phase:

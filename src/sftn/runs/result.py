@@ -51,6 +51,8 @@ def finish(
     found = evaluate(network, training, dataset.normalisation, fabric, pause=checkpoints.end_if_asked)
     how: dict[str, Any] = {"precision": run.precision, "data_fingerprint": run.data.fingerprint}
     how = environment(str(fabric.device)) | how | {"processes": world(), "step": step}
+    if checkpoints.choices is not None and checkpoints.choices.made:
+        how["products"] = str(checkpoints.choices)
     return led(lambda: _leave(run, dataset, network, checkpoints, found, how, asked_once))
 
 

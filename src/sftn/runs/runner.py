@@ -240,13 +240,15 @@ def _assemble(
     torch.manual_seed(run.seed)
     network = new_network(run.network, dataset)
     teacher = None if run.teacher is None else load_network(run.teacher, dataset, context.out)
-    planned = plan(run, network, dataset, teacher, cache.outputs(run, fabric.device))
+    outputs, fast = cache.outputs(run, fabric.device), execution.fast_float32
+    planned = plan(run, network, dataset, teacher, outputs, fast_float32=fast)
     checkpoints = Checkpoints(
         context.out / run.folder,
         planned.state,
         seconds=execution.checkpoint_seconds,
         epochs=execution.checkpoint_epochs,
         restarts=restarts,
+        choices=planned.choices,
         guard=context.guard,
         stop=None if cohort is None else cohort.stop,
     )

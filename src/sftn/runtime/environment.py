@@ -38,7 +38,7 @@ def environment(device: str) -> dict[str, Any]:
         "system": platform.platform(),
         "device": f"{device} ({_name(device)})",
         "threads": torch.get_num_threads(),
-        "cpu": _processor(),
+        "cpu": processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
@@ -64,7 +64,7 @@ def _name(device: str) -> str:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
     """The model of the processor, as far as the system tells it."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -14,7 +14,8 @@ class Execution:
     """Where, by how many processes, how fast and how safely runs are carried out.
 
     What determines a trained network is in a `Run`. Nothing here does, up to the rounding that `compile`,
-    `deterministic` and another device or number of processes or threads bring, which is recorded with a result.
+    `deterministic`, `fast_float32` and another device or number of processes or threads bring, which is recorded with a
+    result.
     """
 
     device: str = "auto"
@@ -38,6 +39,10 @@ class Execution:
     """Epochs between two checkpoints; if 0 they go by time."""
     deterministic: bool = False
     """Have a GPU compute the same bits again, too; changes them, so it is recorded with the result."""
+    fast_float32: bool = False
+    """In float32, fold frozen teachers and compute convolutions as products of matrices, 3×3 ones by Winograd's
+    algorithm, where that is faster on this CPU; results differ by rounding (errors of 1e-5 of the largest value), so
+    what was chosen is recorded. Half precision does so anyway."""
     teacher_cache: float = 2.0
     """GiB of memory in which a teacher's answers to crops and flips of the images are kept, and looked up where that
     changes no bit and pays (see `sftn.runs.teacher_cache`); 0 asks it every time. A cohort has one table for all. On a

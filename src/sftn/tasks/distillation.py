@@ -16,6 +16,7 @@ from sftn.methods.kd import distillation_loss
 from sftn.methods.logits import check_standardised
 from sftn.networks.alignment import Pair
 from sftn.networks.fast.inference_folding import folded
+from sftn.networks.fast.product_choices import Choices
 from sftn.networks.staged import Activations, Shape, StagedNet
 from sftn.spec.alignment import Alignment
 from sftn.spec.objective import Objective
@@ -117,7 +118,7 @@ class Distiller(nn.Module):
             if type(module) in (nn.Conv2d, nn.Linear):
                 module.to(dtype)
 
-    def fold_teacher(self, dtype: torch.dtype = torch.float32) -> None:
+    def fold_teacher(self, dtype: torch.dtype = torch.float32, choices: Choices | None = None) -> None:
         """Let a folded copy answer for the teacher: faster, the same up to rounding.
 
         `sftn.networks.fast.inference_folding` does it. A teacher that normalises by the batch's statistics cannot be
@@ -125,9 +126,10 @@ class Distiller(nn.Module):
 
         Args:
             dtype: of its weights; in half precision as in `keep_teacher_in`.
+            choices: which of its convolutions are products of matrices; None for none.
         """
         if self.foldable:
-            self.teacher = folded(self.teacher, self.image, dtype)
+            self.teacher = folded(self.teacher, self.image, dtype, choices)
         elif dtype != torch.float32:
             self.keep_teacher_in(dtype)
 

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from sftn.networks.fast.channels_last_grad import keep_layout
 from sftn.networks.fast.depthwise_grad import use_strided_depthwise
+from sftn.networks.fast.product_choices import Choices, use_products
 from sftn.runtime.device import HALVES
 from sftn.tasks.distillation import Distiller
 
 
-def speed_up(task: nn.Module, precision: str) -> tuple[str, ...]:
-    """Fold a frozen teacher, speed up depthwise convolutions, keep gradients channels-last: in bf16 and float16 only.
+def speed_up(
+    task: nn.Module, precision: str, choices: Choices | None = None, *, fast_float32: bool = False
+) -> tuple[str, ...]:
+    """Fold a frozen teacher, compute depthwise and small convolutions faster, keep gradients channels-last.
 
-    In float32 nothing is done, so that results there stay what they were, bit for bit; `Distiller.fold_teacher` folds
-    there too. To be called before the task's phases are made, for first stages use the teacher as well.
+    In float32 nothing is done unless it is asked for, so that results there stay what they were, bit for bit. To be
+    called before the task's phases are made, for first stages use the teacher as well.
 
     Args:
         task: a `Distiller`, `StudentBranches`, `Supervised`, or anything else that is trained.
         precision: float32, bf16 or float16.
+        choices: which convolutions are products of matrices; None chooses what is faster here.
+        fast_float32: fold and compute faster in float32, too; results then differ by rounding.
 
     Returns:
         What was done, in a few words each, for the record of the run's environment.
     """
-    if precision not in HALVES:
+    if precision not in HALVES and not fast_float32:
         return ()
-    done = []
+    done, choices = [], Choices() if choices is None else choices
     if isinstance(task, Distiller):
-        task.fold_teacher(HALVES[precision])
+        task.fold_teacher(HALVES.get(precision, torch.float32), choices)
         done.append("teacher folded" if task.foldable else "teacher's weights kept in " + precision)
     if use_strided_depthwise(task):
         done.append("strided depthwise gradients in float32")
+    if use_products(task, choices):
+        done.append("convolutions on small maps as matrix products")
     if keep_layout(task):
         done.append("gradients as their maps in memory")
     return tuple(done)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sftn.errors import Stopped
+from sftn.networks.fast.product_choices import Choices
 from sftn.runtime.processes import Talk, led
 from sftn.runtime.signals import Stop
 from sftn.storage.records import decode
@@ -43,6 +44,7 @@ class Checkpoints:
         seconds: the time between two checkpoints.
         epochs: epochs between two checkpoints; 0 goes by seconds.
         restarts: of a run that begins again, what ended it before; what its folder holds is not read then.
+        choices: which convolutions are products of matrices: kept, so that a resume has the same bits.
         guard: raises if this process may no longer write in the folder.
         stop: which signal came, where several runs of this process are to heed it.
 
@@ -58,6 +60,7 @@ class Checkpoints:
         seconds: float = 60.0,
         epochs: int = 0,
         restarts: list[dict[str, Any]] | None = None,
+        choices: Choices | None = None,
         guard: Callable[[], None] = lambda: None,
         stop: Stop | None = None,
     ) -> None:
@@ -75,6 +78,7 @@ class Checkpoints:
         self._talk = Talk(every_step=not seconds and not epochs)
         self.finished: list[str] = []
         """The phases that are over."""
+        self.choices = choices
         self.restarts = restarts or []
         """What ended the run before, if it began again."""
         self._tensors: dict[str, Tensor] = {}
@@ -142,6 +146,8 @@ class Checkpoints:
             tensors |= _optimizer_tensors(optimizer)
         record = {"position": asdict(position), "history": self.history, "finished": self.finished}
         record["restarts"] = self.restarts
+        if self.choices is not None:
+            record["products"] = self.choices.record()
         self.guard()
         save_tensors(self.newest, tensors, record, keep=None if self._torn else self.previous, guard=self.guard)
         self._torn = False
@@ -216,6 +222,8 @@ class Checkpoints:
         self._position = decode(Position, record["position"])
         self.history, self.finished = record["history"], record["finished"]
         self.restarts, self._tensors = record.get("restarts", []), tensors
+        if self.choices is not None:
+            self.choices.restore(record.get("products"))
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -21,11 +21,15 @@ from torch.utils._pytree import tree_leaves
 
 from sftn.errors import InputError
 from sftn.networks.families import layers, wrn
+from sftn.networks.fast import small_maps, winograd
+from sftn.networks.fast.product_choices import Choices, Layer, can_be_product
 from sftn.networks.staged import Shape, StagedNet, Tap
 
 
 @torch.no_grad()
-def folded(network: StagedNet, image: Shape, dtype: torch.dtype = torch.float32) -> StagedNet:
+def folded(
+    network: StagedNet, image: Shape, dtype: torch.dtype = torch.float32, choices: Choices | None = None
+) -> StagedNet:
     """A copy that answers as the network does in eval mode, up to rounding, and cannot be trained.
 
     In float32 every activation agrees within 1e-5 of its largest value. In half precision a convolution, its batch
@@ -36,6 +40,7 @@ def folded(network: StagedNet, image: Shape, dtype: torch.dtype = torch.float32)
         network: frozen; it is not changed. Not one that normalises by the batch's own statistics, as OH's teacher does.
         image: (C, H, W) of the images; other sizes will do as well.
         dtype: of the weights of convolutions and linear layers; a half precision needs autocast around the copy.
+        choices: which convolutions are products of matrices; None for none.
 
     Returns:
         A StagedNet that names no closing norms: a `Pair` is made of the network itself.
@@ -48,7 +53,7 @@ def folded(network: StagedNet, image: Shape, dtype: torch.dtype = torch.float32)
     network = copy.deepcopy(network).eval().requires_grad_(False)
     new: dict[nn.Module, nn.Module] = {}
     for conv, norm, relu in _chains(network, image):
-        new[conv] = Convolution(conv, norm, relu is not None)
+        new[conv] = Convolution(conv, norm, relu is not None, choices)
         new |= {module: nn.Identity() for module in (norm, relu) if module is not None}
     _put(network, new)
     for number, stage in enumerate(network.stages):
@@ -69,9 +74,12 @@ class Convolution(nn.Module):
         conv: whose weights are taken.
         norm: what follows it, in eval mode.
         relu: whether the result is rectified.
+        choices: tell whether it is computed as a product of matrices; None for no.
     """
 
-    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool) -> None:
+    def __init__(
+        self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, relu: bool, choices: Choices | None = None
+    ) -> None:
         super().__init__()
         weight, bias = conv.weight, conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias
         if norm is not None:
@@ -84,12 +92,19 @@ class Convolution(nn.Module):
         self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
         self.how = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self.relu = relu
+        self.choices = choices if can_be_product(conv) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, H', W')."""
         x = x.to(self.weight.dtype)
         if _fuses(x):
             after: tuple[Any, ...] = ("relu" if self.relu else "none", [], "")
+            way = self._way(x)
+            if way == "F":
+                out = winograd.convolved(x, self.weight, self.bias)
+                return out.relu_() if self.relu else out
+            if way == "f":
+                return small_maps.inferred(x, self.weight, self.bias, *self._sides(), after)
             return torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self.how, *after)
         out = self._plain(x)
         return out.relu_() if self.relu else out
@@ -97,12 +112,26 @@ class Convolution(nn.Module):
     def add(self, x: Tensor, onto: Tensor, *, spoil: bool) -> Tensor:
         """The same, added to `onto`, which has the result's shape and may be overwritten if `spoil`."""
         x, onto = x.to(self.weight.dtype), onto.to(self.weight.dtype)
+        if self._way(x) == "F":
+            out = winograd.convolved(x, self.weight, self.bias).add_(onto)
+            return out.relu_() if self.relu else out
         if _fuses(x):
             after: tuple[Any, ...] = ("add", 1.0, "relu" if self.relu else None, [], None)
             onto = onto if spoil else onto.clone(memory_format=torch.channels_last)
             return torch.ops.mkldnn._convolution_pointwise_.binary(onto, x, self.weight, self.bias, *self.how, *after)
         out = self._plain(x).add_(onto)
         return out.relu_() if self.relu else out
+
+    def _way(self, x: Tensor) -> str:
+        """How the forward is computed: f as a product of matrices, F by Winograd's algorithm, else as a convolution."""
+        if self.choices is None or not _fuses(x) or torch.compiler.is_compiling():
+            return ""
+        return self.choices.of(Layer.of(x, self.weight, *self._sides(), x.dtype))[:1]
+
+    def _sides(self) -> tuple[int, int]:
+        """Stride and padding of both directions, where a product of matrices is possible."""
+        padding, stride, *_ = self.how
+        return int(stride[0]), int(padding[0])
 
     def _plain(self, x: Tensor) -> Tensor:
         padding, stride, dilation, groups = self.how
