@@ -210,3 +210,9 @@ def test_a_copy_asks_the_same_choices() -> None:
     assert twin.choices is choices
     x = torch.randn(2, 32, 4, 4)
     torch.testing.assert_close(twin(x), F.conv2d(x, twin.weight, None, 2, 1))
+
+
+def test_whoever_measures_first_chooses_for_all_processes(tmp_path: Path) -> None:
+    path, later = tmp_path / "table.json", Measure("w")
+    one, other = Table("here", path, Measure("fiw")), Table("here", path, later)
+    assert (one.look_up(LAYER), other.look_up(LAYER), later.asked) == ("fiw", "fiw", 0)

@@ -177,6 +177,8 @@ class Table:
         """The passes that are products; measured if nobody has yet."""
         name = f"{layer.batch} {layer}"
         if name not in self._known:
+            self._known |= self._read().get(self.machine, {})
+        if name not in self._known:
             self._known[name] = self._measure(layer)
             self._write()
         return self._known[name]
@@ -200,9 +202,9 @@ class Table:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            found = self._read()  # others may have written since
-            machines = found | {self.machine: found.get(self.machine, {}) | self._known}
-            write_json(self.path, {"format": FORMAT, "machines": machines})
+            found = self._read()
+            self._known |= found.get(self.machine, {})  # whoever chose first chose for all: runs side by side agree
+            write_json(self.path, {"format": FORMAT, "machines": found | {self.machine: self._known}})
         except (OSError, InputError) as error:
             logger.info("which convolutions are faster as products is not kept: %s", error)
             self.path = None
