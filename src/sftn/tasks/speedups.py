@@ -1,4 +1,4 @@
-"""Make the steps of a task faster, before it is trained, without changing what it learns."""
+"""Speedups of a task's training steps that do not change what it learns; applied before training."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sftn.tasks.distillation import Distiller
 def speed_up(task: nn.Module, precision: str) -> tuple[str, ...]:
     """Fold a frozen teacher, speed up depthwise convolutions, keep gradients channels-last: in bf16 and float16 only.
 
-    In float32 nothing is done, so that results there stay what they were, bit for bit; `Distiller.fold_teacher` folds
-    there too. To be called before the task's phases are made, for first stages use the teacher as well.
+    In float32 nothing is done, so that results stay the same bit for bit; `Distiller.fold_teacher` works there too.
+    Call it before the task's phases are made, because first stages use the teacher as well.
 
     Args:
-        task: a `Distiller`, `StudentBranches`, `Supervised`, or anything else that is trained.
+        task: a `Distiller`, `StudentBranches`, `Supervised` or other task.
         precision: float32, bf16 or float16.
 
     Returns:
-        What was done, in a few words each, for the record of the run's environment.
+        The applied speedups, in a few words each, for the record of the run's environment.
     """
     if precision not in HALVES:
         return ()
