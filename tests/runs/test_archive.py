@@ -159,7 +159,7 @@ def test_what_was_edited_or_is_foreign_is_one_line(
     assert stop.value.code == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    assert "is no kept run, or was edited" in err
+    assert "is not a kept run, or was edited" in err
     assert sorted(results.parent.rglob("*")) == before
 
 

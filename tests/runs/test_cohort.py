@@ -187,7 +187,7 @@ def test_several_processes_train_no_cohort(caplog: pytest.LogCaptureFixture) -> 
     assert size(Execution(cohort=8, devices=2), runs[:1]) == 1
     assert caplog.messages == []
     assert size(Execution(cohort=8, nodes=2), runs) == 1
-    assert caplog.messages == ["2 processes train one student after the other: cohorts are for one process"]
+    assert caplog.messages == ["2 processes train one student after the other: a cohort needs a single process"]
     with pytest.raises(InputError, match="cohort is 0"):
         size(Execution(cohort=0), runs)
 

@@ -72,7 +72,7 @@ def test_what_a_kill_at_the_very_end_leaves_goes_when_the_run_is_asked_for_again
         ("result.json", {"format": 0}, "another run or format"),
         ("result.json", {"id": "0" * 12}, "another run or format"),
         ("result.json", {"accuracy": 101.0}, "edited"),
-        ("result.json", {"accuracy": "much"}, "garbles"),
+        ("result.json", {"accuracy": "much"}, "has an invalid accuracy"),
         ("run.json", {"format": 0}, "another format"),
         ("run.json", {"seed": 5}, "edited"),
         ("run.json", {"schedule": None}, "not a record"),
@@ -99,7 +99,7 @@ def test_verify_reads_hashes_and_evaluates_again(tmp_path: Path) -> None:
     assert verify(folder, DATA) == []
     edit(folder.result_json, accuracy=99.0)
     (said,) = verify(folder, DATA)
-    assert "recorded 99.0000 % but does" in said
+    assert "recorded 99.0000 % but scores" in said
     other = done(tmp_path, seed=1)
     other.weights.write_bytes(folder.weights.read_bytes())
     assert any("is not the file" in line for line in verify(other, DATA))

@@ -107,7 +107,7 @@ def test_a_run_ends_with_the_bits_that_it_has_without(
     (line,) = told(caplog)
     rate = 100 * hit_rate(EPOCHS, VIEWS)
     what = "9 views of all 100 images in at most 0.0 GiB"
-    assert line == f"outputs of teacher wide are kept for {what}: {rate:.0f} % are looked up in 5 epochs"
+    assert line == f"outputs of teacher wide are stored for {what}: {rate:.0f} % will be looked up over 5 epochs"
 
 
 def test_an_interrupted_run_ends_with_the_bits_that_it_has_without(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_teacher_whose_answers_depend_on_their_company_is_asked_every_time(
     train(run, images(), tmp_path, Execution(teacher_cache=0.1))
     assert compared(tmp_path, run)[0] is None
     (line,) = told(caplog)
-    assert line == "teacher wide is run on every batch: in parts of a batch its outputs are rounded otherwise"
+    assert line == "teacher wide is run on every batch: in parts of a batch its outputs are rounded differently"
 
 
 def test_where_answers_are_kept(tmp_path: Path) -> None:

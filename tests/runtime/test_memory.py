@@ -9,7 +9,7 @@ from sftn.runtime.memory import memory
 
 def test_what_no_machine_can_allocate_is_told_in_one_line() -> None:
     """By PyTorch's own error, which has no type of its own on a CPU."""
-    expected = r"^out of memory on cpu, in a test: .*, [\d.]+ \w+ more were wanted; take less; .*$"
+    expected = r"^out of memory on cpu, in a test: .*, [\d.]+ \w+ more were needed; take less; .*$"
     with pytest.raises(InputError, match=expected), memory("cpu", lambda: "in a test", "take less"):
         torch.empty(2**60, dtype=torch.uint8)
 

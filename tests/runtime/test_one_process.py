@@ -155,7 +155,7 @@ def test_a_port_in_use_and_too_few_gpus(monkeypatch: pytest.MonkeyPatch) -> None
         other.bind(("", 0))
         other.listen()
         monkeypatch.setenv("MASTER_PORT", str(other.getsockname()[1]))
-        with pytest.raises(InputError, match=r"port \d+ cannot be had"):
+        with pytest.raises(InputError, match=r"port \d+ is not available"):
             check("cpu", 2, 1)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(InputError, match="1 GPU"):

@@ -148,7 +148,7 @@ def _same_as_uninterrupted(out: Path, tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_ends_the_other_with_one_line(pair: Together) -> None:
-    line = "another of the 2 processes has ended or does not answer; the same command resumes from the last checkpoint"
+    line = "another of the 2 processes has ended or does not respond; the same command resumes from the last checkpoint"
     assert [words for words in pair.last_words.splitlines() if words] == [line]
     assert pair.exit_code == 1
     assert pair.seconds < 30

@@ -86,7 +86,7 @@ def test_an_edited_record_is_noticed(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot make"):
+    with pytest.raises(InputError, match="cannot create"):
         RunFolder(tmp_path / "file" / "run").write(STUDENT)
 
 

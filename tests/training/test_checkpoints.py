@@ -85,7 +85,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path, caplog: p
 
     with pytest.raises(ConnectionError):  # at the second step the first one's checkpoint is there
         train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(2, look))
-    assert any("not a whole checkpoint" in line for line in caplog.messages)
+    assert any("not a complete checkpoint" in line for line in caplog.messages)
     assert first == [previous], "a torn checkpoint took the place of the good one"
     train(run, data, tmp_path)
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)
@@ -241,7 +241,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
 def test_foreign_files_are_no_checkpoints(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="not a whole checkpoint"):
+    with pytest.raises(InputError, match="not a complete checkpoint"):
         load_tensors(path)
 
 

@@ -177,7 +177,7 @@ def test_an_epoch_without_a_good_step_ends_the_run(tmp_path: Path, monkeypatch: 
     data = tiny.dataset()
     run = tiny.run(data, on_nan="skip")
     monkeypatch.setattr("sftn.data.loader.Loader", AllBad)
-    with pytest.raises(Diverged, match=r"step 1, .*not one step of this epoch"):
+    with pytest.raises(Diverged, match=r"step 1, .*every step of this epoch was skipped"):
         train(run, data, tmp_path)
     with pytest.raises(ConnectionError):
         train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(3, crash))
@@ -194,9 +194,9 @@ def test_a_run_begins_again_with_half_the_rate(
     monkeypatch.setattr("sftn.runs.build.Supervised", TooFast)
     expected = train(run, data, tmp_path / "whole")
     assert [(r["epoch"], r["step"], r["lr"]) for r in expected["restarts"]] == [(1, 2, 0.05), (1, 2, 0.025)]
-    assert [line.split("; ")[1] for line in caplog.messages if "beginning again" in line] == [
-        "beginning again with 1/2 of the learning rate (restart 1 of at most 3)",
-        "beginning again with 1/4 of the learning rate (restart 2 of at most 3)",
+    assert [line.split("; ")[1] for line in caplog.messages if "restarting" in line] == [
+        "restarting with 1/2 of the learning rate (restart 1 of at most 3)",
+        "restarting with 1/4 of the learning rate (restart 2 of at most 3)",
     ]
     slow = replace(run, schedule=replace(run.schedule, lr=0.0125))
     assert train(slow, data, tmp_path / "slow")["restarts"] == []

@@ -225,7 +225,7 @@ def test_recording_draws_no_random_numbers_and_moves_no_weight() -> None:
 
     captured = Captured(take, task.train(), sgd, fabric, 8)
     before, random = [value.clone() for value in captured.changed()], torch.get_rng_state()
-    captured._record(captured._given(Batch(images, labels[:8], index)))
+    captured._record(captured._inputs(Batch(images, labels[:8], index)))
     assert len(taken) == WARM + 1
     assert not torch.equal(taken[-1], random)
     assert torch.equal(torch.get_rng_state(), random)

@@ -1,1 +1,1 @@
-"""Speed and size: throughput, limits, estimates, layers."""
+"""Speed and size of networks and training: throughput, roofline, time estimates and layer tables."""

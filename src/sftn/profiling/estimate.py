@@ -1,4 +1,4 @@
-"""How long runs will take, from a few steps of each kind on this machine and from what such runs took before."""
+"""Estimates how long runs will take, from timing a few steps of each kind and from similar finished runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from sftn.training.loop import first_steps
 BUDGET = 60.0
 """Seconds that timing may take."""
 _STEPS = 3
-"""Timed after one that is not."""
+"""Number of timed steps, after one that is not timed."""
 
 
 class Kind(NamedTuple):
-    """What the cost of a run's epoch depends on."""
+    """The properties of a run on which the time of an epoch depends."""
 
     network: str
     teacher: str | None
@@ -36,7 +36,7 @@ class Kind(NamedTuple):
 
     @staticmethod
     def of(run: Run) -> Kind:
-        """The kind of a run; whose friend its teacher is makes no difference."""
+        """The kind of a run; which students its teacher was trained for makes no difference."""
         friendly = "" if run.friendly is None else f"{run.friendly.student} {run.friendly.branches}"
         teacher = None if run.teacher is None else run.teacher.network
         method = None if run.objective is None else run.objective.name
@@ -45,14 +45,14 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Hours on this machine, and how they were found."""
+    """Estimated hours on this machine, and how they were determined."""
 
     hours: float
     how: str
 
 
 def duration(hours: float) -> str:
-    """An estimate in words: about 3 hours."""
+    """An estimate in words, such as "about 3 hours"."""
     if hours < 1 / 60:
         return "less than a minute"
     if hours < 1.5:
@@ -71,16 +71,16 @@ def estimate(
     budget: float = BUDGET,
     time_steps: Callable[[Run, Dataset, str], float] | None = None,
 ) -> Estimate | None:
-    """Time what is left to do; None if there was neither time nor anything done before.
+    """Estimate the time of the remaining runs; None if the budget allowed no timing and no similar run is finished.
 
     Args:
-        runs: what is left.
+        runs: the remaining runs.
         dataset: the images.
         out: the folder of all runs.
-        done: runs that are there; what they took on this machine counts more than a short timing.
+        done: finished runs; their times on this machine are preferred to a short timing.
         device: auto, cpu, cuda or mps.
-        budget: in seconds; kinds of runs for which it does not suffice are taken to cost what similar ones do.
-        time_steps: gives the seconds that an epoch of a run takes; by default a few steps are timed.
+        budget: seconds for timing; kinds of runs beyond it are assumed to take as long as similar ones.
+        time_steps: returns the seconds of an epoch of a run; by default a few steps are timed.
     """
     per_epoch: dict[Kind, float] = {}
     here = environment(str(make_fabric(device, "float32").device))["device"]
@@ -101,12 +101,12 @@ def estimate(
     measured = sum(kind in seen for kind in examples)
     parts += [f"{measured} of {len(examples)} known from finished runs"] if measured else []
     guessed = len(examples) - timed - measured
-    parts += [f"{guessed} taken to be like similar ones"] if guessed else []
+    parts += [f"{guessed} assumed to be like similar ones"] if guessed else []
     return Estimate(seconds / 3600, "; ".join(parts) + f"; on {here}")
 
 
 def _seen(done: Iterable[Run], out: Path, here: str) -> dict[Kind, list[float]]:
-    """Seconds an epoch, of runs that were finished on this kind of machine."""
+    """Seconds per epoch of runs that were finished on this kind of device, by kind of run."""
     seen: dict[Kind, list[float]] = {}
     for run in done:
         record = RunFolder(out / run.folder).result(run) or {}
@@ -116,10 +116,10 @@ def _seen(done: Iterable[Run], out: Path, here: str) -> dict[Kind, list[float]]:
 
 
 def _like(kind: Kind, known: dict[Kind, float]) -> float:
-    """Seconds an epoch of a kind, or of those that are most like it."""
+    """Seconds per epoch of a kind of run, or of the most similar known kinds."""
     if kind in known:
         return known[kind]
-    for same in (2, 1, 0):  # teacher and student alike, then the network alone, then anything
+    for same in (2, 1, 0):  # same student and teacher, then the same network, then any
         values = [value for other, value in known.items() if other[:same] == kind[:same]]
         if values:
             return statistics.fmean(values)
@@ -127,7 +127,7 @@ def _like(kind: Kind, known: dict[Kind, float]) -> float:
 
 
 def _epoch(run: Run, dataset: Dataset, device: str) -> float:
-    """Seconds that an epoch of a run takes, its share of first stages included, from a few steps."""
+    """Seconds per epoch of a run, including its share of first stages, from timing a few steps."""
     fabric = make_fabric(device, run.precision)
     network = new_network(run.network, dataset)
     teacher = None if run.teacher is None else new_network(run.teacher.network, dataset)

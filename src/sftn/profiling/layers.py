@@ -1,4 +1,4 @@
-"""The layers that an image passes through, read off one forward: those that run, whoever wrote the network."""
+"""The layers of a network, recorded from one forward pass, so that they are known for any network."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from sftn.tasks.student_branches import Branch, StudentBranches
 
 @dataclass(frozen=True)
 class Layer:
-    """A row of Tables 20 to 22: something that computes; what only moves numbers (a view, a split, a shuffle) is none.
+    """A row of Tables 20 to 22: an operator that computes something, not one that only moves numbers (a view, a split).
 
-    Shapes are those of one image; None stands where the tables have "-".
+    Shapes are those of one image; None stands for the tables' "-".
     """
 
     name: str
-    """Kind and place, counted through in the order of execution and on into the branches: "Conv2d-1"."""
+    """Kind and number, such as "Conv2d-1"; numbers follow the order of execution and continue in the branches."""
     inputs: tuple[str, ...]
     """The names of the layers that it reads."""
     input_shape: tuple[int, ...] | None
-    """What the first of them hands over, before any flattening."""
+    """The output shape of the first of them, before any flattening."""
     kernel: tuple[int, ...] | None
     channels: int | None
-    """Those that come out of a convolution or a normalisation."""
+    """Output channels of a convolution or a normalisation."""
     stride: tuple[int, ...] | None
     padding: tuple[int, ...] | None
     output_shape: tuple[int, ...]
     block: str
-    """"B_T^1", the transform "T^1", "B_S^2"; "-" for the head. The stem belongs to the first block."""
+    """The block: "B_T^1", the transform "T^1", "B_S^2"; "-" for the head. The stem belongs to the first block."""
     branch: int
-    """0 for the network itself."""
+    """The branch's number; 0 for the network itself."""
     parameters: int
-    """A parameter is counted where it is first used."""
+    """Number of parameters; each is counted where it is first used."""
     multiply_adds: int
-    """Of convolutions, linear layers and matrix products; everything else counts as nothing."""
+    """Multiply-adds of convolutions, linear layers and matrix products; other operators count as 0."""
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """The nine columns as the tables print them."""
+        """The row's nine columns as printed in the tables."""
         return (
             self.name,
             ", ".join(self.inputs) or "-",
@@ -65,20 +65,20 @@ class Layer:
 
 
 def layers(network: StagedNet, image: Shape, *, symbol: str = "B") -> list[Layer]:
-    """The layers that a (C, H, W) image passes through, the image itself first; blocks are named `symbol`^1, ….
+    """The layers of a network for a (C, H, W) image, the image itself first; blocks are named `symbol`^1, ….
 
-    The network is run once in eval mode; its mode and state are left as they were.
+    The network is run once in eval mode; its mode and state are not changed.
     """
     return trace(network, image, symbol)
 
 
 def branch_layers(branches: StudentBranches, image: Shape) -> list[Layer]:
-    """The layers of a teacher's branches; names and numbers go on where the teacher's own end (Table 22)."""
+    """The layers of a teacher's branches; their numbers continue those of the teacher's layers (Table 22)."""
     return [layer for layer in trace(branches.teacher, image, "B_T", branches) if layer.branch]
 
 
 def trace(network: StagedNet, image: Shape, symbol: str, grown: StudentBranches | None = None) -> list[Layer]:
-    """The layers of a network, and where it has `grown` branches theirs behind them, as `layers` describes them."""
+    """The layers of a network as `layers` describes them, followed by those of its branches if `grown` is given."""
     reference = next(network.parameters())
     images = torch.zeros(1, *image, dtype=reference.dtype, device=reference.device)
     with _evaluated(grown or network), _Watch(grown or network, images) as watch:
@@ -107,25 +107,25 @@ def _trace_branches(watch: _Watch, grown: StudentBranches, features: list[Tensor
 
 
 class _Origin(NamedTuple):
-    """Where a tensor comes from: rows of the table, and parameters that no row has used yet."""
+    """The origin of a tensor: rows of the table, and parameters that no row has used yet."""
 
     rows: tuple[int, ...]
     parameters: tuple[int, ...]
 
 
 _MOVES = {"clone", "copy", "_to_copy", "_unsafe_view", "index", "roll", "flip"}
-"""Operators that only move numbers, besides the views, which torch marks as such."""
+"""Operators that only move numbers, besides views, which torch marks as such."""
 
 
 class _Watch(TorchDispatchMode):
-    """Notes every operator that computes something from the image."""
+    """Records every operator that computes something from the image."""
 
     def __init__(self, module: nn.Module, image: Tensor) -> None:
         super().__init__()
         shape = tuple(image.shape[1:])
         self.rows = [Layer("Image", (), None, None, None, None, None, shape, "-", 0, 0, 0)]
         self.block, self.branch = "-", 0
-        # Weak, so that no activation lives longer than the forward needs it and none is taken for another.
+        # Weak, so that no activation outlives its use in the forward pass and none is mistaken for another.
         self.origins = WeakTensorKeyDictionary({p: _Origin((), (id(p),)) for p in module.parameters()})
         self.origins[image] = _Origin((0,), ())
         self.uncounted = {id(p): p.numel() for p in module.parameters()}
@@ -138,7 +138,7 @@ class _Watch(TorchDispatchMode):
         known = [tensor for tensor in known if tensor in self.origins]
         origins = [self.origins[tensor] for tensor in known]
         origin = _Origin(_union(o.rows for o in origins), _union(o.parameters for o in origins))
-        # In-place operators change what they read: its shape is looked up first.
+        # In-place operators change their input: its shape is looked up first.
         shape = next((tuple(t.shape[1:]) for t, o in zip(known, origins) if o.rows), ())
         result = func(*args, **kwargs)
         made = [tensor for tensor in tree_leaves(result) if isinstance(tensor, Tensor)]
@@ -184,7 +184,7 @@ def _union(groups: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _kind(name: str, given: dict[str, Any], output: Tensor, *, learned: bool) -> str:
-    """What the tables would call an operator; those that they do not know by torch's own name: "UpsampleBilinear2d"."""
+    """The tables' name of an operator; for one that they do not have, torch's own, such as "UpsampleBilinear2d"."""
     spatial = max(1, output.dim() - 2)
     if name == "convolution":
         return f"Conv{'Transpose' if given['transposed'] else ''}{spatial}d"
@@ -202,7 +202,7 @@ def _kind(name: str, given: dict[str, Any], output: Tensor, *, learned: bool) ->
 
 @contextmanager
 def _evaluated(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients, and attention in its separate steps, whose multiply-adds can be seen."""
+    """Eval mode without gradients, with attention in separate operators, so that their multiply-adds are counted."""
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

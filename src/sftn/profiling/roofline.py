@@ -1,4 +1,4 @@
-"""What the machine can do at best, which the speed of training is held against."""
+"""The machine's peak arithmetic speed and memory bandwidth, with which the speed of training is compared."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from sftn.runtime.device import HALVES, make_fabric, wait
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What the machine does at best, measured with all threads."""
+    """The machine's peak speed, measured with all threads."""
 
     product: float
     """GFLOP/s of large matrix products."""
     convolution: float
-    """GFLOP/s of large 3×3 convolutions: the libraries behind the two differ, and either may be the faster one."""
+    """GFLOP/s of large 3×3 convolutions; they use another library than matrix products, and either may be faster."""
     bandwidth: float
-    """GB/s of a big copy, read and written bytes together."""
+    """GB/s of a large copy, counting bytes read and written."""
 
     @property
     def arithmetic(self) -> float:
-        """GFLOP/s, the better of the two."""
+        """Peak arithmetic speed in GFLOP/s: the higher of the two."""
         return max(self.product, self.convolution)
 
 
 def measure_ceiling(precision: str = "float32", device: str = "auto", largest: int = 2048) -> Ceiling:
-    """The best of a few sizes and repetitions; a few seconds at most."""
+    """Measure the peak speed, as the best of a few sizes and repetitions; takes a few seconds at most."""
     where = make_fabric(device, "float32").device
     dtype = HALVES.get(precision, torch.float32)
     products, convolutions = [], []
@@ -52,7 +52,7 @@ def measure_ceiling(precision: str = "float32", device: str = "auto", largest: i
 
 
 def machine() -> str:
-    """What was measured on, for the record."""
+    """A description of the machine, with threads, torch version and date, for the record of a measurement."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
 

@@ -1,6 +1,6 @@
-"""What a network is made of, layer by layer, and what a student's branches add to it: Tables 20 to 22 for any pair.
+"""Summary of a network's layers and of what a student's branches add to them: Tables 20 to 22 for any pair.
 
-`sftn.profiling.layers` reads the layers; here they are counted. `sftn.report.pages.summary` shows them.
+`sftn.profiling.layers` records the layers, this module counts them, and `sftn.report.pages.summary` shows them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from sftn.tasks.student_branches import StudentBranches
 
 @dataclass(frozen=True)
 class GrownBranch:
-    """A branch, seen from outside. Stages are counted from 1."""
+    """A summary of one branch. Stages are counted from 1."""
 
     number: int
     teacher_stage: int
     student_stage: int
-    """The stage whose place the transform takes; the branch runs those after it."""
+    """The stage that the transform replaces; the branch runs the stages after it."""
     transform: Layer
-    """Its convolution."""
+    """The transform's convolution."""
     resized: bool
-    """The map is resized before the convolution."""
+    """Whether the map is resized before the convolution."""
     source: Shape
     target: Shape | None
     parameters: int
@@ -40,38 +40,38 @@ class GrownBranch:
 
 @dataclass(frozen=True)
 class Student:
-    """The student beside the teacher."""
+    """A summary of the student, with its branches in the teacher."""
 
     name: str
     parameters: int
     multiply_adds: int
     features: tuple[Shape, ...]
     alignment: tuple[tuple[int, int], ...]
-    """(teacher stage, student stage), counted from 1."""
+    """Pairs (teacher stage, student stage), counted from 1."""
     branches: tuple[GrownBranch, ...]
     layers: tuple[Layer, ...]
-    """Those of the branches, one branch after the other."""
+    """The layers of the branches, one branch after the other."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A network, and the student's branches where there is a student."""
+    """A summary of a network and, if there is a student, of its branches."""
 
     network: str
     image: Shape
     layers: tuple[Layer, ...]
     features: tuple[Shape, ...]
-    """One a stage."""
+    """The feature shape of each stage."""
     closing_norms: tuple[bool, ...]
-    """Whether the stage has one; OH needs it."""
+    """Whether each stage has a closing norm; OH needs it."""
     parameters: int
     multiply_adds: int
-    """Of one image."""
+    """Multiply-adds for one image."""
     student: Student | None
 
     @property
     def training_cost(self) -> float:
-        """Multiply-adds of teacher and branches over the teacher's: what the branches make of a training step."""
+        """Multiply-adds of teacher and branches divided by the teacher's: how much branches add to a training step."""
         branches = self.student.branches if self.student else ()
         return 1 + sum(branch.multiply_adds for branch in branches) / self.multiply_adds
 
@@ -79,13 +79,13 @@ class Description:
 def describe(
     network: StagedNet, image: Shape, student: Callable[[], StagedNet] | None = None, **options: Any
 ) -> Description:
-    """All that is known of a network before it is trained, or of a teacher and the branches for its student.
+    """Summarise a network before training, or a teacher with the branches of its student.
 
     Args:
-        network: the network, or the teacher; left as it is.
+        network: the network, or the teacher; it is not changed.
         image: (C, H, W) of the images.
-        student: builds a student, as `StudentBranches` takes it.
-        **options: those of `StudentBranches`; `branches` and `alignment` change what is shown.
+        student: builds a student, as for `StudentBranches`.
+        **options: options of `StudentBranches`; `branches` and `alignment` affect the summary.
 
     Raises:
         InputError: the branches cannot be grown.

@@ -1,4 +1,4 @@
-"""How fast this machine trains: images a second, where a step's time goes, and how near that is to what it can do."""
+"""Training throughput on this machine: images per second, the time of each part of a step, and operations per image."""
 
 from __future__ import annotations
 
@@ -35,32 +35,32 @@ from sftn.training.loop import set_up
 
 PARTS = ("data", "teacher", "student", "loss", "backward", "optimiser")
 _LEAST = 5
-"""Steps that are timed at least, after two that are not."""
+"""Minimum number of timed steps, after two that are not timed."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """A whole training loop, loader included."""
+    """The speed of a whole training loop, including the loader."""
 
     images_per_second: float
     step: float
-    """Median seconds of a step."""
+    """Median seconds per step."""
     parts: dict[str, float]
-    """Median seconds of each of `PARTS`, from other steps than `step`, with a clock at every border."""
+    """Median seconds of each of `PARTS`, from steps other than those of `step`, with a clock around every part."""
     flop: float
-    """Arithmetic of an image: teacher's forward, student's forward and backward, loss."""
+    """Floating-point operations per image: teacher forward, student forward and backward, and loss."""
     memory: int
-    """Peak bytes: of the GPU, or of the whole process on a CPU."""
+    """Peak memory in bytes: of the GPU, or of the whole process on a CPU."""
     hours: float
-    """What 240 epochs take, with their evaluations."""
+    """Hours that 240 epochs take, with their evaluations."""
 
     def share(self, ceiling: Ceiling) -> float:
-        """Of the machine's arithmetic."""
+        """The share of the machine's peak arithmetic speed that training reaches, from 0 to 1."""
         return self.images_per_second * self.flop / 1e9 / ceiling.arithmetic
 
 
 def noise(images: int = 50_000, tests: int = 10_000, classes: int = 100, size: int = 32) -> Dataset:
-    """Random images in CIFAR's shape: what a step takes does not depend on what they show."""
+    """Random images in CIFAR's shape, because the time of a step does not depend on the content of images."""
     generator = torch.Generator().manual_seed(0)
 
     def split(count: int) -> Split:
@@ -71,22 +71,22 @@ def noise(images: int = 50_000, tests: int = 10_000, classes: int = 100, size: i
 
 
 class Loop:
-    """The training loop of a pair by a method, as a run has it, a step at a time.
+    """The training loop of a pair with a method, as in a run, one step at a time.
 
     Args:
-        teacher: a network's name.
-        student: another one's.
-        method: an objective, as `--method` takes it.
-        dataset: the images; `noise()` will do.
+        teacher: the teacher's network name.
+        student: the student's network name.
+        method: the objective, as for `--method`.
+        dataset: the images; `noise()` is enough.
         precision: auto, float32, bf16 or float16.
         device: auto, cpu, cuda or mps.
-        batch: images a step.
-        prepared: whether the step is made faster, as `sftn.tasks.speedups` does.
-        choices: which convolutions are products of matrices; None chooses what is faster here.
-        fast_float32: as `sftn.spec.execution.Execution` has it.
+        batch: images per step.
+        prepared: whether to apply the speedups of `sftn.tasks.speedups`.
+        choices: which convolutions are matrix products; None chooses what is faster on this machine.
+        fast_float32: as in `sftn.spec.execution.Execution`.
 
     Raises:
-        InputError: a name is unknown, or the networks do not fit each other.
+        InputError: a name is unknown, or the networks cannot be paired.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Loop:
         self.batches = (one for epoch in epochs for one in epoch if len(one.labels) == batch)
 
     def step(self, clock: Callable[[str], AbstractContextManager[None]] = lambda part: nullcontext()) -> float:
-        """Take a step; returns its seconds, the wait for the device included."""
+        """Take a step; returns its seconds, including the wait for the device."""
         began = time.perf_counter()
         with clock("data"):
             batch = next(self.batches)
@@ -134,7 +134,7 @@ class Loop:
 
 
 def measure(loop: Loop, dataset: Dataset, seconds: float = 20.0) -> Speed:
-    """Train for some seconds, half of them with a clock at the border of every part."""
+    """Measure the speed of a training loop for some seconds, half of them with a clock around every part of a step."""
     for _ in range(2):
         loop.step()
     if loop.device.type == "cuda":
@@ -158,7 +158,7 @@ def measure(loop: Loop, dataset: Dataset, seconds: float = 20.0) -> Speed:
 
 
 def count(task: Distiller) -> float:
-    """Floating-point operations of a training step, for one image; a multiply-add is two."""
+    """Floating-point operations of a training step per image; a multiply-add counts as two."""
     task = copy.deepcopy(task).train()
     labels = task.pair.labels[:2] if len(task.pair.labels) else torch.zeros(2, dtype=torch.long)
     images = torch.zeros(2 * task.copies, *task.image)
@@ -168,9 +168,9 @@ def count(task: Distiller) -> float:
 
 
 def counter() -> FlopCounterMode:
-    """Counts floating-point operations while it lasts, those that oneDNN is called for by name too.
+    """A context that counts floating-point operations, including those of oneDNN's fused operators.
 
-    PyTorch has no formula for these, and counts the gradient of a grouped convolution's weight as if it were dense.
+    PyTorch has no formula for those, and counts the weight gradient of a grouped convolution as if it were dense.
     """
     known: dict[Any, Any] = {torch.ops.aten.convolution_backward: _backward}
     for name in ("_convolution_pointwise", "_convolution_pointwise_", "_linear_pointwise"):
@@ -190,7 +190,7 @@ def _fused(*shapes: Any, out_shape: Any, **_: Any) -> int:
 
 
 class _Clock:
-    """Collects the seconds that named parts take."""
+    """Collects the seconds that the named parts of a step take."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -205,7 +205,7 @@ class _Clock:
 
     @contextmanager
     def around(self, part: str, network: StagedNet) -> Iterator[None]:
-        """Time every `network.activations(images)` while this lasts."""
+        """A context in which every `network.activations(images)` is timed as `part`."""
         usual = network.activations
 
         def timed(images: Tensor) -> Activations:

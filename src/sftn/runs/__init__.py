@@ -1,1 +1,1 @@
-"""A run: built, carried out, left in its folder and found there again."""
+"""Runs: building them, carrying them out, and reading what they leave in their folders."""

@@ -1,8 +1,8 @@
-"""Runs kept with the code: one JSON file a run, with all but its weights; and folders of the few that keep those.
+"""Archive of finished runs beside the code: one JSON file per run without its weights, and folders of a few with them.
 
-A file has the run's record, its result, its log (a list a column) and what was measured on it, all as they were, and a
-digest. Readers of runs are given a temporary folder into which every file is unpacked, so they read kept runs as any
-others; their weights are not there.
+A file holds the run's record, result, log (one list per column) and measurements, all unchanged, and a digest. Code
+that reads runs gets a temporary folder into which every file is unpacked, so it reads archived runs like any others;
+only their weights are missing.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from sftn.storage.json_files import read_json, sha256
 from sftn.storage.records import digest
 
 FORMAT = 1
-"""Of a kept run."""
+"""Format version of an archived run."""
 NETWORKS = "networks"
-"""The folder, among kept runs, of those whose weights are kept."""
+"""Folder, among the archived runs, that holds the runs kept with their weights."""
 LARGEST = 5 * 2**20
-"""Bytes of weights that are kept: a repository is no place for more."""
+"""Largest weights file that is kept, in bytes: a repository is no place for more."""
 _NAME = re.compile(r"[\w.+-]+-s\d+-[0-9a-f]{12}", re.ASCII)
 
 
 def keep(entry: Entry, to: Path, study: str) -> tuple[Path, bool]:
-    """Keep a finished run in the folder of a study, or where it is kept already.
+    """Archive a finished run in the folder of a study, or where it is archived already.
 
     Args:
         entry: the run.
-        to: the folder of all kept runs.
-        study: a folder in it, for runs that are new.
+        to: the folder of all archived runs.
+        study: name of the subfolder for new runs.
 
     Returns:
-        The file, and whether it was written: one that says the same is left as it is.
+        The file, and whether it was written: a file with the same content is left alone.
 
     Raises:
         InputError: the run is not done, one of its files was edited, or the file cannot be written.
@@ -59,10 +59,11 @@ def keep(entry: Entry, to: Path, study: str) -> tuple[Path, bool]:
 
 
 def keep_network(entry: Entry, to: Path) -> Path:
-    """Keep the folder of a finished run with its weights.
+    """Archive the folder of a finished run together with its weights.
 
     Raises:
-        InputError: the run is not done, its weights are too large or not its result's, or nothing can be written.
+        InputError: the run is not done, its weights are too large or do not match its result, or the folder cannot be
+            written.
     """
     run, weights = _finished(entry), entry.folder.weights
     if not weights.is_file() or sha256(weights) != (entry.result or {}).get("weights_sha256"):
@@ -79,10 +80,10 @@ def keep_network(entry: Entry, to: Path) -> Path:
 
 @contextmanager
 def unpacked(out: Path) -> Iterator[Path]:
-    """A folder of runs for those who read: `out` itself or, where runs are kept in it, a temporary one that has them.
+    """A folder of runs to read from: `out` itself, or a temporary folder with the archived runs of `out` unpacked.
 
     Raises:
-        InputError: a kept run was edited or is foreign.
+        InputError: an archived run was edited or is not one.
     """
     kept = [path for path in (*out.glob("*.json"), *out.glob("*/*.json")) if _NAME.fullmatch(path.stem)]
     if not kept:
@@ -94,7 +95,7 @@ def unpacked(out: Path) -> Iterator[Path]:
             folder.mkdir(exist_ok=True)
             for file, content in unpack(path).items():
                 (folder / file).write_text(content, encoding="utf-8")
-        for entry in scan(out):  # runs that lie beside them
+        for entry in scan(out):  # ordinary runs beside the archived ones
             shutil.rmtree(Path(name) / entry.folder.name, ignore_errors=True)
             (Path(name) / entry.folder.name).symlink_to(entry.folder.path.resolve())
         yield Path(name)
@@ -107,10 +108,10 @@ def _finished(entry: Entry) -> Run:
 
 
 def _packed(entry: Entry) -> dict[str, Any]:
-    """All that a run's folder says, as one record."""
+    """The whole content of a run's folder, except the weights, as one record."""
     names = measurements.names(entry.folder)
     for name in names:
-        measurements.read(entry, name)  # refuses what was edited
+        measurements.read(entry, name)  # refuses edited files
     rows = entry.folder.history()
     columns = dict.fromkeys(key for row in rows for key in row)
     record = {
@@ -124,7 +125,7 @@ def _packed(entry: Entry) -> dict[str, Any]:
 
 
 def _text(record: Mapping[str, Any]) -> bytes:
-    """A line a part, so that a difference is seen where it is; the log's columns have a line each."""
+    """One line per part and per column of the log, so that a diff shows where a change is."""
     lines = []
     for key, value in record.items():
         shown = json.dumps(value)
@@ -135,28 +136,28 @@ def _text(record: Mapping[str, Any]) -> bytes:
 
 
 def unpack(path: Path) -> dict[str, str]:
-    """The files of a kept run's folder, by name, without its weights.
+    """The files of an archived run's folder, by name, without its weights.
 
-    Only the digest is checked here: those who read such a file check all the rest.
+    Only the digest is checked here: the code that reads these files checks the rest.
 
     Raises:
-        InputError: it is no kept run, or was edited.
+        InputError: the file is not an archived run, or was edited.
     """
     record = read_json(path)
     seal = record.pop("sha256", None)
     try:
         if seal != digest(record) or record["format"] != FORMAT or record["run"]["id"] != path.stem[-12:]:
-            raise ValueError("its digest, format or name")
+            raise ValueError("wrong digest, format or name")
         measured, at = record["measured"].items(), RunFolder(Path())
         found = {measurements.path(at, name).name: json.dumps(reading) for name, reading in measured}
         found |= {at.run_json.name: json.dumps(record["run"]), at.result_json.name: json.dumps(record["result"])}
         log = "".join(json.dumps(row) + "\n" for row in _rows(record["log"]))
         return found | {at.log.name: log, at.archived.name: ""}
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no kept run, or was edited ({error}): get it again whence it came") from error
+        raise InputError(f"{path} is not a kept run, or was edited ({error}): restore the original file") from error
 
 
 def _rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """The rows of a log; a null is a number that an epoch does not have."""
+    """The rows of a log; null stands for a number that an epoch does not have."""
     cells = zip(*columns.values(), strict=True)
     return [{key: value for key, value in zip(columns, row) if value is not None} for row in cells]

@@ -1,4 +1,4 @@
-"""What a Run says, as modules: its networks, its images, its phases, and what earlier runs left."""
+"""Builds what a `Run` records: its networks, data set and training phases, and loads what earlier runs left."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from sftn.training.teacher_outputs import TeacherOutputs
 
 @dataclass(frozen=True)
 class Plan:
-    """The phases of a run, and what they need."""
+    """The training phases of a run, and what they need."""
 
     phases: list[Phase]
     state: nn.Module
-    """All modules whose state the phases change: what a checkpoint holds."""
+    """All modules whose state the phases change, so what a checkpoint holds."""
     copies: int = 1
-    """How often the loader gives each image of a batch, each time augmented anew."""
+    """Copies of each image that the loader puts in a batch, each augmented independently."""
     flip: bool = True
     """Whether the loader may mirror images."""
     choices: Choices = field(default_factory=Choices)
@@ -45,10 +45,10 @@ class Plan:
 
 
 def check(run: Run, dataset: Dataset) -> None:
-    """Build what a run would train and drop it, so that what cannot work is reported before anything is trained.
+    """Build what a run would train and discard it, so that errors are reported before anything is trained.
 
     Raises:
-        InputError: the networks cannot be aligned, or lack what a method needs, or an option is out of range.
+        InputError: the networks cannot be aligned or lack something that a method needs, or an option is out of range.
     """
     teacher = None if run.teacher is None else new_network(run.teacher.network, dataset)
     plan(run, new_network(run.network, dataset), dataset, teacher)
@@ -63,15 +63,15 @@ def plan(
     *,
     fast_float32: bool = False,
 ) -> Plan:
-    """What is to be done for a run.
+    """Turn a run into the phases that train it.
 
     Args:
-        run: which.
-        network: that it trains.
-        dataset: the images.
-        teacher: of a student.
-        teacher_outputs: where its outputs come from; None runs it on every batch.
-        fast_float32: compute float32 faster and rounded otherwise (`sftn.tasks.speedups`).
+        run: the run.
+        network: the network to train.
+        dataset: its images.
+        teacher: the trained teacher, if the run distils one.
+        teacher_outputs: where the teacher's outputs come from; None runs it on every batch.
+        fast_float32: compute float32 faster, with different rounding (`sftn.tasks.speedups`).
     """
     task: nn.Module
     choices = Choices()
@@ -89,7 +89,7 @@ def plan(
         )
         speed_up(task, run.precision, choices, fast_float32=fast_float32)
         task.teacher = task.teacher_outputs.adopt(task.teacher)
-        task.to(next(task.teacher.parameters()).device)  # where a cohort's teacher is by now
+        task.to(next(task.teacher.parameters()).device)  # a cohort's teacher may be on its device already
         state = nn.ModuleDict({"student": network, "methods": task.methods})
         return Plan(task.phases(run.schedule), state, task.copies, task.flip, choices)
     if run.friendly is None:
@@ -103,32 +103,32 @@ def plan(
 
 
 def _first_training(run: Run, task: nn.Module, network: StagedNet) -> Phase:
-    """The phase of a network that has no teacher: all of it, or what fine-tuning leaves of it."""
+    """The phase of a network without a teacher; it trains everything, or the part that fine-tuning does not freeze."""
     if run.fine_tune is None:
         return Phase("train", task, (task,), run.schedule)
     frozen, rate = run.fine_tune.frozen_stages, run.fine_tune.backbone_rate
     if not rate >= 0:
         raise InputError(f"backbone_rate is {rate}: it must not be negative")
     if not 0 <= frozen <= len(network.stages):
-        raise InputError(f"frozen stages {frozen}: {network.name} has {len(network.stages)}")
+        raise InputError(f"frozen stages {frozen}: {network.name} has {len(network.stages)} stages")
     backbone = (*([] if frozen else [network.stem]), *network.stages[frozen:])
     others = [module for name, module in task.named_children() if module is not network]
     return Phase("train", task, (*backbone, network.head, *others), run.schedule, backbone, rate)
 
 
 def evaluation_interval(dataset: Dataset) -> int:
-    """Epochs between two evaluations: as many as keep them near a tenth of the cost of training.
+    """Epochs between two evaluations, so that evaluation costs at most about a tenth of training.
 
-    A forward costs about a third of a training step, so this is 1 unless the test split is the larger one.
+    A forward pass costs about a third of a training step, so this is 1 unless the test split is the larger one.
     """
     return max(1, 3 * len(dataset.test) // len(dataset.train))
 
 
 def load_data(data: Data, data_dir: Path | None, **more: Any) -> Dataset:
-    """The images that a record names, as they are now; `more` goes to `sftn.data.load`.
+    """The images that a record names, as they are now; `more` is passed to `sftn.data.load`.
 
     Raises:
-        InputError: they are not there any more, or wrong.
+        InputError: the images are missing or damaged.
     """
     return load(
         data.name,
@@ -143,13 +143,13 @@ def load_data(data: Data, data_dir: Path | None, **more: Any) -> Dataset:
 
 
 def load_network(source: Run | Weights, dataset: Dataset, out: Path) -> StagedNet:
-    """The trained network that a run or a file left, a teacher or a student.
+    """The trained network of a finished run or a weights file.
 
-    Several processes all call this; only the leader must see the files.
+    In distributed training every process calls this; only the leader needs access to the files.
 
     Args:
         source: the run, or the file.
-        dataset: its images.
+        dataset: the images that the network is built for.
         out: the folder of all runs.
 
     Raises:
@@ -181,6 +181,6 @@ def _unloaded(source: Run | Weights, dataset: Dataset) -> StagedNet:
 
 
 def new_network(name: str, dataset: Dataset) -> StagedNet:
-    """A network as it is before training on some images."""
+    """A freshly initialised (or pretrained) network for the classes and image shape of a data set."""
     channels, height, width = dataset.image
     return build(name, len(dataset.classes), channels=channels, image=(height, width))

@@ -1,11 +1,10 @@
-"""A cohort: students of one teacher, trained in turn a step at a time, who share its answers and the batches.
+"""Cohorts: students of one teacher, trained in turn one step at a time, sharing the batches and the teacher's outputs.
 
-Each is a run of its own, with its own folder, lease, log, checkpoints, optimiser and random numbers, and computes what
-it would compute alone: on a CPU the same bits. Whoever is furthest behind makes the next step, so runs that stand at
-different places, as after a kill or a first stage, come together by themselves, and those at the same step find the
-batch and the teacher's answer there. Nothing depends on their being together but speed. Activations of a student are
-freed before the next one makes its step, so a cohort needs the memory of one student, and the others' weights,
-momentum and what their methods keep.
+Each student is a separate run, with its own folder, lease, log, checkpoints, optimiser and random numbers, and computes
+what it would compute alone: on a CPU, the same bits. The run that is furthest behind takes the next step, so runs that
+are apart, as after a kill or a first stage, come together by themselves, and runs at the same step reuse the batch and
+the teacher's outputs. Only speed depends on their being together. A student's activations are freed before the next
+one takes its step, so a cohort needs the memory of one student, plus the others' weights, momentum and method state.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ from sftn.training.callback import Callback
 
 logger = logging.getLogger(__name__)
 Outcome = dict[str, Any] | Held | Lost | FloatingPointError
-"""What became of a run: the content of its `result.json`, or why it has none."""
+"""How a run ended: the content of its `result.json`, or the reason why it has none."""
 
 
 def joins(run: Run) -> bool:
-    """Whether a run has something to share: a teacher that is asked about the very images that others see."""
+    """Whether a run can share its teacher: it needs outputs for the same images as the other runs."""
     if run.teacher is None or run.objective is None or run.norm_shares != 1:
         return False
     methods = [METHODS[term.method] for term in run.objective.terms]
@@ -47,19 +46,19 @@ def joins(run: Run) -> bool:
 
 
 def alike(one: Run, other: Run) -> bool:
-    """Whether two runs can share a teacher's answers and batches; epochs and learning rates are free."""
+    """Whether two runs can share a teacher's outputs and batches; epochs and learning rates may differ."""
     return one.teacher == other.teacher and _stream(one) == _stream(other)
 
 
 def company(runs: Sequence[Run], size: int) -> list[Run]:
-    """The first of some runs and those that can be trained together with it, at most `size` in all, in their order."""
+    """The first run and those that can be trained together with it, at most `size` in all, in their order."""
     first, *others = runs
     found = [run for run in others if joins(run) and alike(first, run)] if joins(first) else []
     return [first, *found[: max(0, size - 1)]]
 
 
 def size(execution: Execution, runs: Sequence[Run]) -> int:
-    """How many may be trained at once: `cohort`, or 1 by several processes, which is logged if it makes a difference.
+    """How many runs may be trained at once: `cohort`, or 1 with several processes, which is logged if it matters.
 
     Raises:
         InputError: the number is below 1.
@@ -70,7 +69,7 @@ def size(execution: Execution, runs: Sequence[Run]) -> int:
     if processes == 1 or cohort == 1:
         return cohort
     if leads() and any(len(company(runs[first:], 2)) > 1 for first in range(len(runs))):
-        logger.info("%d processes train one student after the other: cohorts are for one process", processes)
+        logger.info("%d processes train one student after the other: a cohort needs a single process", processes)
     return 1
 
 
@@ -86,7 +85,7 @@ def carry_out(
     *,
     callback: Callback | None = None,
 ) -> list[Outcome]:
-    """A run by `sftn.runs.runner.train`, several by `train_together`; a run's own error is its outcome either way."""
+    """Carry out one run with `train`, several with `train_together`; an error of one run becomes its outcome."""
     if len(runs) > 1:
         return train_together(runs, dataset, out, execution, callback=callback)
     try:
@@ -103,31 +102,31 @@ def train_together(
     *,
     callback: Callback | None = None,
 ) -> list[Outcome]:
-    """Carry out several students' runs, or what is left of them, as `sftn.runs.runner.train` does each.
+    """Carry out the runs of several students, or what is left of them, each as `sftn.runs.runner.train` would.
 
-    One that diverges, or that another process has or takes, leaves the cohort, and the others go on. First stages are
-    trained one after the other. The seconds that a run records are those of its own steps; whoever makes a step first
-    has the teacher's and the loader's among them, so that the sum over the cohort is what it took.
+    A run that diverges, or that another process holds or takes over, leaves the cohort; the others continue. First
+    stages are trained one after the other. A run records the seconds of its own steps; the run that takes a step first
+    is charged for teacher and loader, so that the sum over the cohort is the total time.
 
     Args:
-        runs: students of one teacher, with the same data, seed, precision and batch; all of them, whatever
+        runs: students of one teacher, with the same data, seed, precision and batch; all of them are trained, whatever
             `execution.cohort` is.
         dataset: the images.
         out: the folder of all runs.
-        execution: how.
-        callback: is called at the steps of all.
+        execution: device, processes, checkpoints and speed.
+        callback: called at the steps of all runs.
 
     Returns:
-        For each run, in order, its result, or the error by which it left.
+        For each run, in order, its result, or the error with which it left the cohort.
 
     Raises:
-        InputError: runs that cannot share, several processes, or something given from outside is wrong for all.
-        Stopped: a signal asked for the end; all states are saved and the same call goes on from there.
+        InputError: the runs cannot share, there are several processes, or an input is wrong for all runs.
+        Stopped: a signal ended training; all states are saved and the same call resumes from there.
     """
     if world() > 1 or execution.devices * execution.nodes > 1:
-        raise InputError("a cohort is trained by one process: leave --devices and --nodes out, or give --cohort 1")
+        raise InputError("a cohort needs a single process: leave --devices and --nodes out, or give --cohort 1")
     if execution.compile:
-        raise InputError("--compile is for runs one by one: give --cohort 1, or leave it out")
+        raise InputError("--compile cannot train a cohort: give --cohort 1, or leave --compile out")
     for run in runs[1:]:
         if not alike(runs[0], run):
             raise InputError(f"{run.name} and {runs[0].name} differ in teacher, data, seed, precision or batch")
@@ -146,7 +145,7 @@ def train_together(
                 min(left, key=lambda member: member.at).go()
             except Stopped as stopped:
                 shared.stop.number = shared.stop.number or stopped.signal
-            if shared.stop.number:  # whoever has begun saves its state at its next step
+            if shared.stop.number:  # a run that has begun saves its state at its next step
                 members = [member for member in members if member.begun and not member.stopped]
     if shared.stop.number:
         raise Stopped(shared.stop.number)
@@ -154,7 +153,7 @@ def train_together(
 
 
 class _Member:
-    """A run of a cohort, its random numbers, and how far it has come."""
+    """A run of a cohort, its random state, and its progress."""
 
     def __init__(self, steps: Steps) -> None:
         self.steps = steps
@@ -164,7 +163,7 @@ class _Member:
         self._random = _random()
 
     def go(self) -> None:
-        """Make a step, and all that comes before the next one."""
+        """Take a step, and do everything that comes before the next one."""
         _set_random(self._random)
         self.begun = True
         try:
@@ -180,7 +179,7 @@ class _Member:
 
 
 def _random() -> dict[str, Tensor]:
-    """The state of torch's generators; no device is waited for."""
+    """The state of torch's generators, read without waiting for a device."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -198,14 +197,14 @@ def _set_random(states: dict[str, Tensor]) -> None:
 
 
 class _Shown:
-    """What a person sees of a cohort: the phase and step of whoever is at work."""
+    """The progress shown for a cohort: phase and step of the run that is active."""
 
     def __init__(self, callback: Callback) -> None:
         self.callback = callback
         self.phase: tuple[str, int, int] | None = None
 
     def turn(self, phase: tuple[str, int, int], done: int) -> Callback:
-        """The callback, told of the phase unless it knows it."""
+        """The callback, after announcing the phase if it changed."""
         if self.phase != phase:
             self.phase = phase
             self.callback.start(*phase, done)
@@ -219,14 +218,14 @@ class _Watched:
         self.shown = shown
 
     def start(self, phase: str, epochs: int, steps: int, done: int) -> None:
-        """A phase begins; it is shown with its first step."""
+        """Note that a phase begins; it is shown with its first step."""
         self._phase, self._done = (phase, epochs, steps), done
 
     def step(self, step: int) -> None:
-        """So many steps of the epoch are done."""
+        """Pass on that `step` steps of the epoch are done."""
         self.shown.turn(self._phase, self._done).step(step)
 
     def epoch(self, row: Any) -> None:
-        """An epoch is over."""
+        """Pass on that an epoch is over."""
         self.shown.turn(self._phase, self._done).epoch(row)
         self._done = row["epoch"]

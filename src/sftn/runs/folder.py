@@ -1,4 +1,4 @@
-"""A run's folder and the folder of all runs: what is there, in which state, what is broken. Trains nothing."""
+"""The folder of a run and the folder of all runs: their files, each run's state, and what is broken."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RESULT = {
     "environment": Mapping[str, str | int | bool | None],
     "weights_sha256": str,
 }
-"""The types of what is read from a result, where it is there."""
+"""Types of the values of a result that are checked when present."""
 
 
 @dataclass(frozen=True)
@@ -46,47 +46,47 @@ class RunFolder:
 
     @property
     def run_json(self) -> Path:
-        """The record of the run."""
+        """The run's record, `run.json`."""
         return self.path / "run.json"
 
     @property
     def result_json(self) -> Path:
-        """What the run achieved, and on what; the last file to be written, so a run with it is done."""
+        """The run's result and environment, `result.json`: written last, so a run that has one is done."""
         return self.path / "result.json"
 
     @property
     def log(self) -> Path:
-        """A JSON object an epoch."""
+        """The run's log, `log.jsonl`: one JSON object per epoch."""
         return self.path / "log.jsonl"
 
     @property
     def weights(self) -> Path:
-        """The trained network."""
+        """The trained network's weights, `weights.safetensors`."""
         return self.path / "weights.safetensors"
 
     @property
     def diverged_json(self) -> Path:
-        """What is known of the last number that was not finite and ended the run."""
+        """Details of the last non-finite number that ended the run, `diverged.json`."""
         return self.path / "diverged.json"
 
     @property
     def archived(self) -> Path:
-        """Marks a finished run whose weights are elsewhere (`sftn.runs.archive`)."""
+        """The file that marks a finished run whose weights are not in its folder (`sftn.runs.archive`)."""
         return self.path / "kept"
 
     def beside(self, run: Run) -> RunFolder:
-        """The folder of another run among the same runs."""
+        """The folder of another run in the same folder of runs."""
         return RunFolder(self.path.parent / run.folder)
 
     def holds_run(self) -> bool:
-        """Whether this is the folder of a run, even of a broken one."""
+        """Whether this is the folder of a run, intact or broken."""
         return self.run_json.exists() or self.result_json.exists()
 
     def write(self, run: Run) -> None:
-        """Leave the record of a run; the folder is made if need be.
+        """Write the record of a run, and create the folder if it is missing.
 
         Raises:
-            InputError: the folder cannot be made or written, or holds another run.
+            InputError: the folder cannot be created or written, or holds another run.
         """
         make_folder(self.path)
         if not self.run_json.exists():
@@ -128,7 +128,7 @@ class RunFolder:
                 if name in record:
                     records.decode_value(record[name], kind)
         except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"{path} garbles its {name} ({error}): remove its folder to train it again") from error
+            raise InputError(f"{path} has an invalid {name} ({error}): remove its folder to train it again") from error
         return record
 
     def history(self) -> list[dict[str, Any]]:
@@ -148,16 +148,16 @@ class RunFolder:
         return [row for row in rows if isinstance(row, dict)]
 
     def divergence(self) -> dict[str, Any]:
-        """What is known of the number that was not finite.
+        """The record of the non-finite number that ended the run.
 
         Raises:
-            InputError: there is no such record, or it is damaged or larger than 1 MiB.
+            InputError: the record is missing, damaged or larger than 1 MiB.
         """
         read_text(self.diverged_json, largest=2**20)
         return read_json(self.diverged_json)
 
     def inspect(self) -> Entry:
-        """The run, its result and its state."""
+        """Read the run, its result and its state; errors become the state BROKEN."""
         run = None
         try:
             run = self.run()
@@ -173,14 +173,15 @@ class RunFolder:
         except (InputError, OSError) as error:
             return Entry(self, BROKEN, run, reason=str(error))
         except (KeyError, TypeError, ValueError) as error:
-            return Entry(self, BROKEN, run, reason=f"{self.result_json} lacks or garbles {error}: remove the folder")
+            reason = f"{self.result_json} has a missing or invalid value ({error}): remove the folder"
+            return Entry(self, BROKEN, run, reason=reason)
         if owner is not None:
             return Entry(self, RUNNING, run, owner=owner)
         begun = self.log.exists() or any(self.path.glob("checkpoint*.safetensors"))
         return Entry(self, INTERRUPTED if begun else WAITING, run)
 
     def faults(self) -> list[str]:
-        """What is wrong with the files of a finished run, a line each: they are read and hashed, not evaluated."""
+        """What is wrong with a finished run's files, one line each: they are read and hashed, not evaluated."""
         entry = self.inspect()
         if entry.state == BROKEN:
             return [entry.reason]
@@ -189,22 +190,22 @@ class RunFolder:
         found = []
         recorded = entry.result.get("weights_sha256")
         if recorded is None:
-            found.append(f"{self.result_json} names no hash of the weights: it is of an older version or was edited")
+            found.append(f"{self.result_json} has no hash of the weights: it is of an older version or was edited")
         elif sha256(self.weights) != recorded:
             found.append(f"{self.weights} is not the file that the result was measured on")
         if entry.run is not None and isinstance(entry.run.teacher, Run):
             teacher = self.beside(entry.run.teacher)
-            state = teacher.inspect().state if teacher.path.exists() else "not there"
+            state = teacher.inspect().state if teacher.path.exists() else "missing"
             if state != DONE:
                 found.append(f"its teacher {teacher.name} is {state}")
         return found
 
     def tidy(self) -> None:
-        """Remove what a finished run no longer needs, and what killed processes left half written or held."""
+        """Remove the files that a finished run no longer needs, and what killed processes left behind."""
         self._remove("checkpoint*.safetensors", self.diverged_json.name, ".*.tmp", "lease.*")
 
     def sweep(self) -> None:
-        """Remove what killed processes left half written, so that kills do not fill the disk."""
+        """Remove temporary files of killed processes, so that they do not fill the disk."""
         self._remove(".*.tmp")
 
     def _remove(self, *patterns: str) -> None:
@@ -216,29 +217,29 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Entry:
-    """A run's folder as it was found."""
+    """The state of a run's folder when it was inspected."""
 
     folder: RunFolder
     state: str
-    """DONE, RUNNING, INTERRUPTED, WAITING (a record and nothing else) or BROKEN."""
+    """DONE, RUNNING, INTERRUPTED, WAITING (only a record so far) or BROKEN."""
     run: Run | None = None
     result: dict[str, Any] | None = None
     owner: Owner | None = None
-    """The process that trains it now."""
+    """The process that is training it."""
     reason: str = ""
-    """Why it is broken."""
+    """Why it is BROKEN."""
 
     @property
     def diverged(self) -> bool:
-        """Whether it left a record of a number that was not finite, and is not done since."""
+        """Whether a non-finite number ended the run and it has not been finished since."""
         return self.state != DONE and self.folder.diverged_json.exists()
 
 
 def scan(out: Path) -> list[Entry]:
-    """Every run in a folder, by name.
+    """Every run in a folder, sorted by name.
 
     Raises:
-        InputError: the folder is not there.
+        InputError: the folder does not exist.
     """
     try:
         folders = [RunFolder(path) for path in sorted(out.iterdir()) if path.is_dir()]
@@ -248,10 +249,10 @@ def scan(out: Path) -> list[Entry]:
 
 
 def find(name: str, out: Path) -> RunFolder:
-    """The folder of a run that is named by its folder, its path or the beginning of its id.
+    """Find a run by its folder's name, its path or the beginning of its id.
 
     Raises:
-        InputError: there is none, or there are several.
+        InputError: no run or several runs match.
     """
     for folder in (RunFolder(Path(name)), RunFolder(out / name)):
         if folder.holds_run():
@@ -259,17 +260,17 @@ def find(name: str, out: Path) -> RunFolder:
     folders = [entry.folder for entry in scan(out)]
     found = [folder for folder in folders if len(name) >= 4 and folder.name.rpartition("-")[2].startswith(name)]
     if len(found) > 1:
-        raise InputError(f"{name} is the beginning of {len(found)} runs: write more of it")
+        raise InputError(f"{name} matches {len(found)} runs: give more of the id")
     if not found:
         raise unknown("run", name, [folder.name for folder in folders]) if folders else InputError(f"no run in {out}")
     return found[0]
 
 
 def remove(folders: Sequence[RunFolder]) -> None:
-    """Delete runs, all or none.
+    """Delete runs; nothing is deleted if one of them is refused.
 
     Raises:
-        InputError: one of them is being trained, is no run's folder, or cannot be deleted.
+        InputError: one of them is being trained, is not a run's folder, or cannot be deleted.
     """
     for folder in folders:
         if folder.path.is_symlink() or not folder.run_json.exists():

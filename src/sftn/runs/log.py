@@ -1,4 +1,4 @@
-"""What a run leaves behind while it is trained: log.jsonl and, on request, what `sftn.runs.loggers` write."""
+"""The epoch log of a run, `log.jsonl`, and the optional loggers of `sftn.runs.loggers`."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from sftn.training.callback import Callback
 
 
 class Journal:
-    """A callback that writes each epoch's row down and passes everything on to another one, if any.
+    """A callback that writes one row per epoch to the log and passes every event on to another callback.
 
-    Where several processes train a run, each has one, and only the leader's is opened: the others know how far they
-    are and write nothing.
+    In distributed training every process has a journal, but only the leader's is opened: the others track progress
+    and write nothing.
 
     Args:
-        folder: of the run.
-        callback: also called.
+        folder: the run's folder.
+        callback: called after the journal; None for no other callback.
 
     Raises:
-        InputError: something cannot be written; what a checkpoint knows of the log is written again when it can be.
+        InputError: the log cannot be written. Rows that are in a checkpoint are written again when the run resumes.
     """
 
     def __init__(self, folder: Path, callback: Callback | None) -> None:
         self.folder, self.callback = folder, callback
         self.path = RunFolder(folder).log
         self.at = "before training"
-        """How far training has come, for people."""
+        """How far training has come, as text for messages."""
         self.done = 0
         self.log: TextIO | None = None
         self.loggers: Sequence[Logger] = ()
@@ -43,8 +43,8 @@ class Journal:
         """Begin to write.
 
         Args:
-            history: rows of epochs before an interruption; the log is cut back to them.
-            loggers: also told of epochs; closed at the end.
+            history: rows of the epochs before an interruption; later rows are dropped from the log.
+            loggers: called after every epoch, and closed at the end.
         """
         self.done, self.loggers = len(history), loggers
         # A new file, not the old one cut short: a process that lost the run while it slept may still hold that one.
@@ -68,24 +68,24 @@ class Journal:
                 for logger in self.loggers:
                     logger.close(failed=error is not None)
         except InputError:
-            if error is None:  # else it has a reason of its own, which is the one to tell
+            if error is None:  # otherwise the first error is the one to report
                 raise
 
     def start(self, phase: str, epochs: int, steps: int, done: int) -> None:
-        """A phase begins."""
+        """Note that a phase begins."""
         self._phase, self._epoch = phase, done + 1
         self.at = f"{phase}, epoch {done + 1}"
         if self.callback is not None:
             self.callback.start(phase, epochs, steps, done)
 
     def step(self, step: int) -> None:
-        """So many steps of the epoch are done."""
+        """Note that `step` steps of the epoch are done."""
         self.at = f"{self._phase}, epoch {self._epoch}, after step {step}"
         if self.callback is not None:
             self.callback.step(step)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is over."""
+        """Write the row of an epoch that is over."""
         self._write(row)
         self.done += 1
         self._epoch += 1

@@ -1,6 +1,6 @@
-"""Where a run's numbers can be watched besides its own log: TensorBoard's event files, Weights & Biases.
+"""Optional loggers that record a run's numbers besides its own log: TensorBoard and Weights & Biases.
 
-A new one is a class with the three methods of `Logger`, and a line in `LOGGERS`.
+A new logger is a class with the two methods of `Logger` and a constructor as `LOGGERS` describes, added to `LOGGERS`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from sftn.spec.run import Run
 
 
 class Logger(Protocol):
-    """Is told every epoch of a run; epochs count through all its phases, from 1."""
+    """Receives every epoch of a run; epochs are numbered from 1 through all phases."""
 
     def epoch(self, number: int, row: Mapping[str, Any]) -> None:
-        """An epoch is over; `row` is its line of the log."""
+        """Record an epoch that is over; `row` is its line of the log."""
 
     def close(self, failed: bool) -> None:
-        """Training has ended, or was stopped by an error or a signal."""
+        """Finish: training has ended, or (`failed`) was stopped by an error or a signal."""
 
 
 class TensorBoard:
-    """Event files in the run's folder `tensorboard`; what was written after the last checkpoint is purged."""
+    """TensorBoard event files in the run's subfolder `tensorboard`; events after the last checkpoint are purged."""
 
     def __init__(self, folder: Path, run: Run, history: Sequence[Mapping[str, Any]]) -> None:
         try:
@@ -36,21 +36,21 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=len(history) + 1)
 
     def epoch(self, number: int, row: Mapping[str, Any]) -> None:
-        """Every number of the row, under its phase."""
+        """Record every number of the row, grouped by phase."""
         for name, value in _scalars(row):
             self.writer.add_scalar(name, value, number)
 
     def close(self, failed: bool) -> None:
-        """Write what is left."""
+        """Write the remaining events."""
         self.writer.close()
 
 
 class WandB:
-    """A run of Weights & Biases under our run's id, so that one that goes on is the same run there.
+    """A Weights & Biases run under this run's id, so that a resumed run stays the same run there.
 
-    `WANDB_MODE`, `WANDB_PROJECT` and the library's other variables hold. Without them and without a login nothing is
-    sent: the files stay in the run's folder, and `wandb sync FOLDER/wandb/latest-run` sends them at any later time.
-    Each start offline makes a folder of its own, so it gets the epochs before it too: the latest one is whole.
+    `WANDB_MODE`, `WANDB_PROJECT` and the library's other variables apply. Without them and without a login nothing is
+    sent: the files stay in the run's folder, and `wandb sync FOLDER/wandb/latest-run` uploads them at any later time.
+    Each offline start creates a new folder, which also gets the earlier epochs: the latest one is complete.
     """
 
     def __init__(self, folder: Path, run: Run, history: Sequence[Mapping[str, Any]]) -> None:
@@ -73,17 +73,19 @@ class WandB:
             )
         except (wandb.Error, OSError, ValueError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"Weights & Biases cannot begin: {first}; WANDB_MODE=offline does without") from error
+            raise InputError(
+                f"Weights & Biases cannot start: {first}; set WANDB_MODE=offline to log locally"
+            ) from error
         if mode == "offline":
             for number, row in enumerate(history, 1):
                 self.epoch(number, row)
 
     def epoch(self, number: int, row: Mapping[str, Any]) -> None:
-        """Every number of the row, under its phase."""
+        """Record every number of the row, grouped by phase."""
         self.run.log(dict(_scalars(row)), step=number)
 
     def close(self, failed: bool) -> None:
-        """Write what is left; a run that is not finished is marked as failed."""
+        """Write the remaining numbers; a run that is not finished is marked as failed."""
         self.run.finish(exit_code=int(failed))
 
 
@@ -91,14 +93,14 @@ LOGGERS: dict[str, Callable[[Path, Run, Sequence[Mapping[str, Any]]], Logger]] =
     "tensorboard": TensorBoard,
     "wandb": WandB,
 }
-"""By the name that `--log` takes; each is given the run's folder, the run and the log's rows before an interruption."""
+"""Loggers by their name for `--log`; each is made from the run's folder, the run and its log rows so far."""
 
 
 def opened(names: Sequence[str], folder: Path, run: Run, history: Sequence[Mapping[str, Any]]) -> list[Logger]:
-    """The loggers of a run that begins or goes on.
+    """Open the loggers of a run that starts or resumes.
 
     Raises:
-        InputError: one is unknown or not installed.
+        InputError: a logger is unknown or not installed.
     """
     for name in names:
         if name not in LOGGERS:

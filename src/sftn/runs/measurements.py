@@ -1,4 +1,4 @@
-"""What was measured on a run, kept in its folder as `analysis-NAME.json`. Reads and writes; measures nothing."""
+"""Reads and writes the measurements of a run, which are stored in its folder as `analysis-NAME.json`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sftn.storage.json_files import read_json, write_json
 from sftn.storage.records import decode_value, digest
 
 FORMAT = 1
-"""Of analysis-NAME.json."""
+"""Format version of `analysis-NAME.json`."""
 _NAME = re.compile(r"[\w.+-]+", re.ASCII)
 
 
@@ -24,39 +24,39 @@ class Reading:
     """The numbers of one measurement of one run."""
 
     settings: Mapping[str, Any]
-    """How it was measured: numbers of different settings are not alike."""
+    """How it was measured; numbers measured with different settings are not comparable."""
     numbers: Mapping[str, float | None]
-    """None where a number is not defined."""
+    """The numbers by name; None where one is not defined."""
     details: Mapping[str, Any]
-    """For figures."""
+    """Further values that figures need."""
 
 
 def path(folder: RunFolder, name: str) -> Path:
     """The file of a measurement.
 
     Raises:
-        ValueError: no measurement is called so.
+        ValueError: the name has characters that no measurement's name has.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name} is the name of no measurement")
+        raise ValueError(f"{name} is not a valid name of a measurement")
     return folder.path / f"analysis-{name}.json"
 
 
 def names(folder: RunFolder) -> list[str]:
-    """The measurements that are there."""
+    """The names of a run's measurements, sorted."""
     found = (file.stem.removeprefix("analysis-") for file in folder.path.glob("analysis-*.json"))
     return sorted(filter(_NAME.fullmatch, found))
 
 
 def read(entry: Entry, name: str) -> Reading | None:
-    """What was measured on a finished run; None if nothing was.
+    """Read a measurement of a finished run; None if there is none.
 
     Args:
         entry: the run.
-        name: of the measurement.
+        name: name of the measurement.
 
     Raises:
-        InputError: the file is of another run, of other weights, of another format, or was edited.
+        InputError: the file belongs to another run, other weights or another format, or was edited.
     """
     file = path(entry.folder, name)
     if not file.exists():
@@ -72,17 +72,17 @@ def read(entry: Entry, name: str) -> Reading | None:
         _check(reading.settings)
         decode_value(reading.details.get("accuracy", {}), Mapping[str, tuple[float, ...]])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{file} lacks or garbles {error}: remove it to measure again") from error
+        raise InputError(f"{file} has a missing or invalid value ({error}): remove it to measure again") from error
     return reading
 
 
 def write(entry: Entry, name: str, reading: Reading) -> None:
-    """Keep what was measured on a finished run; atomic.
+    """Write a measurement of a finished run atomically.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    # What JSON cannot say becomes null.
+    # JSON has no NaN: it becomes null.
     numbers = {key: None if value is None or value != value else value for key, value in reading.numbers.items()}
     record = _about(entry, name) | {
         "settings": dict(reading.settings),
@@ -93,7 +93,7 @@ def write(entry: Entry, name: str, reading: Reading) -> None:
 
 
 def _check(settings: Mapping[str, Any]) -> None:
-    """See that settings are what their readers expect, where there are any."""
+    """Check that settings, if there are any, have the types that their readers expect."""
     if settings:
         decode_value([settings["test_images"], settings["of"]], tuple[int, int])
         decode_value(settings.get("corruptions") or [], tuple[str, ...])

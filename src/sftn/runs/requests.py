@@ -1,4 +1,4 @@
-"""From what a person asks for to what a run records: images, schedule, alignment."""
+"""Turns the options that a person gives into what a run records: data set, schedule and alignment."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sftn.tasks import recipes
 
 
 def load_images(asked: Images) -> Dataset:
-    """The data set that is asked for.
+    """Load the data set that the options name.
 
     Raises:
-        InputError: it is unknown, missing or damaged.
+        InputError: the data set is unknown, missing or damaged.
     """
     return load(
         asked.data,
@@ -42,10 +42,10 @@ def load_images(asked: Images) -> Dataset:
 def plain_run(
     network: str, dataset: Dataset, images: Images, training: Training, execution: Execution, seed: int = 0
 ) -> Run:
-    """The run of a network that learns from labels alone.
+    """The run that trains a network on labels alone.
 
     Raises:
-        InputError: the recipe is unknown, or the batch does not fit the images or the processes.
+        InputError: the recipe is unknown, or the batch does not suit the number of images or processes.
     """
     schedule = recipes.schedule(
         training.recipe,
@@ -70,15 +70,15 @@ def plain_run(
 
 
 def alignment(pairs: Sequence[str], students: Sequence[str]) -> Alignment | None:
-    """`2:1 3:2` is student stage 2 with teacher stage 1, 3 with 2; in a Run stages are counted from 0.
+    """Parse `--align`: `2:1 3:2` pairs student stage 2 with teacher stage 1, and 3 with 2; a `Run` counts from 0.
 
     Raises:
-        InputError: it is written differently, or is for several students.
+        InputError: the pairs are malformed, or there are several students.
     """
     if not pairs:
         return None
     if len(students) > 1:
-        raise InputError("--align is for one student: train the teachers of several one by one")
+        raise InputError("--align works for one student only: train a teacher for each student separately")
     found = [re.fullmatch(r"(\d+):(\d+)", pair) for pair in pairs]
     if not all(found):
         raise InputError(f"--align {' '.join(pairs)}: write STUDENT_STAGE:TEACHER_STAGE, as in 2:1 3:2 4:3")

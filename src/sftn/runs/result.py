@@ -1,4 +1,4 @@
-"""What a run leaves when its training is over: weights, and a result that says what they do and whence they are."""
+"""Writes what a finished run leaves: the weights, and a result with their accuracy and origin."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ def finish(
     step: str = "eager",
     asked_once: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Leave weights and result of a run whose phases are over. Several processes evaluate together; the leader writes.
+    """Evaluate a run whose phases are over and write its weights and result.
+
+    In distributed training all processes evaluate together and the leader writes.
 
     Args:
-        run: which.
+        run: the run.
         dataset: the images that it was trained on; the training split is evaluated.
-        network: the trained one.
-        fabric: gives device and precision.
-        checkpoints: know the run's folder and what was logged.
-        step: how steps were taken, since this process began.
-        asked_once: what was saved by looking a teacher's outputs up (`sftn.runs.teacher_cache`).
+        network: the trained network.
+        fabric: device and precision.
+        checkpoints: the run's checkpoints, which hold its folder and log.
+        step: the step mode since this process started.
+        asked_once: statistics of the teacher cache (`sftn.runs.teacher_cache`), if there was one.
 
     Returns:
         The content of `result.json`.
@@ -88,8 +90,8 @@ def _leave(
         record["restarts"] = checkpoints.restarts
     if record["collapsed"]:
         logger.warning(
-            "%s gives %.1f %% of the test images the same class: it has collapsed or was not trained for long enough "
-            "to begin",
+            "%s gives %.1f %% of the test images the same class: it has collapsed, or was not trained long enough "
+            "to learn anything",
             run.name,
             record["test"]["favourite"],
         )
@@ -105,10 +107,10 @@ def _leave(
 
 
 def images_as_given(dataset: Dataset) -> dict[str, Any]:
-    """What somebody must know who gives a trained network an image of his own, and understands its answer.
+    """What is needed to run the trained network on new images: its classes and preprocessing.
 
-    `mean` and `std` are of pixels in 0..255; `resize` is what the shorter side becomes before the centre of `shape`
-    (C, H, W) is cut out.
+    `mean` and `std` are for pixels in 0..255; the shorter side is resized to `resize` before the centre of `shape`
+    (C, H, W) is cropped.
     """
     mean, std = (values.tolist() for values in dataset.normalisation)
     resize = dataset.resize or min(dataset.image[1:])

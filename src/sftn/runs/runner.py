@@ -1,4 +1,4 @@
-"""Carry out a Run: build its networks, train its phases, leave its weights and result in its folder."""
+"""Carries out a `Run`: builds its networks, trains its phases, and writes its weights and result to its folder."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 RESTARTS = 3
-"""How often a run with `on_nan` "restart" begins again, each time with half the learning rate."""
+"""How often a run with `on_nan` "restart" starts again, each time with half the learning rate."""
 
 
 Steps = Generator[tuple[int, ...], None, dict[str, Any]]
-"""A run step by step: (0, 0, 0) before each one of a first stage, (1, epoch, step), counted from 0, before one of the
-main phase; at its end the content of `result.json`."""
+"""A run step by step: yields (0, 0, 0) before each step of a first stage and (1, epoch, step), counted from 0, before
+each step of the main phase; returns the content of `result.json`."""
 
 
 @dataclass
 class Shared:
-    """What the runs of a cohort have in common: a teacher with its outputs, batches, and the signal that ends all."""
+    """What the runs of a cohort share: the teacher and its outputs, the batches, and the signal that ends them all."""
 
     cache: TeacherCache
     stop: Stop = field(default_factory=Stop)
     batches: dict[tuple[int, bool], Batches] = field(default_factory=dict)
-    """By copies of an image and whether it may be mirrored."""
+    """Loaders by copies per image and whether images may be mirrored."""
 
     def loader(self, make: Callable[[], Batches], copies: int, flip: bool) -> Batches:
-        """One loader for all that want the same of it."""
+        """The shared loader for these settings, made on first use."""
         if (copies, flip) not in self.batches:
             self.batches[copies, flip] = SharedBatches(make())
         return self.batches[copies, flip]
@@ -70,15 +70,15 @@ class Shared:
 
 @dataclass(frozen=True)
 class Context:
-    """What surrounds a run while it is carried out."""
+    """The surroundings in which a run is carried out."""
 
     out: Path
     execution: Execution
     callback: Callback | None = None
     shared: Shared | None = None
-    """With runs that are carried out at the same time in this process."""
+    """What it shares with the other runs of its cohort; None for a run alone."""
     guard: Callable[[], None] = lambda: None
-    """Raises if this process may no longer write."""
+    """Raises if this process has lost the right to write to the run's folder."""
 
 
 def train(
@@ -89,32 +89,32 @@ def train(
     *,
     callback: Callback | None = None,
 ) -> dict[str, Any]:
-    """Carry out a run, or what is left of it; a run that is done is only read.
+    """Carry out a run, or what is left of it; of a finished run, only the result is read.
 
-    A number of training that is not finite leads to what `run.on_nan` says. `diverged.json` in the run's folder tells
-    of the last time that one ended the run, until it is done.
+    A non-finite number during training is handled as `run.on_nan` says. Until the run is done, `diverged.json` in its
+    folder describes the last non-finite number that ended it.
 
-    Several processes that share every batch all call this; the first of them writes, logs and has the callback.
+    In distributed training every process calls this; the first one writes, logs and calls the callback.
 
     Args:
-        run: what to train. If it has a teacher that is a Run, that one must have been carried out in `out`.
+        run: what to train. If its teacher is a `Run`, that must have been carried out in `out`.
         dataset: the images that `run.data` names.
         out: the folder of all runs.
-        execution: how.
-        callback: is called at every step and epoch.
+        execution: device, processes, checkpoints and speed.
+        callback: called at every step and epoch.
 
     Returns:
         The content of `result.json`.
 
     Raises:
-        InputError: something given from outside is wrong, or space or memory has run out; the last state is intact.
-        Held: another process carries this run out (an `InputError`).
-        Stopped: a signal asked for the end; the state is saved and the same call resumes from there.
+        InputError: an input is wrong, or disk space or memory has run out; the last saved state is intact.
+        Held: another process is carrying out this run (an `InputError`).
+        Stopped: a signal ended training; the state is saved and the same call resumes from there.
         Diverged: a number is not finite (a `FloatingPointError`).
     """
     join(execution.device, execution.devices, execution.nodes)
     if run.norm_shares not in (1, world()):
-        raise InputError(f"{run.name} normalises by {run.norm_shares} shares of a batch: give that many --devices")
+        raise InputError(f"{run.name} normalises over {run.norm_shares} shares of a batch: give that many --devices")
     if not leads():
         callback = None
     steps = carried_out(run, dataset, Context(out, execution, callback))
@@ -127,7 +127,7 @@ def train(
 
 
 def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
-    """`train` a step at a time, so that others can be trained in between; they must put torch's generator back."""
+    """`train` one step at a time, so that other runs can be trained in between; they must restore torch's generator."""
     folder = RunFolder(context.out / run.folder)
     with together(), ExitStack() as stack:
         done = led(lambda: _begun(run, folder))
@@ -139,7 +139,7 @@ def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
         def take() -> dict[str, Any] | None:
             leases.append(stack.enter_context(Lease(folder.path)))
             folder.sweep()
-            return _done(folder, run)  # whoever had the lease before may have finished
+            return _done(folder, run)  # the previous holder of the lease may have finished the run
 
         done = led(take)
         if done is not None:
@@ -154,28 +154,28 @@ def carried_out(run: Run, dataset: Dataset, context: Context) -> Steps:
 
 
 def _begun(run: Run, folder: RunFolder) -> dict[str, Any] | None:
-    """Leave the record of a run; its result, if it is done."""
+    """Write the record of a run; returns its result if it is done."""
     folder.write(run)
     done = _done(folder, run)
     if done is not None:
-        folder.tidy()  # whoever made it may have been killed before it could
+        folder.tidy()  # the process that wrote the result may have been killed before it could
     return done
 
 
 def _done(folder: RunFolder, run: Run) -> dict[str, Any] | None:
-    """The result, if there is one, which no power cut can take back once somebody has been told of it.
+    """The result, if there is one, made durable before it is reported.
 
-    Whoever wrote it may have been killed between that and syncing the folder.
+    The process that wrote it may have been killed before it synced the folder.
     """
     record = folder.result(run)
     if record is not None:
-        with suppress(OSError):  # nothing is to be written here: a folder that is read-only by now keeps its files
+        with suppress(OSError):  # nothing needs to be written: a read-only folder keeps its files anyway
             sync_folder(folder.path)
     return record
 
 
 def _again(run: Run, error: Diverged, context: Context) -> list[dict[str, Any]]:
-    """Leave diverged.json; what ended the run so far, if it may begin again."""
+    """Write `diverged.json`; returns all reasons for restarts so far, if the run may restart."""
     path = RunFolder(context.out / run.folder).diverged_json
 
     def leave() -> None:
@@ -187,14 +187,14 @@ def _again(run: Run, error: Diverged, context: Context) -> list[dict[str, Any]]:
     if run.on_nan != "restart" or len(restarts) == RESTARTS:
         advice = {
             "stop": "a lower learning rate, --precision float32, --on-nan skip or --on-nan restart may help",
-            "skip": "not one step of this epoch could be done; a lower learning rate or --precision float32 may help",
+            "skip": "every step of this epoch was skipped; a lower learning rate or --precision float32 may help",
             "restart": f"this was after {RESTARTS} restarts; a lower learning rate or --precision float32 may help",
         }
         raise shared(Diverged(f"{error}; {advice[run.on_nan]}; see {path}", error.record)) from error
     restarts.append({key: error.record[key] for key in ("phase", "epoch", "step", "lr", "terms")})
     if leads():
         logger.warning(
-            "%s: %s; beginning again with 1/%d of the learning rate (restart %d of at most %d)",
+            "%s: %s; restarting with 1/%d of the learning rate (restart %d of at most %d)",
             run.name,
             error,
             2 ** len(restarts),
@@ -206,7 +206,7 @@ def _again(run: Run, error: Diverged, context: Context) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class _Assembled:
-    """What a run trains, by what, and on what."""
+    """The parts of a run that are built before it is trained."""
 
     network: StagedNet
     phases: list[Phase]
@@ -220,7 +220,7 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
     fabric = make_fabric(execution.device, run.precision, execution.devices, execution.nodes)
     step = resolve_step_mode(execution.step_mode, fabric.device.type, run.precision, world())
     half = "" if run.precision in HALVES else " and --precision bf16"
-    advice = f"a smaller --batch{half} needs less, but is another run; another --device may have more"
+    advice = f"a smaller --batch{half} needs less, but makes it a different run; another --device may have more"
     with memory.memory(str(fabric.device), lambda: journal.at, advice):
         parts = _assemble(run, dataset, context, fabric, restarts)
         with parts.checkpoints.signals():
@@ -234,7 +234,7 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
 def _assemble(
     run: Run, dataset: Dataset, context: Context, fabric: Fabric, restarts: list[dict[str, Any]] | None
 ) -> _Assembled:
-    """Build what a run trains, in the state of its last checkpoint."""
+    """Build the parts of a run, in the state of its last checkpoint."""
     execution, cohort = context.execution, context.shared
     cache = TeacherCache([run], dataset, execution.teacher_cache) if cohort is None else cohort.cache
     torch.manual_seed(run.seed)
@@ -275,7 +275,7 @@ def _open(journal: Journal, run: Run, execution: Execution, checkpoints: Checkpo
 def _train_phases(
     run: Run, dataset: Dataset, parts: _Assembled, fabric: Fabric, journal: Journal, step: str
 ) -> Generator[tuple[int, ...], None, None]:
-    """Train what is left of a run's phases, of which the last one is evaluated."""
+    """Train the remaining phases of a run; the network is evaluated during the last one."""
     network, checkpoints, test = parts.network, parts.checkpoints, dataset.test.to(fabric.device)
 
     def evaluate_now() -> Mapping[str, float]:

@@ -1,6 +1,6 @@
-"""What runs of one teacher share of it: its outputs for a batch, and those kept and looked up where that pays.
+"""Teacher cache: one teacher's outputs, shared by the runs of a cohort and stored across epochs where that pays.
 
-The table itself is in `sftn.training.output_cache`.
+The table of stored outputs is in `sftn.training.output_cache`.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from sftn.training.teacher_outputs import TeacherOutputs
 
 logger = logging.getLogger(__name__)
 FIELDS = ("logits", "embedding")
-"""What can be kept: a few hundred numbers of a view of an image; its maps have many thousands."""
+"""Outputs that can be stored: a few hundred numbers per view of an image, where feature maps have many thousands."""
 LEAST = 0.1
-"""The share of outputs that must be expected to be looked up; for less, the memory is not worth it."""
+"""Smallest expected share of lookups; below it, the memory is not worth it."""
 TELL = 0.1
-"""GiB of outputs from which on a person is told of them."""
+"""GiB of stored outputs from which their size is logged."""
 
 
 def outputs_needed(run: Run) -> set[str] | None:
-    """What a run's main phase reads of its teacher's outputs for the images of a batch.
+    """Which of the teacher's outputs for the images of a batch a run's main phase reads.
 
     Returns:
-        Names of `Activations`; None for a run that has no teacher, or one that normalises by the batch (OH), or that is
-        run on other views of an image (SSKD).
+        Names of `Activations`; None for a run without a teacher, one whose teacher normalises by the batch (OH), or one
+        whose teacher is run on other views of an image (SSKD).
     """
     if run.teacher is None or run.objective is None or run.norm_shares != 1:
         return None
@@ -48,16 +48,17 @@ def outputs_needed(run: Run) -> set[str] | None:
 
 
 class TeacherCache:
-    """The outputs of one frozen teacher, for a run or for all runs of a cohort.
+    """The outputs of one frozen teacher, for one run or all runs of a cohort.
 
-    A cohort runs one teacher, once for each batch. Besides, outputs may be kept for every view of an image. Whether
-    they are is decided at the first whole batch, as it is in training: if they are the same bits in parts of the batch,
-    and if enough of them fit. A batch of another size, as the last one of an epoch may be, goes through the teacher.
+    A cohort runs its teacher once per batch. In addition, outputs may be stored for every view of an image. The first
+    full batch of training decides whether they are: the outputs must have the same bits when the teacher is run on
+    parts of the batch, and enough of them must fit. A batch of another size, such as an epoch's last one, is always run
+    through the teacher.
 
     Args:
-        runs: one, or a cohort; those that need no outputs for the batch itself (see `outputs_needed`) do not matter.
+        runs: one run, or a cohort; runs that need no outputs for the batch (see `outputs_needed`) do not matter.
         dataset: the images.
-        gib: memory for outputs that are kept, in GiB; 0 keeps none. On a CPU, in one process.
+        gib: memory for stored outputs, in GiB; 0 stores none. Used on a CPU in a single process only.
 
     Raises:
         InputError: the memory is negative.
@@ -65,7 +66,7 @@ class TeacherCache:
 
     def __init__(self, runs: Sequence[Run], dataset: Dataset, gib: float) -> None:
         if not gib >= 0:
-            raise InputError(f"teacher_cache is {gib}: give GiB, or 0 to ask the teacher every time")
+            raise InputError(f"teacher_cache is {gib}: give GiB, or 0 to run the teacher on every batch")
         needed = {name for run in runs for name in outputs_needed(run) or ()}
         self.cohort = len(runs) > 1
         self.fields = [name for name in FIELDS if name in needed]
@@ -77,7 +78,7 @@ class TeacherCache:
         views = None if dataset.streamed else view_count(dataset.padding, dataset.flip)
         pays = views is not None and hit_rate(self.epochs, views) >= LEAST
         self.keeps = bool(gib and self.fields and pays) and not self.needs_features and self.batch > FLOOR
-        """Whether outputs are to be kept, if the first batch shows that they can be."""
+        """Whether outputs will be stored, provided that the first batch allows it."""
         self._teacher: StagedNet | None = None
         self._table: OutputCache | None = None
         self._loader: Batches | None = None
@@ -85,31 +86,31 @@ class TeacherCache:
         self._epoch = -1
 
     def outputs(self, run: Run, device: torch.device) -> TeacherOutputs:
-        """For the main phase of one of the runs, on a device."""
+        """Where the main phase of one of the runs gets its teacher's outputs, on a device."""
         kept = self.keeps and device.type == "cpu" and world() == 1
         return SharedOutputs(self) if (self.cohort or kept) and outputs_needed(run) is not None else TeacherOutputs()
 
     def record(self) -> dict[str, int] | None:
-        """For a result, if outputs were kept: since this process began, and of all who shared them."""
+        """Statistics for a result, of all runs that share the cache in this process; None if nothing is stored."""
         if self._table is None:
             return None
         table = self._table
         return {"views": table.outcomes, "kept": table.kept, "questions": table.asked, "looked_up": table.hits}
 
     def adopt(self, teacher: StagedNet) -> StagedNet:
-        """The teacher of the first run, for all."""
+        """The teacher that all runs use: that of the first run to call this."""
         if self._teacher is None:
             self._teacher = teacher
         return self._teacher
 
     def find(self, teacher: StagedNet, at: tuple[Batches, int, int], images: Tensor, index: Tensor) -> Activations:
-        """The outputs for a batch, which those before may have asked for.
+        """The outputs for a batch, reused if another run has just needed the same ones.
 
         Args:
-            teacher: in case it must be run.
+            teacher: the teacher, in case it must be run.
             at: loader, epoch and step of the batch.
             images: (B, C, H, W)
-            index: (B,)
+            index: (B,) indices of the training images.
         """
         if self._at != at:
             self._last, self._at = self._look(teacher, *at[:2], images, index), at
@@ -146,20 +147,20 @@ class TeacherCache:
             return
         if not same_in_parts(answer, images):
             logger.info(
-                "teacher %s is run on every batch: in parts of a batch its outputs are rounded otherwise", self.name
+                "teacher %s is run on every batch: in parts of a batch its outputs are rounded differently", self.name
             )
             return
         self._table = OutputCache(answer, self.images, loader.views, room=self.room, device=images.device)
         gib = kept * row / 2**30
         if gib >= TELL:
             which = f"all {kept:,}" if kept == self.images else f"{kept:,} of {self.images:,}"
-            kept_for = f"{loader.views} views of {which} images in at most {gib:.1f} GiB"
-            expected = f"{100 * rate:.0f} % are looked up in {self.epochs} epochs"
-            logger.info("outputs of teacher %s are kept for %s: %s", self.name, kept_for, expected)
+            stored = f"{loader.views} views of {which} images in at most {gib:.1f} GiB"
+            expected = f"{100 * rate:.0f} % will be looked up over {self.epochs} epochs"
+            logger.info("outputs of teacher %s are stored for %s: %s", self.name, stored, expected)
 
 
 class SharedOutputs(TeacherOutputs):
-    """The outputs of a `TeacherCache`, for one of its runs; the batch is known by its place in the epoch."""
+    """The outputs of a `TeacherCache` for one of its runs; a batch is identified by its place in the epoch."""
 
     before_step = True
 
@@ -167,11 +168,11 @@ class SharedOutputs(TeacherOutputs):
         self.cache = cache
 
     def adopt(self, teacher: StagedNet) -> StagedNet:
-        """The teacher that all runs of the cache have."""
+        """The teacher that all runs of the cache use."""
         return self.cache.adopt(teacher)
 
     def next_batch(self, loader: Batches, epoch: int, step: int) -> None:
-        """Remember which batch is next; the same one of the same loader has the same outputs."""
+        """Note which batch is next: the same batch of the same loader has the same outputs."""
         self._at = loader, epoch, step
 
     def __call__(self, teacher: StagedNet, images: Tensor, index: Tensor) -> Activations:
@@ -180,6 +181,6 @@ class SharedOutputs(TeacherOutputs):
 
 
 def _side_by_side(teacher: StagedNet, fields: Sequence[str], images: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, D): those of the teacher's activations that are kept."""
+    """(B, C, H, W) images -> (B, D): the stored ones of the teacher's activations, side by side."""
     activations = teacher.activations(images)
     return torch.cat([getattr(activations, name) for name in fields], dim=1)

@@ -1,4 +1,4 @@
-"""Train one network: a teacher, standard or student-friendly, or a student that is distilled from it."""
+"""Trains one network from start to finish: a teacher, standard or student-friendly, or a distilled student."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from sftn.tasks import recipes
 from sftn.training.callback import Callback
 
 Watch = Callable[[str], AbstractContextManager[Callback]]
-"""Gives the callback of a run, from the run's title."""
+"""Makes the callback of a run, given the run's title."""
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network that was trained, and what is known of it."""
+    """A network that was trained, with its run, folder and accuracy."""
 
     run: Run
     folder: Path
     accuracy: float
-    """Of the last epoch, on the test images, in percent."""
+    """Test accuracy after the last epoch, in percent."""
     best_accuracy: float
-    """Of the best epoch."""
+    """Test accuracy of the best epoch, in percent."""
     dataset: Dataset = field(repr=False)
     """The images that it was trained and tested on."""
 
     @cached_property
     def network(self) -> StagedNet:
-        """The network itself, in eval mode, read from the run's folder."""
+        """The network in eval mode, read from the run's folder."""
         return load_network(self.run, self.dataset, self.folder.parent).eval()
 
     def __str__(self) -> str:
@@ -50,19 +50,19 @@ class TrainedNetwork:
 
 
 def train_teacher(asked: TrainTeacher, dataset: Dataset | None = None, *, watch: Watch | None = None) -> TrainedNetwork:
-    """Train a student-friendly or a standard teacher; what is done is not done again.
+    """Train a student-friendly or a standard teacher, or resume its run; a finished run is only read.
 
     Args:
-        asked: which teacher, for whom, on which images, and how.
-        dataset: the images, if they are there already.
-        watch: gives the callback of the run, from its title.
+        asked: the teacher, the students that it is trained for, the images and the settings.
+        dataset: the images, if they are loaded already.
+        watch: makes the callback of the run, given its title.
 
     Raises:
-        InputError: something given from outside is wrong.
+        InputError: an option is wrong, or the images cannot be loaded.
         FloatingPointError: training diverged.
     """
     if asked.standard == bool(asked.student):
-        raise InputError("give --student NAME for a student-friendly teacher, or --standard for one without a student")
+        raise InputError("give --student NAME for a student-friendly teacher, or --standard for a standard one")
     for name in (asked.teacher, *asked.student):
         check_name(name)
     dataset = requests.load_images(asked.images) if dataset is None else dataset
@@ -75,15 +75,15 @@ def train_teacher(asked: TrainTeacher, dataset: Dataset | None = None, *, watch:
 
 
 def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | None = None) -> TrainedNetwork:
-    """Distil a trained teacher into a student; what is done is not done again.
+    """Distil a trained teacher into a student, or resume the run; a finished run is only read.
 
     Args:
-        asked: which teacher and student, on which images, and how.
-        dataset: the images, if they are there already.
-        watch: gives the callback of the run, from its title.
+        asked: the teacher, the student, the images and the settings.
+        dataset: the images, if they are loaded already.
+        watch: makes the callback of the run, given its title.
 
     Raises:
-        InputError: something given from outside is wrong.
+        InputError: an option is wrong, or the images cannot be loaded.
         FloatingPointError: training diverged.
     """
     objective = recipes.objective(asked.method, alone=asked.alone, temperature=asked.temperature)

@@ -1,4 +1,4 @@
-"""Trained networks as people name them, by the folder of a run or a file of weights; and whether a run is intact."""
+"""Trained networks, found by the folder of a run or a weights file; and a check that a finished run is intact."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network: what a run left, or a file of weights."""
+    """A trained network: that of a run, or of a weights file."""
 
     source: Run | Weights
-    """What a run that learns from this network records as its teacher."""
+    """What a run that distils this network records as its teacher."""
     weights: Path
-    """Its file."""
+    """Its weights file."""
     run: Run | None
-    """What made it; None for a file that lies in no run's folder."""
+    """The run that trained it; None for a file outside any run's folder."""
 
     @staticmethod
     def of(what: str | Path, network: str | None = None, out: Path | None = None) -> Trained:
-        """The trained network that a person names.
+        """Find a trained network by its run's folder or its weights file.
 
         Args:
-            what: the folder of a run, or a file of weights.
-            network: the network that a file belongs to, where the file does not say it.
-            out: the folder of all runs: one that lies elsewhere is known by its weights alone. None for anywhere.
+            what: the folder of a run, or a weights file.
+            network: the architecture's name, for a file that does not record it.
+            out: the folder of all runs: a run elsewhere is identified by its weights alone. None accepts any place.
 
         Raises:
-            InputError: there is none, or nothing says which network it is.
+            InputError: there is no such network, or its architecture is unknown.
         """
         path, run = Path(what), None
         if path.is_dir():
@@ -55,27 +55,27 @@ class Trained:
                 return Trained(run, folder.weights, run)
             path, network = RunFolder(path).weights, run.network
         if not path.is_file():
-            raise InputError(f"{what} is neither the folder of a run nor a file of weights")
+            raise InputError(f"{what} is neither the folder of a run nor a weights file")
         name = network or read_metadata(path).get("network")
         if name is None:
-            raise InputError(f"{path} does not say which network it is of: name it (--network, --teacher-network)")
+            raise InputError(f"{path} does not record its network: name it with --network or --teacher-network")
         check_name(name)
         return Trained(Weights(name, sha256(path), str(path)), path, run)
 
     @property
     def name(self) -> str:
-        """In tables."""
+        """Its name in tables."""
         if self.run is not None:
             return f"{self.run.name} (seed {self.run.seed})"
         return f"{self.source.network} ({self.weights.name})"
 
     @property
     def identity(self) -> str:
-        """What changes with the network."""
+        """A hash that identifies the network: the run's id, or the file's SHA-256."""
         return self.source.id if isinstance(self.source, Run) else self.source.sha256
 
     def result(self) -> dict[str, Any] | None:
-        """The result of the run that made it; None if that is not done, or not known.
+        """The result of the run that trained it; None if the run is not done or unknown.
 
         Raises:
             InputError: the result is damaged.
@@ -83,62 +83,62 @@ class Trained:
         return None if self.run is None else RunFolder(self.weights.parent).result(self.run)
 
     def teacher(self) -> Trained:
-        """The teacher that this network learned from, in the same folder of runs.
+        """The teacher that this network was distilled from, in the same folder of runs.
 
         Raises:
-            InputError: it had none, or nothing is known of it.
+            InputError: the network had no teacher, or it is not recorded.
         """
         source = None if self.run is None else self.run.teacher
         if source is None:
-            raise InputError(f"nothing is known of a teacher of {self.name}: name one with --teacher")
+            raise InputError(f"no teacher of {self.name} is recorded: name one with --teacher")
         if isinstance(source, Run):
             return Trained(source, RunFolder(self.weights.parent).beside(source).weights, source)
         return Trained(source, Path(source.path), None)
 
     def images(self, data: str | None = None, data_dir: Path | None = None, size: int | None = None) -> Dataset:
-        """The images that the network was trained on, or others that are asked for; a change of the former is reported.
+        """Load the images that the network was trained on, or others; a warning is logged if the former have changed.
 
         Args:
-            data: the name of other images; None for the run's own.
-            data_dir: where their files are.
-            size: height and width of other images.
+            data: the name of another data set; None for the run's own.
+            data_dir: the folder with its files.
+            size: height and width of the images of another data set.
 
         Raises:
-            InputError: no images are named and no run is known, or they cannot be loaded.
+            InputError: no data set is named and no run is recorded, or the images cannot be loaded.
         """
         own = None if self.run is None else self.run.data
         if own is None or (data is not None and (data != own.name or size not in (None, own.size))):
             if data is None:
-                raise InputError(f"say which images with --data: {self.weights} does not")
+                raise InputError(f"{self.weights} does not record its data set: name one with --data")
             return load(data, data_dir=data_dir, classes=None if own is None else own.classes, size=size)
         dataset = load_data(own, data_dir)
         if dataset.identity != own.fingerprint:
-            logger.warning(f"{own.name} holds other images now than when {self.name} was trained")
+            logger.warning(f"the images of {own.name} have changed since {self.name} was trained")
         return dataset
 
     def network(self, dataset: Dataset) -> StagedNet:
-        """The network, for the classes and images of a data set.
+        """Load the network for the classes and images of a data set.
 
         Raises:
-            InputError: the run is not done, or the weights are another network's or of other classes.
+            InputError: the run is not done, or the weights belong to another network or other classes.
         """
         return load_network(self.source, dataset, self.weights.parent.parent)
 
     def network_alone(self, image: tuple[int, int]) -> StagedNet:
-        """The network with the classes and channels that its weights have, for images of (H, W).
+        """Load the network with the classes and channels of its weights, for images of (H, W).
 
         Raises:
-            InputError: there are no weights, or they are not the network's.
+            InputError: the weights are missing, or do not fit the network.
         """
         if not self.weights.is_file():
             raise InputError(f"{self.name} is not trained yet: there is no {self.weights}")
         said = read_metadata(self.weights).get("classes", "")
-        # Only a matrix that is there may say how many classes are built.
+        # The number of classes must be that of a matrix in the file, whatever the metadata claim.
         rows = sorted(
             {len(tensor) for tensor in read_state(self.weights).values() if tensor.dim() == 2 and tensor.numel()}
         )
-        wrong = InputError(f"{self.weights} holds no classifier of images")
-        # A foreign file does not say which of its matrices is the classifier; loading checks every shape.
+        wrong = InputError(f"{self.weights} holds no image classifier")
+        # A foreign file does not record which matrix is the classifier; loading checks every shape.
         for classes in [row for row in rows if str(row) == said] or rows:
             for channels in (3, 1):
                 try:
@@ -149,14 +149,15 @@ class Trained:
 
 
 def verify(folder: RunFolder, dataset: Dataset, device: str = "auto") -> list[str]:
-    """What is wrong with a finished run; its network is evaluated again and must do exactly as recorded.
+    """List what is wrong with a finished run; its network is evaluated again and must score exactly as recorded.
 
-    Where it does not, it is reported in what this environment differs from the recorded one.
+    If it does not, the differences between this environment and the recorded one are logged.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         dataset: the images that it was trained on.
-        device: auto, cpu, cuda or mps; on another one than the run's, rounding may change an image.
+        device: auto, cpu, cuda or mps; on a device other than the run's, rounding may change the predicted class of an
+            image.
     """
     found = folder.faults()
     entry = folder.inspect()
@@ -171,7 +172,7 @@ def verify(folder: RunFolder, dataset: Dataset, device: str = "auto") -> list[st
         return [*found, str(error)]
     again = evaluate(network, dataset.test.to(fabric.device), dataset.normalisation, fabric)["accuracy"]
     if again != entry.result["accuracy"]:
-        found.append(f"{folder.name} recorded {entry.result['accuracy']:.4f} % but does {again:.4f} %")
+        found.append(f"{folder.name} recorded {entry.result['accuracy']:.4f} % but scores {again:.4f} %")
         elsewhere = changes(entry.result.get("environment", {}), str(fabric.device))
         if elsewhere:
             logger.warning(f"{folder.name} was measured elsewhere: {', '.join(elsewhere)}")

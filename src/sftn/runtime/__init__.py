@@ -1,1 +1,1 @@
-"""The machine and its processes: devices, signals, memory, collectives."""
+"""The machine and its processes: devices, memory, signals, and collectives between processes."""

@@ -1,9 +1,9 @@
-"""Several processes that share every batch: what they compute together, so that they get what one process would get.
+"""Collectives for processes that share every batch, so that together they compute what one process would.
 
-Each process has a share of every global batch, weighs its loss by that share (`Shares`) and has its gradient averaged
-with those of the others by PyTorch's DistributedDataParallel. That is the gradient of one process as long as whatever
-compares images sees all of them: losses say so by `gathered`, batch norms are given the statistics of the global batch
-by `Shares`. In one process everything here is the identity.
+Each process has a share of every global batch and weights its loss by that share (`Shares`); PyTorch's
+DistributedDataParallel averages the gradients. The result is the gradient of one process, provided that everything that
+compares images sees all of them: losses call `gathered`, and `Shares` gives batch norms the statistics of the global
+batch. In a single process everything here is the identity.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 _SIZES: ContextVar[tuple[int, ...] | None] = ContextVar("sizes", default=None)
-"""How many images of this step each process has, where that is known without asking the others."""
+"""Number of images of this step in each process, if it is known without communication."""
 
 
 def world() -> int:
-    """How many processes there are; 1 if there is no process group."""
+    """The number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of them this is, counted from 0."""
+    """The number of this process, counted from 0."""
     return dist.get_rank() if world() > 1 else 0
 
 
 def part(begin: int, end: int, rank: int, world: int) -> slice:
-    """The share of one process of the images from `begin` to `end`: contiguous, in order, alike up to one image."""
+    """One process's share of the images from `begin` to `end`: contiguous, in order, equal in size up to one image."""
     count = end - begin
     return slice(begin + count * rank // world, begin + count * (rank + 1) // world)
 
 
 class _Total(Function):
-    # Not torch.distributed.nn.functional.all_reduce, which newer versions of PyTorch call deprecated.
+    # torch.distributed.nn.functional.all_reduce is deprecated in newer versions of PyTorch.
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
         tensor = tensor.clone(memory_format=torch.contiguous_format)
@@ -54,12 +54,12 @@ class _Total(Function):
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum over the processes, of the same shape; the gradient is the sum of the processes' gradients."""
+    """The sum of a tensor over all processes, in its shape; the gradient is the sum of the processes' gradients."""
     return tensor if world() == 1 else _Total.apply(tensor)
 
 
 def mean_over_batch(values: Tensor) -> Tensor:
-    """The mean of all numbers of the global batch: a scalar, of this process's (B, ...)."""
+    """The mean over the global batch, as a scalar, of values of which this process has (B, ...)."""
     if world() == 1:
         return values.mean()
     both = total(torch.stack([values.double().sum(), values.new_tensor(values.numel(), dtype=torch.float64)]))
@@ -67,25 +67,25 @@ def mean_over_batch(values: Tensor) -> Tensor:
 
 
 def gathered(rows: Tensor) -> Tensor:
-    """(B, ...) of each process -> all of them, in the order of the global batch, with gradient; halves become float32.
+    """Gather (B, ...) rows of all processes in the order of the global batch, with gradient; halves become float32.
 
-    For losses that compare images with each other. Every process then computes the loss of the whole batch, and each
-    gets back the gradient of its own rows from all of them. In a loop of one's own too, under any library that makes a
+    For losses that compare images with each other: every process then computes the loss of the whole batch and gets
+    back the gradient of its own rows from all processes. It works in your own loop too, under any library that makes a
     process group; all processes must call it equally often.
     """
     if world() == 1:
         return rows
     if rows.dtype in (torch.float16, torch.bfloat16):
         rows = rows.float()
-    sizes = _SIZES.get() or _asked(len(rows), rows.device)
-    each, rest = divmod(len(rows), max(sizes[rank()], 1))  # several rows an image where a method makes views of it
-    assert rest == 0, "rows that are no multiple of the images"
+    sizes = _SIZES.get() or _exchanged_sizes(len(rows), rows.device)
+    each, rest = divmod(len(rows), max(sizes[rank()], 1))  # several rows per image if a method makes views of it
+    assert rest == 0, "the number of rows is not a multiple of the number of images"
     before, after = (each * sum(some) for some in (sizes[: rank()], sizes[rank() + 1 :]))
-    # Zeros elsewhere and a sum: x + 0 is x, whatever the shares are, and the backward pass is the sum wanted.
+    # Pad with zeros and sum: x + 0 is x, whatever the shares are, and the backward pass is the required sum.
     return total(torch.cat([rows.new_zeros(before, *rows.shape[1:]), rows, rows.new_zeros(after, *rows.shape[1:])]))
 
 
-def _asked(own: int, device: torch.device) -> tuple[int, ...]:
+def _exchanged_sizes(own: int, device: torch.device) -> tuple[int, ...]:
     sizes = torch.zeros(world(), dtype=torch.long, device=device)
     sizes[rank()] = own
     dist.all_reduce(sizes)
@@ -93,18 +93,18 @@ def _asked(own: int, device: torch.device) -> tuple[int, ...]:
 
 
 class GlobalBatches(Protocol):
-    """What knows how large the global batches of an epoch are."""
+    """A source of batches that knows the sizes of the global batches of an epoch."""
 
     def images(self, step: int) -> int:
-        """How many images the batch of a step (from 1) has, over all processes."""
+        """The number of images in the batch of a step (from 1), over all processes."""
 
 
 class Shares:
     """The processes' shares of the batches of a loader.
 
     Args:
-        loader: knows how many images the global batches have.
-        whole_norms: whether batch norms are given the statistics of the global batch.
+        loader: gives the sizes of the global batches.
+        whole_norms: whether batch norms use the statistics of the global batch.
     """
 
     def __init__(self, loader: GlobalBatches, whole_norms: bool = True) -> None:
@@ -113,10 +113,10 @@ class Shares:
 
     @contextmanager
     def of(self, step: int) -> Iterator[float]:
-        """While this lasts, a step (from 1) is computed; gives the weight of this process's loss.
+        """A context in which a step (from 1) is computed; yields the weight of this process's loss.
 
-        A loss that is a mean over images counts as much as its images do among all; one of gathered images is the
-        same in all processes, and the weights make it count once.
+        A loss that is a mean over images is weighted by this process's share of the images; a loss over gathered images
+        is the same in all processes, and the weights make it count once.
         """
         if world() == 1:
             yield 1.0
@@ -135,21 +135,21 @@ class Shares:
             _SIZES.reset(token)
 
     def settle(self, task: nn.Module) -> None:
-        """Give all processes the first one's running statistics, where each has kept its own."""
+        """Give all processes the first one's buffers, if each has had its own running statistics."""
         if world() > 1 and not self.whole_norms:
             for buffer in task.buffers():
                 dist.broadcast(buffer, 0)
 
 
 class WholeNorms(TorchFunctionMode):
-    """While it is active, what batch norms normalise by are statistics of the global batch.
+    """A context in which batch norms normalise by the statistics of the global batch.
 
-    It stands in for `torch.nn.functional.batch_norm`, so no module is exchanged: subclasses of batch norm with an
-    activation of their own, copies without running statistics and the keys of the state stay what they are.
+    It replaces `torch.nn.functional.batch_norm`, so no module is exchanged: subclasses of batch norm with a built-in
+    activation, copies without running statistics and the keys of the state remain as they are.
     """
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Called for every function of PyTorch."""
+        """Called by PyTorch for each of its functions."""
         kwargs = kwargs or {}
         return _norm(*args, **kwargs) if func is F.batch_norm else func(*args, **kwargs)
 
@@ -184,9 +184,9 @@ def whole_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """Batch norm by the statistics of the global batch, on any device; PyTorch's own is for GPUs only.
+    """Batch norm by the statistics of the global batch, on any device; PyTorch's SyncBatchNorm is for GPUs only.
 
-    Sums are taken in float64: the mean, then the squares about it.
+    Sums are accumulated in float64: first for the mean, then for the squared deviations from it.
     """
     values = input if input.dtype == torch.float64 else input.float()
     others = [dim for dim in range(values.dim()) if dim != 1]

@@ -1,4 +1,4 @@
-"""How much of this machine a process may use: processor cores and memory, within affinity masks and containers."""
+"""Processor cores and memory that a process may use, within its affinity mask and its container's limits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def usable_cores(cgroups: Path = _CGROUPS) -> int:
-    """Cores that this process may keep busy: its affinity mask and its container's quota, never the host's count.
+    """Cores that this process may keep busy, by its affinity mask and its container's quota, not the host's total.
 
     Args:
-        cgroups: where Linux mounts the control groups, of either version.
+        cgroups: where Linux mounts the control groups, version 1 or 2.
     """
     try:
         cores = len(os.sched_getaffinity(0))
@@ -27,7 +27,7 @@ def usable_cores(cgroups: Path = _CGROUPS) -> int:
 
 
 def free_memory(cgroups: Path = _CGROUPS) -> int | None:
-    """Bytes that this process may still take; None where the system does not say."""
+    """Bytes of memory that this process may still allocate; None if the system does not report it."""
     found = []
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
@@ -45,7 +45,7 @@ def free_memory(cgroups: Path = _CGROUPS) -> int | None:
 
 
 def _numbers(path: Path, count: int = 1) -> tuple[float | None, ...]:
-    """The numbers in a file, None for those that are not there; `max` is none."""
+    """The first `count` numbers in a file; None for a missing one or `max`."""
     try:
         parts = path.read_text(encoding="ascii").split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Where and how precisely to compute: Lightning Fabric, with `auto` settled once and by name."""
+"""Device and precision: sets up Lightning Fabric, with `auto` resolved to a name once."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 PRECISIONS = {"float32": "32-true", "bf16": "bf16-mixed", "float16": "16-mixed"}
-"""Our names and Fabric's; losses are float32 in all of them."""
+"""Precisions by our names, with Fabric's; losses are float32 in all of them."""
 HALVES = {"bf16": torch.bfloat16, "float16": torch.float16}
-"""What autocast computes in."""
+"""Dtypes of the half precisions, in which autocast computes."""
 
 
 def settle_precision(precision: str, device: str = "auto") -> str:
-    """`auto` -> bf16 where the hardware computes in it, else float32; other names are checked and kept.
+    """Resolve `auto` to bf16 if the hardware supports it and to float32 if not; other names are checked and returned.
 
     Raises:
-        InputError: the name is unknown, or float16 is asked of a CPU.
+        InputError: the name is unknown, or float16 is combined with a CPU.
     """
     if precision == "auto":
         return "bf16" if _has_bf16(device) else "float32"
@@ -45,17 +45,17 @@ def settle_precision(precision: str, device: str = "auto") -> str:
 
 
 def join(device: str, devices: int, nodes: int) -> None:
-    """Start the processes that train together, or meet them if a launcher has; once is enough, more do no harm.
+    """Start the processes that train together, or connect to them if a launcher did; further calls do nothing.
 
-    Where no launcher has started them, each repeats this program's command line from its beginning up to here.
+    Without a launcher, each new process repeats this program's command line from its beginning up to this call.
 
     Args:
         device: auto, cpu, cuda or mps.
-        devices: processes on each machine, one a device.
-        nodes: machines.
+        devices: processes on each machine, one per device.
+        nodes: number of machines.
 
     Raises:
-        InputError: there are fewer devices, the launcher started another number, or the processes cannot meet.
+        InputError: there are too few devices, a launcher started another number of processes, or they cannot connect.
     """
     processes.check(accelerator(device), devices, nodes)
     if devices * nodes > 1 and not dist.is_initialized():
@@ -63,25 +63,25 @@ def join(device: str, devices: int, nodes: int) -> None:
 
 
 def make_fabric(device: str = "auto", precision: str = "auto", devices: int = 1, nodes: int = 1) -> Fabric:
-    """A launched Fabric: this process's device, and its part of the work where `join` has begun several.
+    """A launched Fabric for this process's device, and for its share of the work if `join` has started several.
 
     Args:
         device: auto, cpu, cuda or mps.
         precision: auto, float32, bf16 or float16.
         devices: processes on each machine.
-        nodes: machines.
+        nodes: number of machines.
 
     Raises:
-        InputError: the device is unknown or not there, or the precision is unknown.
+        InputError: the device is unknown or not available, or the precision is unknown.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces what our own lines already say
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its announcements repeat our own messages
 
     several = devices * nodes > 1
-    # Buffers are equal anyway, and banks of CRD would travel at every step. A parameter that the loss never meets, as
-    # a network of somebody else may have, is no error: which ones these are is the same at every step.
+    # Buffers are equal anyway, and CRD's banks would be sent at every step. A parameter that the loss does not use, as
+    # a foreign network may have, is no error: the unused ones are the same at every step.
     new = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # PyTorch 2.13 and later
     how: dict[str, Any] = {"forward_sync_buffers" if new else "broadcast_buffers": False, "static_graph": True}
     averaged = DDPStrategy(timeout=timedelta(seconds=processes.SILENCE), **how)
@@ -103,13 +103,13 @@ def make_fabric(device: str = "auto", precision: str = "auto", devices: int = 1,
 
 @contextmanager
 def repeatable(asked: bool = True) -> Iterator[None]:
-    """While this lasts, the same machine computes the same bits from the same seed on a GPU too, more slowly.
+    """A context in which a GPU, too, computes the same bits from the same seed on the same machine, more slowly.
 
-    A CPU does so anyway, with the same number of threads. cuBLAS reads its setting when it first computes: ask before
-    anything else has used the GPU.
+    A CPU does so anyway, with the same number of threads. cuBLAS reads its setting when it first computes: enter this
+    context before anything else has used the GPU.
 
     Raises:
-        InputError: PyTorch has no deterministic way for something that was to be computed.
+        InputError: PyTorch has no deterministic implementation of an operation.
     """
     if not asked:
         yield
@@ -129,17 +129,17 @@ def repeatable(asked: bool = True) -> Iterator[None]:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until a CUDA device has finished its work; other devices are not waited for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @functools.cache
 def _keep_freed_memory() -> None:
-    """Let glibc keep the memory of freed activations for the next step instead of giving it back to the system.
+    """Let glibc keep the memory of freed activations for the next step instead of returning it to the system.
 
-    Blocks above 32 MB are otherwise mapped, and every page of them faulted in, anew at each step: a step of
-    wrn_40_2→wrn_16_2 on 256 images took 1.4 times as long. The process then keeps what it once needed.
+    By default, blocks above 32 MB are mapped again at each step and every page is faulted in: a step of
+    wrn_40_2→wrn_16_2 on 256 images took 1.4 times as long. With this, the process keeps its peak memory.
     """
     if platform.libc_ver()[0] == "glibc":
         no_mmap, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
@@ -149,10 +149,10 @@ def _keep_freed_memory() -> None:
 
 
 def accelerator(device: str) -> str:
-    """The kind of device that a name stands for: cpu, cuda or mps.
+    """Resolve a device name to its kind: cpu, cuda or mps.
 
     Raises:
-        InputError: it is unknown or not there.
+        InputError: the device is unknown or not available.
     """
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
@@ -160,7 +160,7 @@ def accelerator(device: str) -> str:
     if device not in there:
         raise unknown("device", device, ["auto", *there])
     if not there[device]:
-        raise InputError(f"device {device} is not there: use --device auto or cpu")
+        raise InputError(f"device {device} is not available: use --device auto or cpu")
     return device
 
 
@@ -172,6 +172,6 @@ def _has_bf16(device: str) -> bool:
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the CPU multiplies bf16 itself (AVX512-BF16 or AMX); emulated it is slower than float32."""
+    """Whether the CPU supports bf16 in hardware (AVX512-BF16 or AMX); emulation is slower than float32."""
     capabilities = torch.backends.cpu.get_cpu_capability()
     return capabilities.startswith("AVX512") and torch.cpu._is_avx512_bf16_supported()

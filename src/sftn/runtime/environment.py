@@ -1,4 +1,4 @@
-"""What a result says of where it was made: versions, machine, commit, and whatever else may move its last bits."""
+"""The environment recorded with a result: versions, machine, commit, and everything else that may change its bits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import sftn
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions, machine and commit, for a result that somebody may want to repeat.
+    """Versions, machine and commit, recorded so that a result can be repeated.
 
-    Two runs with the same seed are the same bits where all of this is the same; `threads` is that of one machine of a
-    CPU, and a GPU asks for `deterministic` beside it.
+    Two runs with the same seed agree bit for bit if all of this is the same; on a CPU `threads` matters, and a GPU also
+    needs `deterministic`.
 
     Args:
-        device: that computes, such as cpu or cuda:0.
+        device: the device that computes, such as cpu or cuda:0.
     """
     commit, changed = _commit()
     found: dict[str, Any] = {
@@ -48,11 +48,11 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def changes(recorded: Mapping[str, Any], device: str) -> list[str]:
-    """Where the environment is not what a result says that it was: `threads 4 (here 1)`.
+    """Differences between this environment and a recorded one, such as `threads 4 (here 1)`.
 
     Args:
-        recorded: what `environment` gave then; nothing is known to differ where it does not say.
-        device: that computes now.
+        recorded: what `environment` returned then; values that it lacks are not compared.
+        device: the device that computes now.
     """
     here = environment(device)
     names = [name for name in here if name in recorded and recorded[name] != here[name]]
@@ -65,7 +65,7 @@ def _name(device: str) -> str:
 
 @cache
 def processor() -> str:
-    """The model of the processor, as far as the system tells it."""
+    """The model of the processor, if the system reports it."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -83,9 +83,9 @@ def _version(package: str) -> str | None:
 
 @cache
 def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that this is run from, and whether its code was changed since.
+    """The commit of the checkout that this code runs from, and whether the code has uncommitted changes.
 
-    An installed package has neither, even where it lies in somebody else's repository.
+    An installed package has neither, even inside another repository.
     """
     here = Path(__file__).resolve().parents[1]
     if _git(here, "ls-files", "--error-unmatch", "__init__.py") is None:
@@ -96,7 +96,7 @@ def _commit() -> tuple[str | None, bool | None]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        asked = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=False)
-    except OSError:  # there is no git, or no room to ask it
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=False)
+    except OSError:  # git is missing, or there is no memory to start it
         return None
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None

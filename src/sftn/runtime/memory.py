@@ -1,4 +1,4 @@
-"""Memory that is not there, told in one line."""
+"""Reports out-of-memory errors as one line with a remedy."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 from sftn.errors import InputError
 
 _UNTYPED = re.compile(r"DefaultCPUAllocator|out of memory|_STATUS_ALLOC_FAILED")
-"""Memory errors that are bare RuntimeErrors: PyTorch's CPU allocator; MPS, and CUDA outside of PyTorch's allocator;
-cuBLAS and cuDNN. The rest is MemoryError or torch.OutOfMemoryError."""
+"""Texts of memory errors that are plain RuntimeErrors: from PyTorch's CPU allocator; from MPS, and CUDA outside of
+PyTorch's allocator; from cuBLAS and cuDNN. All others are MemoryError or torch.OutOfMemoryError."""
 
 
 @contextmanager
 def memory(device: str, where: Callable[[], str], advice: str) -> Iterator[None]:
-    """Memory that is not there, on a GPU or beside it.
+    """A context that turns an out-of-memory error, on a GPU or the host, into an `InputError`.
 
-    Nothing is made smaller behind anybody's back: batch norms and losses that compare images see the whole batch, so
-    half of it at a time would be another training.
+    The batch is never reduced silently: batch norms and losses that compare images see the whole batch, so half of it
+    at a time would train differently.
 
     Args:
-        device: on which one it runs.
-        where: how far it has come.
+        device: the device that computes.
+        where: returns how far training has come.
         advice: what to change.
 
     Raises:
@@ -36,19 +36,19 @@ def memory(device: str, where: Callable[[], str], advice: str) -> Iterator[None]
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _UNTYPED.search(str(error)):
             raise
         wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
-        more = f", {wanted[1]} more were wanted" if wanted else ""
+        more = f", {wanted[1]} more were needed" if wanted else ""
         raise InputError(
-            f"out of memory on {device}, {where()}: {_allocated(device)}{more}; {advice}; what was saved stays, and "
-            "the same command resumes from there"
+            f"out of memory on {device}, {where()}: {_allocated(device)}{more}; {advice}; saved state is kept, and the "
+            "same command resumes from it"
         ) from error
 
 
 def _allocated(device: str) -> str:
     if device.startswith("cuda"):
         used, there = torch.cuda.memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-        return f"{used / 2**30:.1f} of its {there / 2**30:.1f} GiB are in use here"
+        return f"this process uses {used / 2**30:.1f} of {there / 2**30:.1f} GiB"
     try:
         import resource
     except ImportError:  # Windows
-        return "the process cannot get more"
-    return f"the process had up to {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
+        return "this process cannot allocate more"
+    return f"this process used up to {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"

@@ -1,6 +1,6 @@
-"""Processes that train one run together: how they start, who decides, and what becomes of them when one dies.
+"""Processes that train one run together: how they start, which one decides, and what happens when one dies.
 
-The first process leads: it alone writes, prints and decides. The others compute what it does, and are told.
+The first process is the leader: it alone writes, prints and decides. The others compute with it and follow it.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SILENCE = 120
-"""Seconds after which a process that says nothing is given up. One that dies is noticed at once on CPUs; on GPUs by
-whoever started it, within half a minute."""
+"""Seconds after which a silent process is given up. A process that dies is noticed at once on CPUs; on GPUs, by the
+process that started it, within half a minute."""
 _GLOO = re.compile(r"^\[[^\] ]*gloo[/\\]|pair closure")
-"""What gloo says of a lost connection, in bare RuntimeErrors: they begin with the line of its source, or come after one
-that did. The errors of NCCL and of the store are a `DistError`."""
+"""Texts of gloo's plain RuntimeErrors for a lost connection: they begin with a line of its source, or follow one that
+did. The errors of NCCL and of the store are a `DistError`."""
 
 
 class Alone(InputError):
-    """Another process is gone."""
+    """Another process has ended."""
 
 
 def leads() -> bool:
-    """Whether this process is the one that writes and prints; told by the environment before there is a group."""
+    """Whether this process is the leader, which writes and prints; before there is a group, the environment decides."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK"))
 
 
 def led(decide: Callable[[], T]) -> T:
-    """What the leader finds, for all: only there `decide` is called, all get its answer or its error.
+    """Call `decide` in the leader only, and give all processes its result or its error.
 
     Raises:
-        InputError, FloatingPointError: as `decide` does, in all processes.
+        InputError, FloatingPointError: those of `decide`, in all processes.
     """
     if world() == 1:
         return decide()
@@ -70,18 +70,18 @@ def led(decide: Callable[[], T]) -> T:
 
 
 def handed_on() -> bool:
-    """Whether a launcher hands the signals on that it gets."""
+    """Whether a launcher forwards the signals that it receives."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def shared(error: Exception) -> Exception:
-    """Mark an error as one that all processes have: one of them says it."""
+    """Mark an error as raised in all processes, so that only one of them reports it."""
     error.shared = True  # type: ignore[attr-defined]
     return error
 
 
 def part_alone() -> bool:
-    """The processes part, for what only one of them does; whether this is the one."""
+    """Dissolve the process group before work for a single process; returns whether this process does that work."""
     alone = leads()
     if world() > 1:
         dist.destroy_process_group()
@@ -89,9 +89,9 @@ def part_alone() -> bool:
 
 
 def ends_quietly(error: BaseException | None) -> bool:
-    """Whether it is for another process to say what has ended this one: all of them have the same `error`, or signal.
+    """Whether another process reports what ended this one, because all have the same `error` or signal.
 
-    The quiet ones end as if all were well, or Fabric's observer would kill the one that is still about to say it.
+    The quiet processes exit as if nothing had failed; otherwise Fabric's observer would kill the one that reports.
     """
     if leads() or isinstance(error, Alone):
         return False
@@ -100,9 +100,9 @@ def ends_quietly(error: BaseException | None) -> bool:
 
 
 class Talk:
-    """When the processes talk about what cannot wait for the end of an epoch: at every step, or about once a second.
+    """Exchanges signals between the processes within an epoch: at every step, or about once a second.
 
-    The steps are the same in all processes: how many lie between two of them is agreed on, too.
+    Exchanges take place at the same steps in all processes: the number of steps between two of them is agreed on, too.
     """
 
     def __init__(self, every_step: bool) -> None:
@@ -110,9 +110,9 @@ class Talk:
         self._left, self._steps, self._since = 0, 1, time.monotonic()
 
     def heard(self, signal: int, due: bool, *, now: bool = False) -> tuple[int, bool] | None:
-        """The highest `signal` that any process was sent, and whether the leader finds something `due`.
+        """The highest `signal` that any process received, and whether something is `due` in the leader.
 
-        None if it is not time to talk yet.
+        None if no exchange is due yet.
         """
         if world() == 1:
             return signal, due
@@ -132,10 +132,10 @@ class Talk:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """While this lasts, this process needs the others.
+    """A context in which this process depends on the others.
 
     Raises:
-        Alone: in place of what the process group says when one of them is gone.
+        Alone: in place of the process group's error when one of them has ended.
     """
     try:
         yield
@@ -143,16 +143,16 @@ def together() -> Iterator[None]:
         if world() == 1 or not (isinstance(error, dist.DistError) or _GLOO.search(str(error))):
             raise
         raise Alone(
-            f"another of the {world()} processes has ended or does not answer; the same command resumes from the last "
+            f"another of the {world()} processes has ended or does not respond; the same command resumes from the last "
             "checkpoint"
         ) from error
 
 
 def check(accelerator: str, devices: int, nodes: int) -> None:
-    """See that as many processes can be had.
+    """Check that `devices` processes on each of `nodes` machines can be started.
 
     Raises:
-        InputError: they cannot, or others were started than are asked for.
+        InputError: they cannot, or a launcher started another number.
     """
     for name, value in (("devices", devices), ("nodes", nodes)):
         if value < 1:
@@ -163,19 +163,19 @@ def check(accelerator: str, devices: int, nodes: int) -> None:
         running = _number("WORLD_SIZE", 1, 10**6)
     if running is not None and running != wanted:
         raise InputError(
-            f"{running} processes were started, and {devices} devices on each of {nodes} nodes want {wanted}: "
-            "give --devices and --nodes as the launcher does"
+            f"{running} processes were started, but {devices} devices on each of {nodes} nodes need {wanted}: "
+            "give the launcher's numbers in --devices and --nodes"
         )
     if wanted == 1 or dist.is_initialized():
         return
     if accelerator == "mps":
-        raise InputError(f"devices {devices}: there is one mps, leave --devices out or take --device cpu")
+        raise InputError(f"devices {devices}: there is only one mps device, leave --devices out or use --device cpu")
     if accelerator == "cuda" and devices > torch.cuda.device_count():
         raise InputError(f"devices {devices}: this machine has {torch.cuda.device_count()} GPUs, give at most that")
     if nodes > 1 and "MASTER_ADDR" not in os.environ:
         raise InputError(
-            "several nodes must find each other: set MASTER_ADDR, MASTER_PORT and NODE_RANK on each, or start with "
-            "torchrun"
+            "several nodes need an address to connect: set MASTER_ADDR, MASTER_PORT and NODE_RANK on each, or start "
+            "them with torchrun"
         )
     for name in ("NODE_RANK", "LOCAL_RANK", "RANK"):
         _number(name, 0, wanted - 1)
@@ -187,36 +187,36 @@ def check(accelerator: str, devices: int, nodes: int) -> None:
                 probe.bind(("", port))
             except OSError as error:
                 raise InputError(
-                    f"port {port} cannot be had ({error.strerror}): give another in MASTER_PORT, or none"
+                    f"port {port} is not available ({error.strerror}): set MASTER_PORT to another, or leave it unset"
                 ) from error
 
 
 def start(fabric: Fabric) -> None:
-    """Start the other processes, unless somebody else has, and meet them.
+    """Start the other processes, unless a launcher has, and connect to them.
 
     Raises:
-        InputError: they cannot be met.
+        InputError: the processes cannot connect.
     """
     if not dist.is_initialized():
-        _tell_of_deaths()
+        _report_deaths()
     try:
         fabric.launch()
     except (RuntimeError, ValueError, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '')}"
         raise InputError(
-            f"the {fabric.world_size} processes cannot meet at {where} ({first}): see that all were started, and that "
-            "MASTER_ADDR and MASTER_PORT name a free port of the first one's machine"
+            f"the {fabric.world_size} processes cannot connect at {where} ({first}): check that all were started, and "
+            "that MASTER_ADDR and MASTER_PORT name a free port on the first one's machine"
         ) from error
 
 
-def _tell_of_deaths() -> None:
-    """Let Fabric's observer, which ends all processes when one that it started dies, say so in a line of ours."""
+def _report_deaths() -> None:
+    """Replace the message of Fabric's observer, which ends all processes when one that it started dies."""
     logger = logging.getLogger("lightning_fabric.strategies.launchers.subprocess_script")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         logging.Formatter(
-            "sftn: a process that trains along has died, so all are ended; "
+            "sftn: one of the training processes has died, so all are ended; "
             "the same command resumes from the last checkpoint",
             validate=False,
         )
@@ -226,7 +226,7 @@ def _tell_of_deaths() -> None:
 
 
 def _number(name: str, least: int, most: int) -> int | None:
-    """A number of the environment."""
+    """A number from an environment variable; None if it is unset."""
     text = os.environ.get(name)
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: noted while something is trained; elsewhere a command ends at once, with the same codes."""
+"""SIGTERM and Ctrl-C: deferred during training; at other times they end a command at once, with the same exit codes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from sftn.errors import Stopped
 
 HANDED_ON = 5.0
-"""Seconds in which a launcher hands on the Ctrl-C that its processes had from the terminal themselves."""
+"""Seconds within which a launcher forwards a Ctrl-C that its processes got from the terminal as well."""
 
 
 class Stop:
-    """Which signal this process was sent, if any, since somebody has been minding: all that mind can share one."""
+    """The signal that this process received, if any, while signals are deferred; several users can share one object."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -26,11 +26,11 @@ class Stop:
 
     @contextmanager
     def minded(self) -> Iterator[None]:
-        """While this lasts for anybody, SIGTERM and the first Ctrl-C are only noted; a second one ends all at once."""
+        """While any such context is open, SIGTERM and the first Ctrl-C are only noted; a second one ends everything."""
         if not self._minding:
             try:
                 self._before = {which: signal.signal(which, self._ask) for which in (signal.SIGTERM, signal.SIGINT)}
-            except ValueError:  # not the main thread: whoever owns that one decides
+            except ValueError:  # not the main thread, which alone may set handlers
                 self._before = {}
         self._minding += 1
         try:
@@ -42,7 +42,7 @@ class Stop:
                     signal.signal(which, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        from sftn.runtime.processes import handed_on  # with torch, which is there by now; `sftn --help` does without
+        from sftn.runtime.processes import handed_on  # imports torch, loaded by now; `sftn --help` must not load it
 
         if not self.number:
             self.number, self._sent = number, time.monotonic()
@@ -52,11 +52,11 @@ class Stop:
 
 @contextmanager
 def sigterm() -> Iterator[None]:
-    """While this lasts, outside of training, SIGTERM and Ctrl-C end what is going on at once.
+    """A context, outside of training, in which SIGTERM and Ctrl-C end the work at once.
 
     Raises:
-        Stopped: SIGTERM came.
-        KeyboardInterrupt: Ctrl-C did.
+        Stopped: on SIGTERM.
+        KeyboardInterrupt: on Ctrl-C.
     """
     came: list[Stopped | KeyboardInterrupt] = []
 
@@ -71,7 +71,7 @@ def sigterm() -> Iterator[None]:
         return
     try:
         yield
-    except Exception as error:  # C code may have taken the end for an error of its own
+    except Exception as error:  # C code may have replaced the exception with its own
         if came:
             raise came[0] from error
         raise

@@ -1,1 +1,1 @@
-"""Files that survive power cuts, rival processes and strangers."""
+"""File formats and leases that withstand power cuts, concurrent processes and untrusted content."""

@@ -1,4 +1,4 @@
-"""Files that outlive a power cut: whole or not there; and the folders that they lie in."""
+"""Atomic, durable writes: after a power cut a file and its folder are complete or absent."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sftn.storage.faults import file_error, writing
 def write_atomically(
     path: Path, content: bytes, *, keep: Path | None = None, guard: Callable[[], None] = lambda: None
 ) -> None:
-    """Write a whole file or none: a temporary file in the same folder, synced, renamed, the folder synced.
+    """Write a whole file or none: write a temporary file in the same folder, sync it, rename it, sync the folder.
 
     Args:
-        path: of the file.
-        content: all of it.
-        keep: what was at `path` is found here afterwards. It moves only when the new file is whole and synced.
-        guard: asked last before anything that was there changes; raises if this process may no longer write.
+        path: the file.
+        content: its whole content.
+        keep: where the previous file at `path` is moved to, once the new one is complete and synced; None keeps none.
+        guard: called last before any existing file changes; raises if this process has lost the right to write.
 
     Raises:
         InputError: the folder cannot be written or the disk is full.
@@ -44,7 +44,7 @@ def write_atomically(
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlive a power cut."""
+    """Make the entries of a folder durable, so that they survive a power cut."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -53,17 +53,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path, option: str = "--out") -> Path:
-    """Make a folder and those above it, as far as they are missing; their names outlive a power cut.
+    """Create a folder and its missing parents durably, so that they survive a power cut.
 
     Args:
-        folder: may exist.
-        option: of the command line, by which a person chooses another one.
+        folder: the folder; it may exist.
+        option: the command-line option that chooses another folder, for the error message.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be created.
     """
     try:
         new = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -71,5 +71,5 @@ def make_folder(folder: Path, option: str = "--out") -> Path:
         for path in new:
             sync_folder(path.parent)
     except OSError as error:
-        raise file_error("make", folder, error, option) from error
+        raise file_error("create", folder, error, option) from error
     return folder

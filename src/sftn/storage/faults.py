@@ -1,4 +1,4 @@
-"""Errors of the file system as lines that name the remedy."""
+"""Turns file-system errors into one-line messages that name the remedy."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _REMEDIES = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "make it writable or choose another {option}"),
     errno.EMFILE: "raise the limit on open files, e.g. ulimit -n 4096",
     errno.ENFILE: "close other programs or raise the system's limit on open files",
-    errno.EIO: "look after the disk",
+    errno.EIO: "check the disk",
 }
 
 
 def file_error(verb: str, path: Path, error: OSError, option: str = "--out") -> InputError:
-    """The error that names a file or folder and what to do about it.
+    """An `InputError` that names the file or folder, the reason and the remedy.
 
     Args:
-        verb: what was tried, such as "write".
-        path: of what.
-        error: what the system said.
-        option: of the command line, by which a person chooses another place.
+        verb: the attempted action, such as "write".
+        path: the file or folder.
+        error: the system's error.
+        option: the command-line option that chooses another place.
     """
     remedy = _REMEDIES.get(error.errno or 0, "free space there or choose another {option}").format(option=option)
     return InputError(f"cannot {verb} {path}: {error.strerror or error}; {remedy}, the same command then resumes")
@@ -32,7 +32,7 @@ def file_error(verb: str, path: Path, error: OSError, option: str = "--out") -> 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """While this lasts, an error of the system becomes a line about a file that cannot be written.
+    """A context that turns an OSError into an `InputError` about a file that cannot be written.
 
     Raises:
         InputError: in place of the OSError.

@@ -1,4 +1,4 @@
-"""JSON records in files: written atomically, read with bounds, and hashed."""
+"""JSON files: written atomically and read with a bounded size; and hashes of files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sftn.storage.faults import file_error
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a record for people and programs; atomic."""
+    """Write a record as indented JSON, atomically."""
     write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
@@ -23,7 +23,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a record.
 
     Raises:
-        InputError: it is missing, larger than `sftn.storage.records.LARGEST` or no JSON object.
+        InputError: the file is missing, larger than `sftn.storage.records.LARGEST` or not a JSON object.
     """
     text = records.read_text(path)
     try:
@@ -36,10 +36,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256(path: Path) -> str:
-    """The hash of a file's bytes, in hexadecimal digits.
+    """The SHA-256 hash of a file's bytes, in hexadecimal digits.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:

@@ -1,24 +1,25 @@
-"""Leases: who carries out a run, known from files alone, so that processes and machines can share a folder of runs.
+"""Leases: which process carries out a run, known from files alone, so that machines can share a folder of runs.
 
-A lease is a numbered file in the run's folder. Taking one over means creating the next number, which a file system lets
-only one process do; nobody ever renames or rewrites another's. The holder is whoever made the highest number. Its
-file's time is renewed by a thread; a lease whose time is older than it promised is free, and so is that of a process
-of this machine that is gone. Ages are told from two files of the same folder, so clocks of machines need not agree.
+A lease is a numbered file in the run's folder. Taking a lease over means creating the next number, which the file
+system allows only one process to do; no process renames or rewrites another's file. The holder is the process that
+created the highest number. A thread renews the file's time; a lease is free if it has not been renewed for longer than
+it lasts, or if its process ran on this machine and has ended. Ages are computed from two files of the same folder, so
+the machines' clocks need not agree.
 
-What cannot be promised without a server:
+Limits of a protocol without a server:
 
-- An owner that is stopped between its last look at its lease and the rename of a file, for longer than the lease lasts,
-  may still do that one rename after it wakes. All such files are whole and of the same run, and `sftn runs verify`
-  notices weights that are not those of the result.
-- The file system must make a file exclusively (O_EXCL: local ones, NFS from version 3 on, SMB, Lustre; not every FUSE
-  file system over an object store) and show a new file to other machines within the time of a lease. NFS shows a
-  folder anew after at most 60 s unless its mount says otherwise (`acdirmax`), so 120 s leave a margin of two.
-- A process of another machine that has died holds its run until its lease is over. One of this machine does not, where
-  /proc tells of it.
-- If the server's clock is set back, a lease may look as if it were renewed in the future; one that lies further ahead
-  than it lasts is free. If the clock is set forward, a living owner may lose its run, which costs what it did since its
+- An owner that is suspended between its last check of the lease and the rename of a file, for longer than the lease
+  lasts, may still do that one rename after it wakes. All such files are complete and of the same run, and
+  `sftn runs verify` detects weights that do not belong to the result.
+- The file system must create files exclusively (O_EXCL: local ones, NFS from version 3 on, SMB, Lustre; not every FUSE
+  file system over an object store) and show a new file to other machines within the time of a lease. NFS refreshes a
+  folder after at most 60 s unless its mount is configured differently (`acdirmax`), so 120 s leave a margin of two.
+- A process that dies on another machine holds its run until its lease expires. One on this machine does not, if /proc
+  shows that it has ended.
+- If the server's clock is set back, a lease may appear to have been renewed in the future; one that is further ahead
+  than it lasts is free. If the clock is set forward, a living owner may lose its run, which costs the work since its
   last checkpoint.
-- `holder`, unless exact, goes by this machine's clock: with clocks further apart than a lease lasts it is wrong.
+- `holder`, unless exact, uses this machine's clock: it is wrong if the clocks differ by more than a lease lasts.
 """
 
 from __future__ import annotations
@@ -39,45 +40,45 @@ from sftn.errors import InputError
 from sftn.storage.faults import file_error
 
 SECONDS = 120.0
-"""How long a lease lasts unless it is renewed; it is renewed six times as often."""
+"""Seconds that a lease lasts unless it is renewed, which happens every sixth of that time."""
 _NAME = re.compile(r"lease\.(\d+)")
 
 
 class Held(InputError):
-    """Another process carries out this run."""
+    """Another process is carrying out this run."""
 
 
 class Lost(InputError):
-    """This process slept so long that another took its run over."""
+    """This process was suspended for so long that another took over its run."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lease."""
+    """The process that holds a lease."""
 
     token: str
     host: str
     place: str
-    """Where `pid` means something: this boot of the machine, this namespace of processes."""
+    """The scope in which `pid` is valid: a boot of the machine and a namespace of processes."""
     pid: int
     born: str
-    """When the process began, so that a later one with the same number is not taken for it."""
+    """The start time of the process, so that a later one with the same pid is not mistaken for it."""
     seconds: float
-    """How long the lease lasts unless it is renewed."""
+    """Seconds that the lease lasts unless it is renewed."""
     released: bool = False
 
     @staticmethod
     def here(seconds: float) -> Owner:
-        """This process, with a token of its own."""
+        """This process, with a new random token."""
         return Owner(os.urandom(8).hex(), platform.node(), _place(), os.getpid(), _born(os.getpid()), seconds)
 
     def gone(self) -> bool:
-        """Whether it gave the lease back, or is a process of this machine that has ended."""
+        """Whether the owner released the lease, or ran on this machine and has ended."""
         if self.released or not self.place or self.place != _place():
             return self.released
         try:
             return _born(self.pid) != self.born
-        except OSError:  # nothing can be known just now, e.g. for want of file handles: only time ends it
+        except OSError:  # unknown at the moment, e.g. no free file handles: the lease ends by its time only
             return False
 
     def __str__(self) -> str:
@@ -85,14 +86,14 @@ class Owner:
 
 
 class Lease:
-    """The right to carry out the run of a folder, while the `with` block lasts.
+    """The exclusive right to carry out the run of a folder, within a `with` block.
 
     Args:
-        folder: of the run; it must exist.
+        folder: the run's folder; it must exist.
         seconds: how long the lease outlives its owner; None for `SECONDS`.
 
     Raises:
-        Held: somebody else has it.
+        Held: another process holds the lease.
         InputError: the folder cannot be written.
     """
 
@@ -113,7 +114,7 @@ class Lease:
                     json.dump(asdict(self.owner), file)
                     file.flush()
                     os.fsync(file.fileno())
-                except OSError:  # a full disk: an empty file would be somebody's for as long as a lease lasts
+                except OSError:  # a full disk: an empty file would count as held for the length of a lease
                     self.path.unlink(missing_ok=True)
                     raise
         except FileExistsError:
@@ -135,17 +136,17 @@ class Lease:
             self.check()
             if (self.folder / "result.json").exists():
                 self._drop(below=self.number + 1)
-            else:  # the file stays, so that numbers never fall and a slow rival cannot make one twice
+            else:  # the file stays, so that numbers never fall and a slow rival cannot create one twice
                 with open(self.path, "r+", encoding="utf-8") as file:
                     json.dump(asdict(self.owner) | {"released": True}, file)
                     file.truncate()
 
     def check(self) -> None:
-        """Look whether the lease is still this process's; to be called before anything is written.
+        """Check that this process still holds the lease; to be called before anything is written.
 
         Raises:
-            Lost: it is not.
-            InputError: that cannot be seen just now.
+            Lost: another process has taken it over.
+            InputError: the folder cannot be read at the moment.
         """
         try:
             top = None if self._lost else _top(self.folder)
@@ -157,12 +158,12 @@ class Lease:
             raise file_error("read", self.folder, error) from error
         if not mine:
             self._lost = True
-            raise Lost(f"{self.folder.name} was taken over while this process slept: the other one goes on with it")
+            raise Lost(f"{self.folder.name} was taken over while this process slept: the other process continues it")
 
     def _first_of_all(self) -> None:
-        """Step back if a rival's number is higher.
+        """Withdraw if a rival's number is higher.
 
-        A folder that was read while the rival made its lease and removed the one before may have shown neither.
+        Reading the folder while the rival created its lease and removed the previous one may have shown neither.
         """
         try:
             self.check()
@@ -178,7 +179,7 @@ class Lease:
                 self._lost = True
                 return
             except OSError:
-                continue  # a folder out of reach for a moment; `check` decides
+                continue  # the folder may be unreachable for a moment; `check` decides
 
     def _drop(self, below: int) -> None:
         for number, path in _all(self.folder):
@@ -187,10 +188,10 @@ class Lease:
 
 
 def holder(folder: Path, *, exact: bool = False) -> Owner | None:
-    """Who carries out the run of a folder just now, or None; nothing is written.
+    """The process that is carrying out the run of a folder, or None; no file is written.
 
-    `exact` goes by the clock that stamps files instead of this machine's: it sets the folder's time, for which even a
-    full disk has room, and raises an OSError where that is not allowed.
+    `exact` uses the clock that stamps files instead of this machine's: it sets the folder's time, which works even on a
+    full disk, and raises an OSError where that is not allowed.
     """
     top = _top(folder)
     if exact and top is not None:
@@ -199,9 +200,9 @@ def holder(folder: Path, *, exact: bool = False) -> Owner | None:
 
 
 def _holder(path: Path, now: float) -> Owner | None:
-    """The living owner of a lease's file."""
+    """The owner in a lease file, or None if the lease is free."""
     try:
-        with open(path, encoding="utf-8") as file:  # opening makes a network file system ask for the current time
+        with open(path, encoding="utf-8") as file:  # opening makes a network file system refresh the file's time
             age = now - os.fstat(file.fileno()).st_mtime
         owner = _read(path)
     except FileNotFoundError:
@@ -210,7 +211,7 @@ def _holder(path: Path, now: float) -> Owner | None:
 
 
 def _read(path: Path) -> Owner:
-    """The owner in a file; a file that is not written to its end yet is somebody's, nobody knows whose."""
+    """The owner in a lease file; of an unfinished or unreadable file, an anonymous one."""
     try:
         with open(path, "rb") as file:
             record = json.loads(file.read(4096))
@@ -231,7 +232,7 @@ def _top(folder: Path) -> tuple[int, Path] | None:
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock that stamps the files of a folder."""
+    """The current time on the clock that stamps the files of a folder."""
     probe, path = tempfile.mkstemp(dir=folder, prefix=".now.", suffix=".tmp")
     try:
         os.write(probe, b"?")
@@ -243,7 +244,7 @@ def _now(folder: Path) -> float:
 
 
 def _place() -> str:
-    """Names this boot and namespace; empty where the system does not tell, and then only time ends a lease."""
+    """A name for this boot and process namespace; empty if unknown, so that a lease ends by its time only."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -252,10 +253,10 @@ def _place() -> str:
 
 
 def _born(pid: int) -> str:
-    """The start of a process in ticks since boot; empty if there is none, or it is dead and not yet buried.
+    """The start of a process in ticks since boot; empty if it does not exist or is a zombie.
 
     Raises:
-        OSError: it cannot be seen, though it may be there.
+        OSError: the process cannot be inspected, though it may exist.
     """
     with suppress(FileNotFoundError, ProcessLookupError, ValueError):
         state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Records that somebody else may have written: text of bounded size, JSON values of the types that a class names."""
+"""Reads untrusted records: text of bounded size, and JSON values checked against the types of a dataclass."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from sftn.errors import InputError
 
 LARGEST = 16 * 2**20
-"""Bytes of a record or a log; parsed, JSON may take 25 times as much memory. A run's log has 0.1 million."""
+"""Largest record or log, in bytes; parsed, JSON may take 25 times as much memory. A run's log has 0.1 million bytes."""
 DEEPEST = 16
-"""Records within records: a student's teacher's teacher, its objective's terms."""
+"""Deepest nesting of records, such as a student's teacher's teacher or its objective's terms."""
 _Record = TypeVar("_Record")
 
 
 def read_text(path: Path, largest: int = LARGEST) -> str:
-    """A file of text.
+    """Read a UTF-8 text file.
 
     Raises:
-        InputError: it is missing, unreadable, larger than `largest` bytes, no text, or a pipe or device that would be
-            waited for.
+        InputError: the file is missing, unreadable, larger than `largest` bytes, not text, or a pipe or device that
+            reading would wait for.
     """
     try:
         if path.exists() and not path.is_file():
-            raise InputError(f"{path} is no file: remove it")
+            raise InputError(f"{path} is not a regular file: remove it")
         with open(path, "rb") as file:
             content = file.read(largest + 1)
     except OSError as error:
@@ -39,33 +39,33 @@ def read_text(path: Path, largest: int = LARGEST) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text ({error.reason}): remove it, or copy it again") from error
+        raise InputError(f"{path} is not text ({error.reason}): remove it, or copy it again") from error
 
 
 def digest(record: Mapping[str, Any]) -> str:
-    """A hash of a JSON object's content, in hexadecimal digits: the order of its names makes no difference."""
+    """A SHA-256 hash of a JSON object's content, in hexadecimal digits; the order of its keys does not matter."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def decode(kind: type[_Record], record: Any, depth: int = 0) -> _Record:
-    """A dataclass out of a JSON object; every value is of the type that its field names.
+    """Build a dataclass from a JSON object, checking every value against the type of its field.
 
     Raises:
-        TypeError, ValueError: a field is missing, unknown or of another type, or records lie too deep.
+        TypeError, ValueError: a field is missing, unknown or of another type, or records are nested too deeply.
     """
     if not isinstance(record, Mapping) or depth > DEEPEST:
-        raise ValueError(f"no record of a {kind.__name__.lower()}")
+        raise ValueError(f"not a record of a {kind.__name__.lower()}")
     hints = get_type_hints(kind)
     if strange := next((name for name in record if name not in hints), None):
-        raise ValueError(f"{str(strange)[:40]} is no part of a {kind.__name__.lower()}")
+        raise ValueError(f"{str(strange)[:40]} is not a field of a {kind.__name__.lower()}")
     return kind(**{name: decode_value(value, hints[name], depth + 1) for name, value in record.items()})
 
 
 def decode_value(value: Any, hint: Any, depth: int = 0) -> Any:
-    """A JSON value as a type names it: lists become tuples, objects dataclasses; numbers are finite and below 2⁶³.
+    """Convert a JSON value to a type: lists become tuples, objects dataclasses; numbers are finite and below 2⁶³.
 
     Raises:
-        TypeError, ValueError: it is of another type.
+        TypeError, ValueError: the value is of another type.
     """
     origin, inside = get_origin(hint), get_args(hint)
     if is_dataclass(hint) and isinstance(hint, type):
@@ -80,12 +80,12 @@ def decode_value(value: Any, hint: Any, depth: int = 0) -> Any:
     if origin is Literal and value in inside:
         return value
     if hint is str and isinstance(value, str) and len(value) <= 4096 and value.isprintable() and "[/" not in value:
-        return value  # what ends a style in a terminal's markup is in no name
+        return value  # "[/" would end a style in terminal markup, and no name has it
     if hint in (int, float) and type(value) in (int, hint) and abs(value) < 2**63 and math.isfinite(value):
         return value
     if hint in (bool, type(None)) and type(value) is hint:
         return value
-    raise ValueError(f"{str(value)[:40]!r} where {getattr(hint, '__name__', hint)} should be")
+    raise ValueError(f"{str(value)[:40]!r} instead of {getattr(hint, '__name__', hint)}")
 
 
 def _either(value: Any, kinds: tuple[Any, ...], depth: int) -> Any:

@@ -1,9 +1,9 @@
-"""Read a pickle that somebody else wrote, without the module that runs pickles.
+"""Reads untrusted pickles without executing them.
 
-The standard library's disassembler (`pickletools`) reads the opcodes; the stack machine here knows those of plain data.
-A global name is looked up among the few builders that the caller gives and is never imported, so there is nothing that
-a pickle could call. Sizes that it claims are only ever read, keys are text, bytes or numbers (nested tuples hash in
-exponential time), and the number of opcodes is bounded.
+The standard library's disassembler (`pickletools`) reads the opcodes; the stack machine here implements those of plain
+data. A global name is looked up among the few builders that the caller gives and is never imported, so a pickle cannot
+call anything else. No memory is allocated by a claimed size before its bytes are there, keys are text, bytes or numbers
+(nested tuples hash in exponential time), and the number of opcodes is bounded.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 OPERATIONS = 2**19
-"""Opcodes of one pickle; CIFAR-100's largest file has 0.2 million. One of a single byte may cost 64 bytes of memory."""
+"""Most opcodes in a pickle; CIFAR-100's largest file has 0.2 million. A one-byte opcode may cost 64 bytes of memory."""
 ENCODED = 2**28
-"""Bytes that a pickle below protocol 3 may have written as text."""
+"""Most bytes that a pickle below protocol 3 may encode as text."""
 _ELEMENTS = frozenset({"b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"})
 _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
 _RAW = {"BINSTRING": 4, "BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8}
-"""Opcodes with bytes as their argument, and how many bytes its length takes."""
+"""Opcodes with bytes as their argument, and the size in bytes of the argument's length field."""
 _LONG = 2**16
-"""Bytes from which on these are read in place, once: the pixels of CIFAR-100 would otherwise exist up to four times."""
+"""Length in bytes from which an argument is read in place: CIFAR-100's pixels would otherwise exist up to 4 times."""
 
 
 class Forbidden(pickle.UnpicklingError):
-    """The pickle wants to build or call something that is no plain data; `name` says what."""
+    """The pickle tries to build or call something other than plain data, called `name`."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"it wants {name!r}, which is no plain data")
+        super().__init__(f"it refers to {name!r}, which is not plain data")
         self.name = name
 
 
 class Array:
-    """Stands where the pickle wants a NumPy array: takes its parts, checks them, and views their bytes.
+    """Replaces a NumPy array in a pickle: takes its parts, checks them, and views their bytes.
 
-    NumPy's own reconstruction is never called: a forged dtype or shape reaches none of its code.
+    NumPy's own reconstruction is never called: a forged dtype or shape does not reach its code.
     """
 
     __slots__ = ("value",)
@@ -52,20 +52,20 @@ class Array:
         self.value: NDArray[Any] = np.empty(0, np.uint8)
 
     def build(self, state: Any) -> None:
-        """Take what `ndarray.__setstate__` would."""
+        """Take the state that `ndarray.__setstate__` would."""
         _version, shape, dtype, columns_first, raw = state
         self._view(raw, dtype, shape, "F" if columns_first is True else "C")
 
     @staticmethod
     def frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
-        """What NumPy writes since protocol 5."""
+        """Build an array from the form that NumPy writes since protocol 5."""
         array = Array()
         array._view(raw, dtype, shape, order)
         return array
 
     def _view(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
         if not isinstance(dtype, _Dtype) or not isinstance(raw, (bytes, bytearray)):
-            raise pickle.UnpicklingError("an array of something else than numbers")
+            raise pickle.UnpicklingError("an array of something other than numbers")
         flat: NDArray[Any] = np.frombuffer(raw, dtype.value)
         if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in shape):
             raise pickle.UnpicklingError("an array of an impossible shape")
@@ -73,14 +73,14 @@ class Array:
 
 
 class _Dtype:
-    """Stands for `numpy.dtype`: integers and booleans in little-endian order."""
+    """Replaces `numpy.dtype`: integers and booleans in little-endian order only."""
 
     __slots__ = ("value",)
 
     def __init__(self, code: Any, *_flags: Any) -> None:
         code = code.decode("ascii") if isinstance(code, bytes) else code
         if not isinstance(code, str) or code not in _ELEMENTS:
-            raise pickle.UnpicklingError("an array of something else than integers")
+            raise pickle.UnpicklingError("an array of something other than integers")
         self.value = np.dtype(f"<{code}")
 
     def build(self, state: Any) -> None:
@@ -90,7 +90,7 @@ class _Dtype:
 
 @dataclass(frozen=True)
 class Builder:
-    """What a global name became: the only thing that a pickle can call."""
+    """The replacement of a global name: the only thing that a pickle can call."""
 
     name: str
     make: Callable[..., Any]
@@ -102,7 +102,7 @@ ARRAYS: Mapping[str, Callable[..., Any]] = {
     "numpy.ndarray": Array,  # only ever an argument of _reconstruct
     "numpy.dtype": _Dtype,
 }
-"""The builders of NumPy's arrays."""
+"""Builders for NumPy arrays."""
 
 
 def unpickle(
@@ -112,26 +112,26 @@ def unpickle(
     *,
     text: bool = False,
 ) -> Any:
-    """The dicts, lists, tuples, strings, bytes and numbers of a pickle, and what `builders` makes.
+    """Read a pickle of dicts, lists, tuples, strings, bytes, numbers and objects that `builders` makes.
 
     Args:
-        source: the pickle, or an open file (a BytesIO, a mapped file) that stands at its first byte and is left behind
-            its last one.
-        builders: by the full name that a pickle knows them under; `numpy._core` is `numpy.core`.
-        persistent: makes something of a persistent id.
-        text: whether Python 2's strings become text (Latin-1); bytes otherwise.
+        source: the pickle, or an open file (a BytesIO, a mapped file) positioned at its first byte; it is left after
+            the last one.
+        builders: builders by the full name used in a pickle; `numpy._core` counts as `numpy.core`.
+        persistent: makes the object of a persistent id.
+        text: whether Python 2's strings become text (Latin-1) instead of bytes.
 
     Raises:
-        Forbidden: it wants to build or call anything else. Nothing has run.
-        pickle.UnpicklingError: it is truncated, is no pickle or has more than `OPERATIONS` opcodes.
+        Forbidden: the pickle tries to build or call anything else. Nothing has been executed.
+        pickle.UnpicklingError: it is truncated, not a pickle or has more than `OPERATIONS` opcodes.
     """
     try:
         return _Machine(builders, persistent, text).run(io.BytesIO(source) if isinstance(source, bytes) else source)
     except pickle.UnpicklingError:
         raise
     except Exception as error:
-        # Forged opcodes fail in many ways; each of them means the same.
-        raise pickle.UnpicklingError(f"it is truncated or no pickle ({type(error).__name__})") from error
+        # Forged opcodes fail in many ways, which all mean the same.
+        raise pickle.UnpicklingError(f"it is truncated or not a pickle ({type(error).__name__})") from error
 
 
 class _Machine:
@@ -160,7 +160,7 @@ class _Machine:
         raise pickle.UnpicklingError(f"it has more than {OPERATIONS} opcodes")
 
     def raw(self, stream: BinaryIO, width: int) -> bytes | bytearray:
-        """Bytes after their length; many of them as a bytearray, which an array can have for its own."""
+        """Read bytes after their length field; long ones as a bytearray, which an array can use as its memory."""
         count = int.from_bytes(stream.read(width), "little")
         if count > self.end - stream.tell():
             raise EOFError
@@ -171,7 +171,7 @@ class _Machine:
         return content
 
     def step(self, name: str, value: Any) -> None:
-        """One opcode, the frequent ones first."""
+        """Execute one opcode; the frequent ones come first."""
         stack = self.stack
         match name:
             case "BININT" | "BININT1" | "BININT2" | "INT" | "LONG" | "LONG1" | "LONG4" | "BINFLOAT" | "FLOAT":
@@ -204,7 +204,7 @@ class _Machine:
                 self.compose(name, value)
 
     def compose(self, name: str, value: Any) -> None:
-        """What builds containers, and what is built of them."""
+        """Execute an opcode that builds containers, or objects from them."""
         match name:
             case "TUPLE":
                 items = self.marked()
@@ -217,7 +217,7 @@ class _Machine:
             case "APPEND" | "APPENDS":
                 items = self.marked() if name == "APPENDS" else [self.stack.pop()]
                 if type(self.stack[-1]) is not list:
-                    raise pickle.UnpicklingError("it appends to something else than a list")
+                    raise pickle.UnpicklingError("it appends to something other than a list")
                 self.stack[-1].extend(items)
             case "SETITEM" | "SETITEMS":
                 items = self.marked() if name == "SETITEMS" else [self.stack.pop(), self.stack.pop()][::-1]
@@ -235,7 +235,7 @@ class _Machine:
             case "BUILD":
                 state, built = self.stack.pop(), self.stack[-1]
                 if isinstance(built, (Array, _Dtype)):
-                    built.build(state)  # attributes of anything else are passed over
+                    built.build(state)  # attributes of other objects are ignored
             case "BINPERSID" if self.persistent is not None:
                 self.stack.append(self.persistent(self.stack.pop()))
             case "BINPERSID" | "PERSID":
@@ -244,7 +244,7 @@ class _Machine:
                 raise Forbidden(f"opcode {name}")
 
     def marked(self) -> list[Any]:
-        """What lies above the last mark, taken off."""
+        """Pop and return the items above the last mark."""
         items, self.stack = self.stack, self.marks.pop()
         return items
 
@@ -257,7 +257,7 @@ class _Machine:
         return Builder(name, self.builders[name])
 
     def encode(self, text: str, encoding: str) -> bytes:
-        """How bytes are written below protocol 3; one text called for again and again would fill the memory."""
+        """Decode bytes as written below protocol 3; the total is limited, because a text can be reused at will."""
         self.encoded += len(text)
         if encoding not in ("latin1", b"latin1") or not isinstance(text, str) or self.encoded > ENCODED:
             raise pickle.UnpicklingError("bytes in another encoding, or too many")
@@ -265,12 +265,12 @@ class _Machine:
 
 
 def _filled(target: Any, items: list[Any]) -> Any:
-    """A dict with keys and values, which alternate; what has another key is no plain data."""
+    """Fill a dict with alternating keys and values; only text, bytes and integers may be keys."""
     keys, values = items[::2], items[1::2]
     if type(target) is not dict or len(keys) != len(values):
-        raise pickle.UnpicklingError("it sets items of something else than a dict")
+        raise pickle.UnpicklingError("it sets items of something other than a dict")
     if not all(type(key) in (str, bytes, int) for key in keys):
-        raise pickle.UnpicklingError("it has a dict with strange keys")
+        raise pickle.UnpicklingError("it has a dict with invalid keys")
     target.update(zip(keys, values))
     return target
 

@@ -1,4 +1,4 @@
-"""Tensors and a record in one file, with a digest of both: what a checkpoint is written as."""
+"""The file format of checkpoints: tensors and a JSON record in one safetensors file, with a digest of both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sftn.storage.records import LARGEST
 
 
 class Torn(InputError):
-    """A checkpoint is not whole, or not of this run."""
+    """A checkpoint is incomplete or damaged, or belongs to another run."""
 
 
 def save_tensors(
@@ -31,7 +31,7 @@ def save_tensors(
     keep: Path | None = None,
     guard: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write tensors and a JSON record as one safetensors file, with a digest of both; atomic as `write_atomically`."""
+    """Write tensors and a JSON record as one safetensors file with a digest, atomically as `write_atomically` does."""
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(record)
     content = save(flat, metadata={"record": text, "sha256": _digest(flat, text)})
@@ -39,14 +39,14 @@ def save_tensors(
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_tensors` wrote.
+    """Read a file that `save_tensors` wrote.
 
     Raises:
-        Torn: the file is torn, foreign or was changed.
-        InputError: it cannot be opened, whatever is in it.
+        Torn: the file is incomplete, foreign or was changed.
+        InputError: the file cannot be opened.
     """
     try:
-        with open(path, "rb") as readable:  # says in the system's words why not, and keeps the file at hand
+        with open(path, "rb") as readable:  # raises the system's own error if unreadable, and keeps the file open
             readable.read(1)
             check_header(path)
             with safe_open(path, framework="pt") as file:
@@ -56,22 +56,23 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except OSError as error:
         raise file_error("read", path, error) from error
     except (SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise Torn(f"{path} is not a whole checkpoint ({error})") from error
+        raise Torn(f"{path} is not a complete checkpoint ({error})") from error
     if metadata.get("sha256") != _digest(tensors, metadata["record"]):
         raise Torn(f"{path} is damaged: its digest does not match its content")
     return tensors, record
 
 
 def check_header(path: Path) -> None:
-    """Look at the size of a safetensors file's header before the whole of it is parsed.
+    """Check the size of a safetensors file's header before it is parsed.
 
     Raises:
-        ValueError: it claims more than `records.LARGEST` or is cut short; the format allows 100 MB, which take seconds.
+        ValueError: the header is larger than `records.LARGEST` or cut short; the format allows 100 MB, which take
+            seconds to parse.
     """
     with open(path, "rb") as file:
         size = file.read(8)
     if len(size) < 8 or int.from_bytes(size, "little") > min(LARGEST, path.stat().st_size):
-        raise ValueError("its header is larger than it can be")
+        raise ValueError("its header is too large")
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

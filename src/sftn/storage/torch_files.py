@@ -1,7 +1,7 @@
-"""PyTorch's weight files, read without PyTorch's unpickler: the zip of today and the stream of before 1.6.
+"""Reads PyTorch's weight files without PyTorch's unpickler: today's zip format, and the stream format before 1.6.
 
-What is in the file is compared with what it claims before anything of that size exists, and its pickle goes through
-`sftn.storage.safe_pickle`, which can call nothing but what stands below.
+Claimed sizes are compared with the file before memory is allocated for them, and pickles are read by
+`sftn.storage.safe_pickle`, which can call only the functions listed below.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from sftn.storage.safe_pickle import Builder, unpickle
 
 LARGEST_PICKLE = 64 * 2**20
-"""Bytes of the zip's pickle, which holds names and shapes: that of 1,000 tensors has 0.2 million."""
+"""Largest pickle in a zip, in bytes; it holds names and shapes: that of 1,000 tensors has 0.2 million bytes."""
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _STORAGES = {
     "Float": torch.float32,
@@ -38,7 +38,7 @@ _STORAGES = {
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_ignored: Any) -> Tensor:
     """A view of a storage that stays within it and has no more elements than it."""
     if not isinstance(storage, Tensor) or not all(type(n) is int and n >= 0 for n in (offset, *size, *stride)):
-        raise pickle.UnpicklingError("a tensor of impossible parts")
+        raise pickle.UnpicklingError("a tensor with an invalid storage, offset, size or stride")
     count = 1
     for n in size:
         count *= n
@@ -53,12 +53,12 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_ignored: Any) -
 def _pairs(pairs: Any = ()) -> dict[Any, Any]:
     """An OrderedDict as Python 2 wrote it, with its items as arguments."""
     if not all(isinstance(key, (str, int)) for key, _ in pairs):
-        raise pickle.UnpicklingError("it has a dict with strange keys")
+        raise pickle.UnpicklingError("it has a dict with invalid keys")
     return dict(pairs)
 
 
 def _nothing(*_arguments: Any) -> None:
-    """Stands for what no weights need: options of the command line, a NumPy number."""
+    """Replaces values that no weights need: command-line options, a NumPy number."""
 
 
 _REBUILT = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
@@ -68,7 +68,7 @@ _BUILDERS: Mapping[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter": lambda data, *_: data,
     "torch.Size": lambda sizes=(): tuple(sizes),
     "torch.device": _nothing,
-    "argparse.Namespace": _nothing,  # RepDistiller's last checkpoint of a run holds its options
+    "argparse.Namespace": _nothing,  # the last checkpoint of a RepDistiller run holds its options
     "numpy.core.multiarray.scalar": _nothing,
     "numpy.dtype": _nothing,
     **{f"torch.{name}Storage": lambda *_: None for name in _STORAGES},
@@ -77,11 +77,11 @@ _BUILDERS: Mapping[str, Callable[..., Any]] = {
 
 
 def read(path: Path) -> Any:
-    """What `torch.save` wrote: dicts, lists, text and numbers, and its dense tensors, on the CPU.
+    """Read what `torch.save` wrote: dicts, lists, text, numbers and dense tensors, on the CPU.
 
     Raises:
-        sftn.storage.safe_pickle.Forbidden: it wants to build or call something else. Nothing has run.
-        ValueError, OSError, zipfile.BadZipFile, pickle.UnpicklingError: it is no such file, or damaged.
+        sftn.storage.safe_pickle.Forbidden: the file tries to build or call something else. Nothing has been executed.
+        ValueError, OSError, zipfile.BadZipFile, pickle.UnpicklingError: the file has another format or is damaged.
     """
     if zipfile.is_zipfile(path):
         return _zip(path)
@@ -95,11 +95,11 @@ def _zip(path: Path) -> Any:
     with zipfile.ZipFile(path) as archive:
         pickles = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
         if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
-            raise ValueError("no archive of PyTorch")
+            raise ValueError("not an archive of PyTorch")
         root = pickles[0].filename.removesuffix("data.pkl")
 
         def content(info: zipfile.ZipInfo) -> bytes:
-            # PyTorch never compresses, and two members that lie on the same bytes would multiply them.
+            # PyTorch never compresses, and members that overlap could multiply the file's bytes.
             nonlocal left
             left -= info.file_size
             if info.compress_type != zipfile.ZIP_STORED or left < 0:
@@ -118,11 +118,11 @@ def _zip(path: Path) -> Any:
 
 
 def _stream(mapped: mmap.mmap) -> Any:
-    """Three pickles about the format, one of the content, one that lists the storages, and then these."""
+    """Read the stream format: three pickles of format data, one of content, one list of storages, then the storages."""
     stream = cast(BinaryIO, mapped)
     about = [unpickle(stream, text=True) for _ in range(3)]
     if about[:2] != [_MAGIC, _PROTOCOL] or not isinstance(about[2], dict) or about[2].get("little_endian") is not True:
-        raise ValueError("no file of PyTorch")
+        raise ValueError("not a file of PyTorch")
     begin, claimed = mapped.tell(), {}
 
     def note(pid: Any) -> Tensor:
@@ -130,31 +130,31 @@ def _stream(mapped: mmap.mmap) -> Any:
         claimed[key] = dtype, count
         return torch.empty(0)
 
-    # Storages follow what refers to them: read it once for their types, and again when they are there.
+    # The storages follow the content that refers to them: read it once for their types, and again after loading them.
     unpickle(stream, {**_BUILDERS, **dict.fromkeys(_REBUILT, _nothing)}, note, text=True)
     storages = {}
     for key in unpickle(stream, text=True):
         dtype, count = claimed[key]
         size = count * dtype.itemsize
         if int.from_bytes(mapped.read(8), "little") != count or size > len(mapped) - mapped.tell():
-            raise ValueError("a storage is not as long as it claims")
+            raise ValueError("a storage is shorter or longer than claimed")
         storages[key] = _storage(mapped.read(size), dtype, count)
     mapped.seek(begin)
     return unpickle(stream, _BUILDERS, lambda pid: storages[_named(pid)[1]], text=True)
 
 
 def _named(pid: Any) -> tuple[torch.dtype, str, int]:
-    """Element type, key and number of elements of a storage."""
+    """Element type, key and number of elements of a storage, from its persistent id."""
     word, kind, key, _device, count, *view = pid
     if word != "storage" or not isinstance(kind, Builder) or view not in ([], [None]):
         raise pickle.UnpicklingError("a storage of another kind")
     dtype = _STORAGES[kind.name.removeprefix("torch.").removesuffix("Storage")]
     if not isinstance(key, str) or type(count) is not int or count < 0:
-        raise pickle.UnpicklingError("a storage of impossible parts")
+        raise pickle.UnpicklingError("a storage with an invalid key or size")
     return dtype, key, count
 
 
 def _storage(content: bytes, dtype: torch.dtype, count: int) -> Tensor:
     if len(content) < count * dtype.itemsize:
-        raise ValueError("a storage is not as long as it claims")
+        raise ValueError("a storage is shorter than claimed")
     return torch.frombuffer(bytearray(content), dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Make the steps of a task faster, before it is trained, without changing what it learns."""
+"""Speedups of a task's training steps that do not change what it learns; applied before training."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def speed_up(
 ) -> tuple[str, ...]:
     """Fold a frozen teacher, compute depthwise and small convolutions faster, keep gradients channels-last.
 
-    In float32 nothing is done unless it is asked for, so that results there stay what they were, bit for bit. To be
-    called before the task's phases are made, for first stages use the teacher as well.
+    In float32 nothing is done unless `fast_float32` is given, so that results stay the same bit for bit. Call it before
+    the task's phases are made, because first stages use the teacher as well.
 
     Args:
-        task: a `Distiller`, `StudentBranches`, `Supervised`, or anything else that is trained.
+        task: a `Distiller`, `StudentBranches`, `Supervised` or other task.
         precision: float32, bf16 or float16.
         choices: which convolutions are products of matrices; None chooses what is faster here.
         fast_float32: fold and compute faster in float32, too; results then differ by rounding.
 
     Returns:
-        What was done, in a few words each, for the record of the run's environment.
+        The applied speedups, in a few words each, for the record of the run's environment.
     """
     if precision not in HALVES and not fast_float32:
         return ()

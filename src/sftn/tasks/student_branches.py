@@ -1,15 +1,15 @@
-"""The student-friendly teacher: branches made of the student's own blocks grow out of the teacher while it learns.
+"""The student-friendly teacher: branches built from the student's blocks grow out of the teacher while it learns.
 
-The paper's idea, whole. A teacher of N blocks gets N-1 branches; branch i is
+This is the complete method of the paper. A teacher of N blocks gets N-1 branches; branch i is
 
     teacher's feature i -> transform T^i -> student blocks i+1 … N -> pooling and classifier of the student
 
-and nothing is shared between branches. Teacher, transforms and branches are trained together, by
+and nothing is shared between branches. Teacher, transforms and branches are trained together with the loss
 
     λ_T · CE(teacher)  +  mean over branches of  λ_R^KL · τ² · KL(teacher ‖ branch)  +  λ_R^CE · CE(branch).
 
-The KL term is not detached: its gradient makes the teacher's own outputs ones that the student can learn. Afterwards
-the branches are dropped: whoever distils the teacher never knows.
+The KL term is not detached: its gradient moves the teacher's outputs towards ones that the student can learn.
+Afterwards the branches are dropped, and the teacher is distilled like any other.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ from sftn.spec.alignment import Alignment
 
 @dataclass(frozen=True)
 class Growth:
-    """Where a branch grows. Stages are counted from 0, branches from 1."""
+    """The point at which a branch grows. Stages are counted from 0, branches from 1."""
 
     number: int
     student_stage: int
-    """The stage whose place the transform takes; the branch runs those after it."""
+    """The stage that the transform replaces; the branch runs the stages after it."""
     teacher_stage: int
     source: Shape
-    """The teacher's feature."""
+    """The shape of the teacher's feature."""
     target: Shape | None
-    """What the student's next stage takes; None if that is no map."""
+    """The input shape of the student's next stage; None if its input is not a map."""
     share: float = 1.0
-    """Of this branch in the loss."""
+    """The weight of this branch in the loss."""
 
 
 class Branch(nn.Module):
-    """A transform and later blocks of a student (Table 22): (B, C, H, W) feature of the teacher -> (B, K) logits."""
+    """A transform and the later blocks of a student (Table 22): (B, C, H, W) teacher feature -> (B, K) logits."""
 
     def __init__(self, place: Growth, student: StagedNet) -> None:
         super().__init__()
         if place.target is None:
             raise InputError(
-                f"no branch can be grown for {student.name}: a class token runs beside its maps, which no transform "
-                "makes; take a student without one (it can be distilled from a teacher made for another student)"
+                f"no branch can be grown for {student.name}: it has a class token beside its maps, which a transform "
+                "cannot produce; choose a student without one, or distil it from a teacher made for another student"
             )
         self.transform = connector(place.source, place.target)
         self.stages = nn.ModuleList(student.stages[place.student_stage + 1 :])
         self.head = student.head
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Run the student from its stage i+1 on."""
+        """Run the transform and the student's stages from i+1 on."""
         flow = self.transform(feature)
         for stage in self.stages:
             flow = stage(flow).flow
@@ -75,20 +75,20 @@ class StudentBranches(nn.Module):
 
     Args:
         teacher: the network to be made student-friendly; it is trained in place and can be used alone at any time.
-        student: builds a fresh student; called for every branch, of which the blocks before the branch are dropped.
-            With several of them the teacher is made friendly to all: each has its branches, their losses are averaged.
+        student: builds a fresh student; called for every branch, which drops the blocks before its own. Several
+            builders make the teacher friendly to several students: each has its branches, their losses are averaged.
         image: (C, H, W) of the images.
-        branches: which of the N-1 branches to grow, counted from 1 (Table 14); None for all. Of every student.
+        branches: which of the N-1 branches of each student to grow, counted from 1 (Table 14); None for all.
         teacher_ce: λ_T, the weight of the teacher's own cross-entropy (Table 16).
         branch_kl: λ_R^KL.
         branch_ce: λ_R^CE (Table 15).
         temperature: τ of the KL term.
         reduction: "mean" or "sum" over the branches of a student.
-        detach: keep the gradient of the KL term from the teacher's logits (not the paper's way).
-        alignment: which student stage goes with which teacher stage; None for `sftn.networks.alignment.align`'s answer.
+        detach: stop the gradient of the KL term at the teacher's logits (unlike the paper).
+        alignment: which student stage goes with which teacher stage; None for that of `sftn.networks.alignment.align`.
 
     Raises:
-        InputError: the networks cannot be aligned, there is no such branch, or a weight or τ is out of range.
+        InputError: the networks cannot be aligned, a branch's number is unknown, or a weight or τ is out of range.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class StudentBranches(nn.Module):
             raise InputError("a student-friendly teacher needs a student")
         self.teacher = teacher
         self.growth: list[Growth] = []
-        """Where each of `branches` grows."""
+        """The point at which each of `branches` grows."""
         self.branches = nn.ModuleList()
         for build in builders:
             places = _places(teacher, build(), image, branches, alignment)
@@ -132,8 +132,8 @@ class StudentBranches(nn.Module):
         """The loss and its terms, unweighted, for (B, C, H, W) images and (B,) labels.
 
         Returns:
-            `loss`; `ce` of the teacher; `branch_kl` and `branch_ce`, over the branches by the reduction; the teacher's
-            `accuracy` on the batch in percent. All are scalars; only `loss` carries a gradient.
+            `loss`; the teacher's `ce`; `branch_kl` and `branch_ce`, reduced over the branches; the teacher's `accuracy`
+            on the batch in percent. All are scalars; only `loss` carries a gradient.
         """
         logits, _, features, _ = self.teacher.activations(images)
         logits = to_float32(logits)
@@ -153,7 +153,7 @@ class StudentBranches(nn.Module):
 def _places(
     teacher: StagedNet, student: StagedNet, image: Shape, branches: Sequence[int] | None, alignment: Alignment | None
 ) -> list[Growth]:
-    """Where the chosen branches of a student grow."""
+    """The points at which the chosen branches of a student grow."""
     pair = Pair.of(teacher, student, image, labels=torch.empty(0, dtype=torch.long), alignment=alignment)
     stages = zip(pair.alignment[:-1], pair.teacher.features, pair.student.flows)
     possible = {k: Growth(k, *aligned, source, target) for k, (aligned, source, target) in enumerate(stages, start=1)}

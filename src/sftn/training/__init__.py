@@ -1,1 +1,1 @@
-"""The one loop, and what keeps it safe; it knows no method and no run."""
+"""The training loop with checkpoints, divergence checks and evaluation; independent of methods and runs."""

@@ -1,4 +1,4 @@
-"""What is called while a phase is trained."""
+"""The callback protocol of the training loop."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 
 class Callback(Protocol):
-    """Hears of a phase's start, of every step and of every epoch."""
+    """Called at a phase's start, after every step and after every epoch."""
 
     def start(self, phase: str, epochs: int, steps: int, done: int) -> None:
-        """A phase begins, `done` of its epochs are already there."""
+        """Called when a phase begins or resumes; `done` of its epochs are already trained."""
 
     def step(self, step: int) -> None:
-        """So many steps of the epoch are done."""
+        """Called after a step; `step` of them are done in this epoch."""
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is over; `row` is its line of the log."""
+        """Called after an epoch; `row` is its line of the log."""

@@ -1,4 +1,4 @@
-"""Checkpoints: atomic, checked, resumable at any step, and nothing in them that could run."""
+"""Checkpoints: written atomically, verified, resumable at any step, and free of executable content."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ _RNG = "rng."
 
 
 class Checkpoints:
-    """The state of a run in its folder: the last good checkpoint and the one before.
+    """The saved state of a run in its folder: the last good checkpoint and the one before.
 
-    A checkpoint is due when `seconds` have passed since the last one, or with `epochs` at the end of every so many
-    epochs instead. Writing one must not hold training up: if it took w seconds, the next one waits at least 20·w, so
-    that writing takes less than 5 % of the time. With `seconds` 0 one is due at every step, whatever it costs. A
+    A checkpoint is due when `seconds` have passed since the last one or, if `epochs` is given, after that many epochs
+    instead. Writing must not slow training down: if it took w seconds, the next checkpoint waits at least 20·w, so that
+    writing takes less than 5 % of the time. With `seconds` 0 a checkpoint is due at every step, whatever it costs. A
     signal makes one due at once.
 
-    Several processes that train together each have one of these, and call it alike; the leader reads and writes, and
-    any number of them can go on from what it wrote. A signal to any of them is meant for all.
+    In distributed training every process has one of these objects and makes the same calls; the leader reads and
+    writes, and any number of processes can resume from what it wrote. A signal to one process stops all of them.
 
     Args:
-        folder: of the run.
-        state: everything that the run's phases may change (not the frozen teacher, which has a run of its own).
-        seconds: the time between two checkpoints.
-        epochs: epochs between two checkpoints; 0 goes by seconds.
-        restarts: of a run that begins again, what ended it before; what its folder holds is not read then.
-        choices: which convolutions are products of matrices: kept, so that a resume has the same bits.
-        guard: raises if this process may no longer write in the folder.
-        stop: which signal came, where several runs of this process are to heed it.
+        folder: the run's folder.
+        state: everything that the run's phases may change (not the frozen teacher, which has its own run).
+        seconds: seconds between two checkpoints.
+        epochs: epochs between two checkpoints; 0 uses `seconds`.
+        restarts: for a run that restarts, what ended it before; checkpoints in its folder are then ignored.
+        choices: which convolutions are matrix products; saved, so that a resumed run has the same bits.
+        guard: raises if this process has lost the right to write.
+        stop: the signal state shared by several runs of this process; None makes a new one.
 
     Raises:
-        InputError: a checkpoint is there and cannot be read just now.
+        InputError: a checkpoint exists but cannot be read at the moment.
     """
 
     def __init__(
@@ -72,19 +72,19 @@ class Checkpoints:
         self.history: list[dict[str, Any]] = []
         self._last, self._rest, self._passed = time.monotonic(), 0.0, 0
         self._stop = Stop() if stop is None else stop
-        """Which signal this process was sent."""
+        """The signal that this process received."""
         self._asked = 0
-        """Which one the processes agree on."""
+        """The signal that the processes agree on."""
         self._talk = Talk(every_step=not seconds and not epochs)
         self.finished: list[str] = []
-        """The phases that are over."""
+        """Names of the finished phases."""
         self.choices = choices
         self.restarts = restarts or []
-        """What ended the run before, if it began again."""
+        """What ended the run before each restart."""
         self._tensors: dict[str, Tensor] = {}
         self._position = Position("")
         self._torn = False
-        """Whether the newest is; it must not take the place of the one before."""
+        """Whether the newest checkpoint is torn; it must then not replace the previous one."""
         if restarts is not None:
             self.save(self._position, None)
             return
@@ -93,10 +93,10 @@ class Checkpoints:
             self._restore(*found)
 
     def resume(self, start: Position, optimizer: torch.optim.Optimizer) -> Position:
-        """Give the optimiser and the random numbers their state if the checkpoint lies within the phase of `start`.
+        """Restore the optimiser and the random number generators if the checkpoint lies within the phase of `start`.
 
         Returns:
-            Where to go on; the weights have been loaded already.
+            The position to resume from; the weights have been loaded already.
         """
         if self._position.phase != start.phase:
             return start
@@ -108,28 +108,28 @@ class Checkpoints:
         return self._position
 
     def due(self) -> bool:
-        """Whether it is time for a checkpoint in the middle of an epoch: enough time has passed, or a signal came."""
+        """Whether to write a checkpoint in the middle of an epoch: enough time has passed, or a signal arrived."""
         return self._heard(not self.epochs and self._rested(self.seconds))
 
     def end_if_asked(self, *, now: bool = False) -> None:
-        """For what is no part of the state, such as an evaluation, and need not be finished.
+        """End work that is not part of the state, such as an evaluation, if a signal arrived.
 
         Args:
-            now: ask the other processes, whether or not it is time to.
+            now: exchange signals with the other processes now, even if it is not due.
 
         Raises:
-            Stopped: a signal asked for the end; nothing is saved here.
+            Stopped: a signal arrived; nothing is saved here.
         """
         self._heard(now=now)
         if self._asked:
             raise Stopped(self._asked)
 
     def save(self, position: Position, optimizer: torch.optim.Optimizer | None) -> None:
-        """Write a checkpoint; the last good one stays as the one before.
+        """Write a checkpoint; the last good one is kept as the previous one.
 
         Raises:
-            InputError: it cannot be written; those that are there stay.
-            Stopped: a signal had asked for the end, and the state is now safe.
+            InputError: it cannot be written; the existing checkpoints are kept.
+            Stopped: a signal had arrived, and the state is now saved.
         """
         began = time.monotonic()
         led(lambda: self._write(position, optimizer))
@@ -153,7 +153,7 @@ class Checkpoints:
         self._torn = False
 
     def finish_epoch(self, position: Position, optimizer: torch.optim.Optimizer, row: dict[str, Any]) -> None:
-        """Note an epoch's row; write a checkpoint if one is due."""
+        """Record an epoch's row, and write a checkpoint if one is due."""
         self.history.append(row)
         self._passed += 1
         due = self._passed >= self.epochs and self._rested(0.0) if self.epochs else self._rested(self.seconds)
@@ -161,16 +161,16 @@ class Checkpoints:
             self.save(position, optimizer)
 
     def finish_phase(self, phase: str) -> None:
-        """Note that a phase is over, durably: it will not be trained again."""
+        """Record durably that a phase is over: it will not be trained again."""
         self.finished.append(phase)
         self.save(Position(""), None)
 
     @contextmanager
     def signals(self) -> Iterator[None]:
-        """While this lasts, SIGTERM and the first Ctrl-C save before they end the run; a second one ends it at once.
+        """In this context, SIGTERM and the first Ctrl-C save before they end the run; a second one ends it at once.
 
         Raises:
-            Stopped: a signal came too late for that; everything is done.
+            Stopped: a signal arrived too late to be handled inside; everything is done.
         """
 
         with self._stop.minded():
@@ -178,7 +178,7 @@ class Checkpoints:
         self.end_if_asked(now=True)
 
     def _heard(self, due: bool = False, *, now: bool = False) -> bool:
-        """Whether the processes agree, if it is time to talk, that a checkpoint is due."""
+        """Whether a checkpoint is due, as agreed between the processes; False while no exchange is due."""
         heard = self._talk.heard(self._stop.number, due, now=now)
         if heard is None:
             return False
@@ -189,7 +189,7 @@ class Checkpoints:
         return time.monotonic() - self._last >= max(seconds, self._rest)
 
     def _found(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What to resume from."""
+        """The newest intact checkpoint, to resume from."""
         for path in (self.newest, self.previous):
             if path.exists():
                 try:
@@ -198,11 +198,11 @@ class Checkpoints:
                     return tensors, record
                 except Torn as error:
                     self._torn = self._torn or path == self.newest
-                    logger.warning("%s; resuming from the checkpoint before, or from the start", error)
+                    logger.warning("%s; resuming from the previous checkpoint, or from the start", error)
         return None
 
     def _check(self, path: Path, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """See that a checkpoint is of this run, before anything is loaded: a start must find the weights of a start."""
+        """Check that a checkpoint fits this run before anything is loaded: a fresh start needs untouched weights."""
         own = {name.removeprefix(_STATE): tensor for name, tensor in tensors.items() if name.startswith(_STATE)}
         expected = self.state.state_dict()
         try:
@@ -213,7 +213,7 @@ class Checkpoints:
         except (KeyError, TypeError, ValueError, AttributeError):
             fits = False
         if not fits:
-            raise Torn(f"{path} is of another version of this run; remove the run's folder")
+            raise Torn(f"{path} belongs to another version of this run; remove the run's folder")
 
     def _restore(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         self.state.load_state_dict(
@@ -241,6 +241,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         index, name = key.removeprefix(_OPTIMIZER).split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    for parameter, values in optimizer.state.items():  # a fused step wants the memory format of the parameter
+    for parameter, values in optimizer.state.items():  # a fused step needs the parameter's memory format
         for name, value in values.items():
             values[name] = torch.empty_like(parameter).copy_(value)

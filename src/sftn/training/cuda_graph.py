@@ -1,4 +1,4 @@
-"""What records a step and repeats it: a CUDA graph."""
+"""CUDA graphs, which record a training step once and replay it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from sftn.errors import InputError
 
 WARM = 3
-"""Steps before one is recorded, in which libraries choose their algorithms and make room."""
+"""Steps taken before one is recorded, in which libraries choose their algorithms and allocate memory."""
 Seen = tuple[Tensor, Tensor]
-"""What a step leaves for the sentinel."""
+"""What a step leaves for the sentinel: `Sentinel.see`'s return value."""
 
 
 class HostSync(Exception):
@@ -25,27 +25,27 @@ class HostSync(Exception):
 
 
 class Graph(Protocol):
-    """Records a function of tensors that stay where they are, and repeats what it did to them."""
+    """Records a function of tensors with fixed addresses, and replays its effect on them."""
 
     def warm(self, function: Callable[[], Seen]) -> None:
-        """Call it `WARM` times.
+        """Call the function `WARM` times.
 
         Raises:
-            HostSync: it waits for the device.
+            HostSync: the function waits for the device.
         """
 
     def record(self, function: Callable[[], Seen]) -> Seen:
-        """Record it; gives the tensors that each replay will leave its results in."""
+        """Record the function; returns the tensors that every replay writes its results to."""
 
     def replay(self) -> None:
-        """Do what it did."""
+        """Repeat the recorded function."""
 
 
 class CudaGraph:
     """A `torch.cuda.CUDAGraph`.
 
-    Graphs of one process, as a cohort has them, share their memory: each writes all that it reads there, and what it
-    leaves is copied before another one runs.
+    Graphs of one process, as in a cohort, share their memory: each writes everything there before it reads it, and its
+    results are copied before another graph runs.
     """
 
     _alive: ClassVar[WeakSet[CudaGraph]] = WeakSet()
@@ -54,7 +54,7 @@ class CudaGraph:
         self._graph = torch.cuda.CUDAGraph()
 
     def warm(self, function: Callable[[], Seen]) -> None:
-        """On another stream, as recording needs it; at last with an eye on whatever waits."""
+        """Call the function on a side stream, as recording requires; the last call must not wait for the device."""
         with _aside():
             for _ in range(WARM - 1):
                 function()
@@ -62,16 +62,16 @@ class CudaGraph:
                 function()
 
     def record(self, function: Callable[[], Seen]) -> Seen:
-        """Capture.
+        """Capture the function.
 
         Raises:
-            InputError: it cannot be captured.
+            InputError: the function cannot be captured.
         """
         other = next(iter(CudaGraph._alive), None)
         pool = None if other is None else other._graph.pool()
-        gc.collect()  # destroying another graph meanwhile would not be allowed
+        gc.collect()  # no other graph may be destroyed during a capture
         with _aside() as stream:
-            failed: list[RuntimeError] = []  # ending a capture that failed fails as well
+            failed: list[RuntimeError] = []  # ending a failed capture raises another error
             try:
                 with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
                     try:
@@ -88,12 +88,12 @@ class CudaGraph:
         return seen
 
     def replay(self) -> None:
-        """Launch."""
+        """Launch the recorded kernels."""
         self._graph.replay()
 
 
 GRAPHS: dict[str, Callable[[], Graph]] = {"cuda": CudaGraph}
-"""What records steps, by kind of device."""
+"""Graph implementations by kind of device."""
 
 
 _STREAMS: dict[int, torch.cuda.Stream] = {}
@@ -101,7 +101,7 @@ _STREAMS: dict[int, torch.cuda.Stream] = {}
 
 @contextmanager
 def _aside() -> Iterator[torch.cuda.Stream]:
-    """On a stream of its own, the same for all graphs, which is what sharing memory asks for."""
+    """Work on a side stream, the same one for all graphs, because they share their memory."""
     device, current = torch.cuda.current_device(), torch.cuda.current_stream()
     stream = _STREAMS.setdefault(device, torch.cuda.Stream())
     stream.wait_stream(current)
@@ -114,7 +114,7 @@ def _aside() -> Iterator[torch.cuda.Stream]:
 def _no_waiting() -> Iterator[None]:
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this way of finding out is a prototype
+        warnings.simplefilter("ignore")  # PyTorch warns that this debug mode is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
         yield
@@ -127,5 +127,5 @@ def _no_waiting() -> Iterator[None]:
 
 
 def line(error: BaseException) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")

@@ -1,4 +1,4 @@
-"""Sentinel: sums up the terms of the loss and finds the step at which a number went wrong, without waiting for it."""
+"""Divergence guard: sums the loss terms and finds the step with the first non-finite number, without device syncs."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ NORM, WEIGHTS = "gradient norm", "weights"
 
 
 class Step(NamedTuple):
-    """A step at which a number was not finite."""
+    """A step with a non-finite number."""
 
     step: int
-    """Counted from 1."""
+    """The step's number in its epoch, from 1."""
     terms: dict[str, float]
-    """The terms of its loss and the gradient's norm."""
+    """The terms of its loss, and the gradient's norm."""
 
 
 class Sentinel:
-    """Watches the numbers of one phase.
+    """Watches the loss terms, gradients and weights of one phase for non-finite numbers.
 
-    Every step leaves its terms and the norm of its gradient on the device, and only `look` reads them: at an epoch's
-    end and before a checkpoint, which also looks at the weights themselves. The norm takes one thread of a CPU under
-    0.2 % of a step of resnet20 or wrn_16_2 on 64 images. Under float16 it is not taken: a gradient that overflows is
-    part of finding the loss's scale, and the scaler leaves out its step.
+    Every step leaves its terms and its gradient's norm on the device, and only `look` reads them: at the end of an
+    epoch and before a checkpoint, where it also checks the weights. On one CPU thread the norm takes less than 0.2 % of
+    a step of resnet20 or wrn_16_2 on 64 images. In float16 it is not computed: overflowing gradients are part of
+    finding the loss scale, and the scaler skips their steps.
 
-    With `skip` a step whose numbers are not finite changes nothing: the fused optimiser is told so by a flag on the
-    device, and the buffers that the forward changed (statistics of batch norms, banks of CRD) are put back from a copy
-    of them that was made before. That costs two copies of all buffers a step.
+    With `skip`, a step with a non-finite number changes nothing: a flag on the device tells the fused optimiser to skip
+    it, and the buffers that the forward pass changed (batch-norm statistics, CRD banks) are restored from copies made
+    before. This costs two copies of all buffers per step.
 
-    Several processes each see their own images; `look` and `totals` tell all of them of all images, so they find the
-    same. With `skip` they agree at every step.
+    In distributed training each process sees its own images; `look` and `totals` combine those of all processes, so
+    they all find the same. With `skip` they agree at every step.
 
     Args:
         modules: what the phase trains.
-        optimizer: of their parameters; fused.
-        scaled: whether a scaler of float16 sees to the gradients.
-        skip: whether bad steps are skipped.
+        optimizer: the fused optimiser of their parameters.
+        scaled: whether a float16 scaler handles the gradients.
+        skip: whether to skip steps with non-finite numbers.
     """
 
     def __init__(
@@ -60,35 +60,35 @@ class Sentinel:
         self.buffers = list({id(b): b for module in modules for b in module.buffers()}.values())
         self._copies = [buffer.clone() for buffer in self.buffers] if skip else []
         if skip:
-            for parameter in self.parameters:  # else a first step that is skipped would leave it uninitialised
+            for parameter in self.parameters:  # a skipped first step would otherwise leave it uninitialised
                 optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
         floats = [t for t in (*self.parameters, *self.buffers) if t.is_floating_point()]
-        # A buffer that was not finite from the start, such as a mask, is no sign of anything.
+        # A buffer that is non-finite from the start, such as a mask, is no sign of divergence.
         self._finite = [t for t, fine in zip(floats, _all_finite(floats)) if fine]
 
     def begin(self, position: Position) -> None:
-        """An epoch begins or goes on."""
+        """Start or resume an epoch."""
         sums = position.sums or {}
         self.names = list(sums) or self.names
         self.sums = torch.tensor(list(sums.values()) or 0.0, dtype=torch.float64, device=self.parameters[0].device)
-        if rank():  # of one process: they are added up over all
+        if rank():  # one process keeps the sums: they are added up over all processes
             self.sums.zero_()
         self.images, self.skipped = position.images, position.skipped
         self.first: Step | None = None
-        """The first bad step since the epoch began or went on, once `look` has seen it."""
+        """The first bad step since the epoch started or resumed, once `look` has found it."""
         self._seen: list[tuple[int, int, Tensor]] = []
 
     def before(self) -> None:
-        """A step is about to begin."""
+        """Prepare for a step: copy the buffers if it may be skipped."""
         for copy, buffer in zip(self._copies, self.buffers):
             copy.copy_(buffer)
 
     @torch.no_grad()
     def see(self, terms: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """A step's loss and gradient are there; the optimiser has not moved yet.
+        """Record a step's loss terms and gradient, before the optimiser's step.
 
         Returns:
-            The terms as they count, and with the gradient's norm as they are: for `note`.
+            The terms to be summed (zeros for a skipped step), and the raw terms with the gradient's norm: for `note`.
         """
         self.names = list(terms)
         values = torch.stack([terms[name].detach().double() for name in self.names])
@@ -106,23 +106,23 @@ class Sentinel:
         return values, seen
 
     def note(self, step: int, seen: tuple[Tensor, Tensor], images: int) -> None:
-        """What `see` gave is that of a step, counted from 1, with so many images."""
+        """Add what `see` returned for a step (from 1) to the sums; `images` is the size of its batch."""
         values, row = seen
         self.sums = self.sums + values * images
         self._seen.append((step, images, row))
 
     def look(self) -> Step | None:
-        """Read what was left on the device since the last look; the one thing here that waits for it.
+        """Read what steps left on the device since the last call; only this and `totals` wait for the device.
 
         Returns:
-            The first step with a number that is not finite and that was not skipped; None if all is well.
+            The first step with a non-finite number that was not skipped; None if there is none.
         """
         if not self._seen:
             return None
         steps, images, seen = zip(*self._seen)
         self._seen = []
         rows = torch.stack(seen)
-        if world() > 1:  # the terms of all images: a number that is not finite anywhere makes them so everywhere
+        if world() > 1:  # the terms of all images: one non-finite number makes them non-finite in all processes
             own = rows.new_tensor(images).unsqueeze(1)
             both = total(torch.cat([rows * own, own], dim=1))
             rows, images = both[:, :-1] / both[:, -1:], tuple(round(count) for count in both[:, -1].tolist())
@@ -141,18 +141,18 @@ class Sentinel:
         return None
 
     def totals(self) -> dict[str, float]:
-        """The sums of the terms over the images of the epoch so far."""
+        """The sums of the loss terms over the images of the epoch so far."""
         return dict(zip(self.names, total(self.sums).tolist()))
 
 
 def diverged(phase: Phase, epoch: int, found: Step, loader: Batches) -> Diverged:
-    """The error that says what a person needs to see why.
+    """The error for a step with a non-finite number, with what is needed to find its cause.
 
     Args:
-        phase: which.
-        epoch: counted from 0.
+        phase: the phase.
+        epoch: the epoch, from 0.
         found: the step.
-        loader: tells which images that step had; they follow from the epoch.
+        loader: the training batches, from which the images of the step are read again.
     """
     index = gathered(next(iter(loader.epoch(epoch, start=found.step - 1))).index).tolist()
     rate = phase.schedule.lr_at(epoch)

@@ -1,4 +1,4 @@
-"""What a trained network predicts on a split of the data, and how well."""
+"""Evaluation of a trained network on a split of the data: predictions, accuracy, confidence and collapse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of a network on N images, on the CPU."""
+    """A network's predictions for N images, on the CPU."""
 
     labels: Tensor
     """(N,) int64: the true classes."""
@@ -36,12 +36,12 @@ class Predictions:
 
     @property
     def right(self) -> Tensor:
-        """(N,) bool"""
+        """(N,) bool: whether the predicted class is the true one."""
         return self.answers == self.labels
 
     @property
     def accuracy(self) -> float:
-        """In percent, exactly as `evaluate` gives it."""
+        """Accuracy in percent, exactly as `evaluate` returns it."""
         return _percent(int(self.right.sum()), len(self.labels))
 
 
@@ -49,14 +49,14 @@ class Predictions:
 def predictions(
     network: StagedNet, split: Split, normalisation: tuple[Tensor, Tensor], fabric: Fabric, *, batch: int = 250
 ) -> Predictions:
-    """What a network, left in eval mode, predicts for each image of a split.
+    """A network's predictions for each image of a split.
 
     Args:
-        network: on the device of `fabric`.
+        network: on the device of `fabric`; it is left in eval mode.
         split: images, which are not augmented, and labels.
         normalisation: mean and standard deviation of each channel, as in training.
-        fabric: gives device and precision.
-        batch: images at once; changes nothing but speed and rounding.
+        fabric: device and precision.
+        batch: images per batch; affects only speed and rounding.
     """
     rows = []
     for labels, logits, _, top in _forward(network, split, normalisation, fabric, batch):
@@ -77,23 +77,23 @@ def evaluate(
     batch: int = 250,
     pause: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Accuracy and confidence of a network, in eval mode, over a whole split.
+    """Accuracy and confidence of a network over a whole split.
 
-    Several processes each take a part of every batch, and add up what they count: each image counts once, and all get
-    the same numbers. Nothing is kept of single images, and the device is waited for once.
+    In distributed training each process takes a part of every batch and the counts are added up: each image counts
+    once, and all processes get the same numbers. Nothing is stored per image, and the device is synchronised once.
 
     Args:
-        network: on the device of `fabric`; its mode is left at eval.
+        network: on the device of `fabric`; it is left in eval mode.
         split: images and labels.
         normalisation: mean and standard deviation of each channel, as in training.
-        fabric: gives device and precision.
-        batch: images at once, in each process; changes nothing but speed and rounding.
-        pause: called before every batch; by raising something it ends the evaluation.
+        fabric: device and precision.
+        batch: images per batch in each process; affects only speed and rounding.
+        pause: called before every batch; may raise to end the evaluation.
 
     Returns:
         `accuracy` and `top5` in percent (top5 only with more than five classes), `nll` (mean cross-entropy, nats),
-        `entropy` (mean entropy of the softmax output, nats) and `favourite`, the share of images in percent that are
-        given the class that is given most often.
+        `entropy` (mean entropy of the softmax output, nats) and `favourite`, the share of images in percent that get
+        the most frequently predicted class.
     """
     sums = torch.zeros(4, dtype=torch.float64, device=fabric.device)
     given: Tensor | int = 0
@@ -101,7 +101,7 @@ def evaluate(
     for labels, _, log_p, top in _forward(network, split, normalisation, fabric, batch * world(), share, pause):
         near = top == labels[:, None]
         given = given + F.one_hot(top[:, 0], log_p.shape[1]).sum(0)
-        # In float32 within a batch: so were all results that are recorded.
+        # float32 within a batch, as in all recorded results.
         sums += torch.stack(
             [
                 near[:, 0].sum().double(),
@@ -128,8 +128,8 @@ def _forward(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Labels, logits, their log-softmax in float32, and the classes of up to five highest ones, batch by batch.
 
-    The first of these classes is the answer everywhere: logits in half precision have ties, which `max` and `argmax`
-    break in other ways than `topk`.
+    The first of these classes is always the predicted one: half-precision logits have ties, which `max` and `argmax`
+    break differently from `topk`.
     """
     network.eval()
     for images, labels, _ in evaluation_batches(
@@ -147,15 +147,15 @@ def _percent(count: float, of: int) -> float:
 
 
 def collapsed(favourite: float, labels: Tensor) -> bool:
-    """Whether a network gives (nearly) one class to all images, far more often than there is reason to.
+    """Whether a network predicts one class for (nearly) all images, far more often than the class occurs.
 
-    It has collapsed if it gives the other classes less than a tenth as often as they occur: of ten equally frequent
-    classes, if more than 91 % of all images are given one. Where 99 % of the images are of one class, giving that one
-    to 99.5 % is no collapse yet. Nothing can collapse to the only class there is.
+    It has collapsed if it predicts the other classes less than a tenth as often as they occur: with ten equally
+    frequent classes, if one is predicted for more than 91 % of all images. If 99 % of the images belong to one class,
+    predicting it for 99.5 % is not a collapse. With a single class there is no collapse.
 
     Args:
-        favourite: what `evaluate` says of the network, in percent.
-        labels: (N,) of the images that it was evaluated on.
+        favourite: the network's `favourite` from `evaluate`, in percent.
+        labels: (N,) labels of the images that it was evaluated on.
     """
     largest = 100 * int(labels.bincount().max()) / len(labels)
     return 100 - favourite < (100 - largest) / 10

@@ -1,4 +1,4 @@
-"""The one loop that trains a phase."""
+"""The training loop, which trains one phase."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How a phase is trained, beside what its `Phase` says."""
+    """How a phase is trained, besides what its `Phase` defines."""
 
     seed: int = 0
-    """Of the run."""
+    """The run's seed."""
     evaluate: Callable[[], Mapping[str, float]] | None = None
-    """Called after every `evaluate_every`-th epoch and after the last; its numbers join the epoch's row."""
+    """Called after every `evaluate_every`-th epoch and after the last; its numbers are added to the epoch's row."""
     evaluate_every: int = 1
     """Epochs between two evaluations."""
     skip: bool = False
-    """Leave out the steps whose loss or gradient is not finite instead of ending the run; their number joins the
-    epoch's row."""
+    """Skip steps with a non-finite loss or gradient instead of ending the run; their number is added to the epoch's
+    row."""
     whole_norms: bool = True
-    """Where several processes share a batch: batch norms normalise by all of it, not by a share."""
+    """In distributed training: whether batch norms use the global batch instead of each process's share."""
     step: str = "eager"
-    """One of `sftn.training.step_modes.STEPS`, as `resolve_step_mode` gives it."""
+    """The step mode, one of `sftn.training.step_modes.STEPS`, as `resolve_step_mode` returns it."""
 
 
 def fit(
@@ -60,23 +60,23 @@ def fit(
 ) -> None:
     """Train one phase to its end, from its beginning or from its last checkpoint.
 
-    A step is a function of tensors alone and never waits for the device: the terms of the loss are summed there and
-    read once an epoch and before a checkpoint, which no state with a number that is not finite ever reaches (see
-    `sftn.training.divergence`). All randomness of an epoch follows from the seed, the phase's name and the epoch. The
-    whole batch is one step whatever the memory: batch norms and losses that compare images see all of it, also
-    where several processes share it; these call this function alike, each with a loader that gives it its share.
+    A step is a function of tensors alone and never waits for the device: the loss terms are summed there and read once
+    per epoch and before a checkpoint, so that no checkpoint ever holds a non-finite number (see
+    `sftn.training.divergence`). All randomness of an epoch follows from the seed, the phase's name and the epoch. A
+    batch is always one step, however little memory there is: batch norms and losses that compare images see all of it,
+    in distributed training too, where every process calls this function with a loader that gives its share.
 
     Args:
         phase: what to train.
         loader: training batches.
         fabric: device, precision and strategy (Lightning Fabric).
         options: seed, evaluation, and how steps are taken.
-        callback: is called at every step and epoch.
-        checkpoints: where the state is kept; None keeps none.
+        callback: called at every step and epoch.
+        checkpoints: saves and restores the state; None saves nothing.
 
     Raises:
-        Stopped: a signal asked for it; the state has been saved.
-        Diverged: a number is not finite, or was in none of an epoch's steps (a `FloatingPointError`).
+        Stopped: a signal ended training; the state has been saved.
+        Diverged: a number is not finite, or every step of an epoch was skipped (a `FloatingPointError`).
     """
     for _ in stepwise(phase, loader, fabric, options, callback=callback, checkpoints=checkpoints):
         pass
@@ -91,10 +91,10 @@ def stepwise(
     callback: Callback | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """`fit` a step at a time, so that others can be trained in between; they must put torch's generator back.
+    """`fit` one step at a time, so that other runs can be trained in between; they must restore torch's generator.
 
     Yields:
-        (epoch, step), counted from 0: the step that is next. The time until it is asked for is not counted.
+        (epoch, step) of the next step, counted from 0. The time until the generator is resumed is not counted.
     """
     schedule = phase.schedule
     task, optimizer, sgd = set_up(phase, fabric)
@@ -157,7 +157,7 @@ def stepwise(
         if options.evaluate is not None and due:
             try:
                 row |= options.evaluate()
-            except Stopped:  # it was asked to end in the middle
+            except Stopped:  # a signal arrived during the evaluation
                 if checkpoints is not None:
                     checkpoints.save(position, sgd)
                 raise
@@ -173,7 +173,7 @@ def set_up(phase: Phase, fabric: Fabric) -> tuple[Any, Any, torch.optim.SGD]:
     """Prepare a phase's task and its optimiser for training.
 
     Returns:
-        Task and optimiser as Fabric wraps them, and the optimiser itself, with a group for each learning rate.
+        Task and optimiser as wrapped by Fabric, and the optimiser itself, with one group per learning rate.
     """
     schedule = phase.schedule
     phase.prepare()
@@ -186,13 +186,13 @@ def set_up(phase: Phase, fabric: Fabric) -> tuple[Any, Any, torch.optim.SGD]:
 
 
 def first_steps(phase: Phase, loader: Batches, fabric: Fabric, count: int) -> list[float]:
-    """Train a phase for its first steps, for their seconds: each with its batch and the wait for the device.
+    """Seconds of a phase's first steps, each including its batch and the wait for the device.
 
     Args:
         phase: what to train.
         loader: training batches.
         fabric: device, precision and strategy.
-        count: of steps; fewer are made if the phase has fewer.
+        count: number of steps; fewer are taken if the phase has fewer.
     """
     seconds: list[float] = []
     steps = stepwise(phase, loader, fabric)
@@ -216,14 +216,14 @@ def _groups(phase: Phase) -> list[dict[str, Any]]:
 
 
 def _set_rate(group: dict[str, Any], rate: float) -> None:
-    if isinstance(group["lr"], Tensor):  # a recorded step reads it there
+    if isinstance(group["lr"], Tensor):  # a captured step reads the rate from this tensor
         group["lr"].fill_(rate)
     else:
         group["lr"] = rate
 
 
 def _row(phase: Phase, position: Position, skip: bool) -> dict[str, Any]:
-    """The log's line of an epoch whose last step is done."""
+    """The row of the log for an epoch whose last step is done."""
     row: dict[str, Any] = {"phase": phase.name, "epoch": position.epoch + 1, "lr": phase.schedule.lr_at(position.epoch)}
     row |= {name: total / position.images for name, total in (position.sums or {}).items()}
     row |= {"skipped": position.skipped} if skip else {}

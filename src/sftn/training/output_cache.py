@@ -1,4 +1,4 @@
-"""A frozen teacher that is asked only once about each view of an image."""
+"""Output cache: stores a frozen teacher's outputs, so that it is run only once on each view of an image."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from torch import Tensor
 from sftn.errors import InputError
 
 FLOOR = 16
-"""Images that the teacher is asked about at least: of fewer, matrix products are rounded in another order."""
+"""Smallest batch that the teacher is run on: with fewer images, matrix products are rounded in another order."""
 STEP = 4
-"""Above that it is asked about multiples of so many: every new size makes oneDNN prepare all convolutions anew."""
+"""Larger batches are multiples of this: for every new size oneDNN prepares all convolutions again."""
 
 
 def hit_rate(epochs: int, outcomes: int) -> float:
-    """The share of questions that were asked before, expected over so many epochs of uniformly drawn outcomes."""
+    """The expected share of lookups that hit, over `epochs` epochs of uniformly drawn augmentation outcomes."""
     return 1 - outcomes * (1 - (1 - 1 / outcomes) ** epochs) / epochs
 
 
 class OutputCache:
-    """Answers of a frozen teacher, kept by image and outcome of its augmentation, as they were first given.
+    """A frozen teacher's outputs, stored by image and augmentation outcome as they were first computed.
 
-    The teacher is run on what has not been asked before, together with enough other images of the batch to make
-    `FLOOR` and then a multiple of `STEP`, or the whole batch. On a CPU an image's answer is then usually the same, bit
-    for bit, whatever stands beside it, so training goes as if the teacher had been run every time, if all batches have
-    one size; `same_in_parts` tells whether that holds for a teacher on a device. Where it does not, answers repeat what
-    was first computed, within rounding of what would be.
+    The teacher is run on the views that are missing, together with enough other images of the batch to make at least
+    `FLOOR` and a multiple of `STEP`, or the whole batch. On a CPU an image's output is then usually the same, bit for
+    bit, whichever images share its batch, so training proceeds as if the teacher had been run every time, provided that
+    all batches have one size; `same_in_parts` checks this for a teacher on a device. Where it does not hold, an output
+    is the one first computed, which differs from a new one by rounding only.
 
-    Finding what is missing waits for the device, which costs nothing on a CPU.
+    Finding the missing views waits for the device, which costs nothing on a CPU.
 
     Args:
         answer: (B, C, H, W) images -> (B, D); logits, embedding, or both side by side. Its dtype is kept.
-        images: N, how many there are.
-        outcomes: of the augmentation of an image: `Loader.views`.
-        room: bytes that answers may take; with less than N·outcomes·D numbers need, only the first images are kept.
-        folder: keep the answers in files there, for the next process that asks the same teacher (in the same
-            precision, on the same device, about the same images: name the folder so). Several may write at once.
-            Nothing is synced: after a power cut, remove them.
-        device: where answers are kept; a folder needs the CPU.
+        images: N, the number of images.
+        outcomes: number of augmentation outcomes of an image: `Loader.views`.
+        room: memory for outputs, in bytes; if N·outcomes·D numbers do not fit, only the first images are stored.
+        folder: store the outputs in files there, for other processes with the same teacher, precision, device and
+            images: use a separate folder for each combination. Several processes may write at once. Nothing is synced:
+            after a power cut, remove the files.
+        device: where outputs are stored; a folder needs the CPU.
 
     Raises:
-        InputError: a folder is asked for on another device than a CPU. The first question: there is no such room.
+        InputError: a folder is combined with a device other than the CPU; or, at the first call, the memory cannot be
+            allocated.
     """
 
     def __init__(
@@ -60,28 +61,28 @@ class OutputCache:
         self.answer, self.images, self.outcomes, self.room = answer, images, outcomes, room
         self.device, self.folder = torch.device(device), folder
         if folder is not None and self.device.type != "cpu":
-            raise InputError(f"answers in files need a CPU, not {self.device.type}: leave the folder out")
+            raise InputError(f"teacher outputs in files need a CPU, not {self.device.type}: leave the folder out")
         self.kept = 0
-        """Images whose answers are kept, known after the first question."""
+        """Number of images whose outputs are stored; known after the first call."""
         self.asked = self.hits = 0
 
     @torch.no_grad()
     def __call__(self, views: Tensor, index: Tensor, outcome: Tensor) -> Tensor:
-        """What the teacher says.
+        """The teacher's outputs, looked up where they are stored.
 
         Args:
-            views: (B, C, H, W), as augmented.
-            index: (B,) which images these are.
-            outcome: (B,) int64, how each was augmented, from 0: `Loader.outcomes` of them.
+            views: (B, C, H, W) augmented images.
+            index: (B,) indices of the images.
+            outcome: (B,) int64 augmentation outcome of each image, from 0, as `Loader.outcomes` gives it.
 
         Returns:
-            (B, D)
+            (B, D) outputs.
         """
         self.asked += len(views)
         if not self.kept:
             first = self.answer(views)
             self._open(first)
-            if not self._known.any():  # else the files of somebody before have some already
+            if not self._known.any():  # otherwise another process has stored some already
                 self._keep(index, outcome, first)
                 return first
         at = index.clamp(max=self.kept - 1) * self.outcomes + outcome
@@ -98,11 +99,11 @@ class OutputCache:
 
     @property
     def rate(self) -> float:
-        """The share of questions that needed no teacher."""
+        """The share of outputs so far that were looked up."""
         return self.hits / max(1, self.asked)
 
     def _open(self, like: Tensor) -> None:
-        """Make room: untouched pages of it take no memory."""
+        """Allocate the table: pages that are never written take no memory."""
         row = self.outcomes * like.shape[1] * like.element_size()
         self.kept = max(1, min(self.images, self.room // row))
         places = self.kept * self.outcomes
@@ -123,19 +124,19 @@ class OutputCache:
         fits = index < self.kept
         at = (index * self.outcomes + outcome)[fits]
         self._answers[at] = answers[fits]
-        self._known[at] = True  # after the answer, for whoever reads the same file
+        self._known[at] = True  # after the output, because other processes may read the same file
 
 
 def size(missing: int) -> int:
-    """Images that the teacher is asked about where so many are missing, if the batch has them."""
+    """Images that the teacher is run on when `missing` are missing, if the batch has that many."""
     return max(FLOOR, STEP * -(-missing // STEP))
 
 
 @torch.no_grad()
 def same_in_parts(answer: Callable[[Tensor], Tensor], images: Tensor) -> bool:
-    """Whether answers to parts of a batch, of all sizes that the cache asks for, have the bits of those to the whole.
+    """Whether outputs for parts of a batch, of all sizes that the cache uses, equal those for the whole bit for bit.
 
-    Each part has its images from all over the batch, in another order. For a batch of 64 this costs nine forwards.
+    Each part is a random selection of the batch in random order. For a batch of 64 this costs nine forward passes.
     """
     whole = answer(images)
     generator = torch.Generator().manual_seed(0)
@@ -147,15 +148,15 @@ def same_in_parts(answer: Callable[[Tensor], Tensor], images: Tensor) -> bool:
 
 
 def _like(images: Tensor, part: Tensor) -> Tensor:
-    """A part of some images, in their memory format: indexing may lose it."""
+    """Give a part of a batch the batch's memory format, which indexing may lose."""
     last = images.is_contiguous(memory_format=torch.channels_last)
     return part.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _mapped(count: int, dtype: torch.dtype) -> Tensor:
-    """Zeros in memory of their own: pages come when they are first written and go back when the tensor is dropped.
+    """Zeros in a separate memory map: pages are allocated when first written and freed when the tensor is dropped.
 
-    What malloc gave would be kept for activations and not be found in one piece by the next run.
+    Memory from malloc would be reused for activations, so the next run would not find it in one piece.
     """
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
     try:
@@ -163,11 +164,11 @@ def _mapped(count: int, dtype: torch.dtype) -> Tensor:
     except OSError as error:
         room = f"{count * dtype.itemsize / 2**30:.1f} GiB"
         raise InputError(
-            f"a teacher's answers may take {room}, which are not there: give less --teacher-cache"
+            f"a teacher's outputs may take {room}, which cannot be allocated: give a smaller --teacher-cache"
         ) from error
     return torch.frombuffer(pages, dtype=dtype)
 
 
 def _file(path: Path, count: int, dtype: torch.dtype) -> Tensor:
-    """A tensor that lives in a file, which takes no more of the disk than was written."""
+    """A tensor backed by a sparse file, which takes no more disk space than was written."""
     return torch.from_file(str(path), shared=True, size=count, dtype=dtype)

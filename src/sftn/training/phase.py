@@ -1,4 +1,4 @@
-"""Phase: exactly what is trained, by which loss, for how long."""
+"""`Phase`, the definition of what the training loop trains, with which loss and for how long."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from sftn.spec.schedule import Schedule
 
 @dataclass(frozen=True)
 class Phase:
-    """Exactly what is trained, by which loss, for how long."""
+    """What is trained, with which loss and for how long."""
 
     name: str
     task: nn.Module
     """(images, labels, index) of a batch -> dict of scalar tensors: `loss` and its terms."""
     trains: tuple[nn.Module, ...]
-    """The modules of the task that are optimised; the rest is frozen and in eval mode."""
+    """The modules of the task that are optimised; all others are frozen and in eval mode."""
     schedule: Schedule
     slow: tuple[nn.Module, ...] = ()
-    """Those of them that learn at `slow_rate` times the schedule's learning rate."""
+    """The trained modules whose learning rate is `slow_rate` times the schedule's."""
     slow_rate: float = 1.0
 
     def prepare(self) -> None:
-        """Freeze the task but for what this phase trains. `fit` does so itself; a loop of one's own, before it begins.
+        """Freeze everything in the task that this phase does not train.
 
-        What is frozen is in eval mode, the rest in training mode: call it again after an evaluation.
+        Frozen modules are in eval mode, the others in training mode. `fit` calls this itself; your own loop calls it
+        before the first step and after each evaluation.
         """
         self.task.requires_grad_(False).eval()
         for module in self.trains:

@@ -1,4 +1,4 @@
-"""How far a phase has come."""
+"""`Position`, the progress of a phase."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass
 class Position:
-    """How far a phase has come: what a checkpoint has to say beside the weights."""
+    """The progress of a phase: what a checkpoint holds besides tensors."""
 
     phase: str
     epoch: int = 0
     step: int = 0
-    """Steps done of the unfinished epoch."""
+    """Steps done in the unfinished epoch."""
     images: int = 0
     """Images seen in the unfinished epoch."""
     sums: dict[str, float] | None = None
-    """Sums of the loss's terms over those images."""
+    """Sums of the loss terms over those images."""
     seconds: float = 0.0
     skipped: int = 0
-    """Steps of the unfinished epoch that were skipped because a number was not finite."""
+    """Steps of the unfinished epoch that were skipped because of a non-finite number."""
     scaler: dict[str, float] | None = None
-    """The state of float16's scaler."""
+    """The state of the float16 gradient scaler."""

@@ -1,15 +1,16 @@
-"""How the steps of a phase are taken: eagerly, compiled, or recorded once as a CUDA graph and then repeated.
+"""Step modes: how the steps of a phase are taken: eagerly, compiled, or captured once as a CUDA graph and replayed.
 
-On small images the kernels of a step are over sooner than Python can launch them. A graph launches all of them at
-once: forward, backward, the sentinel's look and the optimiser's step, on tensors that stay where they are. What changes
-from step to step is copied into them before: the batch, the learning rate (a tensor on the device, where the fused
-optimiser reads it), and a frozen teacher's outputs where these are kept or shared. The smaller batch at an epoch's end
-is taken eagerly.
+On small images the kernels of a step finish sooner than Python can launch them. A graph launches all of them at once:
+forward, backward, the sentinel's record and the optimiser's step, on tensors with fixed addresses. What changes from
+step to step is copied into them before each replay: the batch, the learning rate (a tensor on the device, where the
+fused optimiser reads it), and a frozen teacher's outputs where these are stored or shared. The smaller batch at the end
+of an epoch is run eagerly.
 
-What PyTorch sees to: random numbers of the device's generator are drawn anew at each replay, from its seed and
-position, which then moves on as it would have, so a seed that is set between two replays holds; gradients, dropped at
-the end of a step, live in the graph's own memory. The casts that autocast keeps are made and dropped inside the graph,
-for the forward begins and ends there. To forbid them would change how gradients of weights that are used twice add up.
+PyTorch takes care of the rest: each replay draws new random numbers from the device's generator, by its seed and
+position, and advances it as an eager step would, so a seed set between two replays takes effect; gradients, dropped at
+the end of a step, live in the graph's own memory. The casts that autocast caches are made and dropped inside the graph,
+because the forward pass begins and ends there. Disabling that cache would change how gradients of weights that are used
+twice are summed.
 """
 
 from __future__ import annotations
@@ -33,31 +34,31 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 STEPS = ("eager", "compiled", "captured", "both")
-"""`both` captures compiled steps."""
+"""Names of the step modes; `both` captures compiled steps."""
 logger = logging.getLogger(__name__)
 
 
 class Take(Protocol):
-    """Takes one step: forward, backward, the sentinel's look, the optimiser's step."""
+    """Takes one step: forward, backward, the sentinel's record, the optimiser's step."""
 
     def __call__(self, step: int, batch: Batch, *known: TeacherOutputs) -> Seen:
-        """`step` is counted from 1 in its epoch; `known` is given to the task behind the batch."""
+        """Take a step, counted from 1 in its epoch; `known` is passed to the task after the batch."""
 
 
 def resolve_step_mode(step: str, device: str, precision: str, processes: int) -> str:
-    """The step mode that is possible, given the one that was asked for; a warning is logged if it is another one.
+    """The step mode to use, given the requested one; a warning is logged if they differ.
 
     Args:
-        step: one of `STEPS`.
+        step: the requested mode, one of `STEPS`.
         device: kind of device.
-        precision: float32, bf16 or float16, whose scaler decides after each step and so stays out of a graph.
-        processes: that share every batch; they take their steps eagerly.
+        precision: float32, bf16 or float16, whose scaler decides after each step and cannot be part of a graph.
+        processes: number of processes that share every batch; several take their steps eagerly.
 
     Returns:
         One of `STEPS`.
 
     Raises:
-        InputError: the name is unknown, or the device has no graphs.
+        InputError: the mode is unknown, or the device has no graphs.
     """
     if step not in STEPS:
         raise unknown("step", step, STEPS)
@@ -82,15 +83,15 @@ def wrap_step(
     fabric: Fabric,
     full: int,
 ) -> Take:
-    """Take the steps of a phase in one of the ways of `STEPS`.
+    """Wrap the eager step of a phase in one of the modes of `STEPS`.
 
     Args:
-        step: as `resolve_step_mode` gave it.
+        step: the mode, as `resolve_step_mode` returned it.
         take: the eager step.
-        task: that `take` computes the loss of.
-        optimizer: that it uses; resumed already.
+        task: the task whose loss `take` computes.
+        optimizer: the optimiser that `take` uses, already restored if the run resumes.
         fabric: device and precision.
-        full: images of a whole batch.
+        full: number of images of a full batch.
     """
     if step in ("compiled", "both"):
         take = Compiled(take, task, fabric, full)
@@ -98,7 +99,7 @@ def wrap_step(
 
 
 def _looked_up(task: Any, fabric: Fabric, batch: Batch) -> Activations | tuple[()]:
-    """The teacher's outputs for a batch, if they are looked up before its step: a lookup may wait for the device."""
+    """The teacher's outputs for a batch, if they are looked up before the step because that may wait for the device."""
     if not isinstance(outputs := getattr(task, "teacher_outputs", None), TeacherOutputs) or not outputs.before_step:
         return ()
     with fabric.autocast(), torch.no_grad():
@@ -106,15 +107,15 @@ def _looked_up(task: Any, fabric: Fabric, batch: Batch) -> Activations | tuple[(
 
 
 class Compiled:
-    """Steps whose forward and backward are compiled for a whole batch; results agree with eager ones up to rounding."""
+    """Steps compiled forward and backward for a full batch; results agree with eager ones up to rounding."""
 
     def __init__(self, take: Take, task: nn.Module, fabric: Fabric, full: int) -> None:
         self.take, self.task, self.fabric, self.full = take, task, fabric, full
-        torch._dynamo.reset()  # what was compiled for the phase or run before counts against a limit
+        torch._dynamo.reset()  # code compiled for earlier phases or runs counts against a limit
         task.compile(dynamic=False)
 
     def __call__(self, step: int, batch: Batch, *known: TeacherOutputs) -> Seen:
-        """Take one.
+        """Take a step; a smaller batch is run eagerly.
 
         Raises:
             InputError: the task cannot be compiled on this machine.
@@ -133,18 +134,18 @@ class Compiled:
 
 
 class Captured:
-    """Steps recorded once, and repeated for every whole batch.
+    """Steps captured once as a graph and replayed for every full batch.
 
-    Recording takes some steps with the batch that is there (`sftn.training.cuda_graph.WARM`). Afterwards weights,
-    momentum, all buffers of the task (statistics of batch norms, banks of CRD) and random numbers are put back, so that
-    training goes as if nothing had been. A step that waits for the device cannot be recorded: it is noticed before, and
-    then all are taken eagerly.
+    Capturing takes some steps on the first batch (`sftn.training.cuda_graph.WARM`). Afterwards weights, momentum, all
+    buffers of the task (batch-norm statistics, CRD banks) and the random state are restored, so that training proceeds
+    as if they had not been taken. A step that waits for the device cannot be captured: this is detected beforehand,
+    and all steps are then taken eagerly.
 
-    Results are those of eager steps bit for bit, but for the learning rate: a GPU is given it as float32, where eager
-    steps have it as float64.
+    Results equal those of eager steps bit for bit, except through the learning rate, which a GPU gets as float32 where
+    eager steps use float64.
 
     Raises:
-        InputError: on a call, if recording fails.
+        InputError: at the first call, if capturing fails.
     """
 
     def __init__(
@@ -162,14 +163,14 @@ class Captured:
         for group in optimizer.param_groups:
             group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=fabric.device)
             for parameter in group["params"] if group["momentum"] else ():
-                # Zeros lead to what a first step does, which a graph would do every time.
+                # Momentum from zeros equals a first step; a captured first step would be repeated every time.
                 optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
     def __call__(self, step: int, batch: Batch, *known: TeacherOutputs) -> Seen:
-        """Take one."""
+        """Take a step; a smaller batch is run eagerly."""
         if len(batch.labels) != self.full or not self.possible:
             return self.take(step, batch)
-        given = self._given(batch)
+        given = self._inputs(batch)
         if not self._static:
             self._record(given)
         if [tensor.shape for tensor in given] != [tensor.shape for tensor in self._static]:
@@ -181,13 +182,13 @@ class Captured:
         return values.clone(), row.clone()
 
     def changed(self) -> list[Tensor]:
-        """What a step changes; it stays where it is from the first recorded step on."""
+        """The tensors that a step changes; their addresses are fixed once a step is captured."""
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         momenta = [value for state in self.optimizer.state.values() for value in state.values()]
         return [*parameters, *(value for value in momenta if isinstance(value, Tensor)), *self.task.buffers()]
 
-    def _given(self, batch: Batch) -> list[Tensor]:
-        """What a step reads: the batch, and the teacher's outputs where these are looked up."""
+    def _inputs(self, batch: Batch) -> list[Tensor]:
+        """The tensors that a step reads: the batch, and the teacher's outputs if they are looked up."""
         leaves, self._form = tree_flatten(_looked_up(self.task, self.fabric, batch))
         return [*batch, *leaves]
 

@@ -108,7 +108,7 @@ class Evil:
 def test_a_hostile_pickle_runs_nothing(protocol, tmp_path):
     target = tmp_path / "ran"
     write(tmp_path, C100, train=pickle.dumps({b"data": Evil(target)}, protocol))
-    with pytest.raises(InputError, match=r"train is no file of cifar100: it wants 'posix.mkdir'"):
+    with pytest.raises(InputError, match=r"train is no file of cifar100: it refers to 'posix.mkdir'"):
         load("cifar100", data_dir=tmp_path)
     assert not target.exists()
     pickle.loads(pickle.dumps(Evil(target), protocol))
