@@ -111,7 +111,7 @@ def test_unfinished_and_spoilt_runs_are_refused(copied: Path) -> None:
     weights = copied / "weights.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-4] + b"\0\1\2\3")
-    with pytest.raises(InputError, match="not the file that the result was measured on"):
+    with pytest.raises(InputError, match="not the file that the result was measured with"):
         export(copied, "safetensors")
     weights.write_bytes(content)
     (copied / "result.json").unlink()

@@ -226,8 +226,8 @@ def _limits(source: Source, licence: str | None) -> str:
             "## Limits",
             "",
             f"Every image gets one of the {len(source.classifier.classes)} classes, even if it shows none of them. "
-            f"The accuracy was measured on the test images of {data_name(source.run)}; with other cameras, places or times "
-            "it may be lower, and probabilities were not calibrated. "
+            f"The accuracy was measured on the test images of {data_name(source.run)}; with other cameras, places or "
+            "times it may be lower, and probabilities were not calibrated. "
             f"{stated} That of the images was not checked.",
         ]
     )
