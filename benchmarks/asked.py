@@ -1,12 +1,12 @@
-"""A teacher asked once: a step in which a share of its answers is known, beside a plain one, in turn. Markdown.
+"""Cached teacher outputs: a step with part of them in the cache against a plain one, in turn. Prints Markdown.
 
     python benchmarks/asked.py [--pair resnet32x4:resnet8x4] [--method kd] [--seconds 100] [--teacher-cache 2]
                                [--cpu-time]
 
-An epoch e, counted from 0, of a run finds a share 1 - (1 - 1/162)^e of its answers known. The time of 240 epochs of
-50,000 images is put together from that and the measured steps, linear between these, without evaluations.
+In epoch e of a run, counted from 0, a share 1 - (1 - 1/162)^e of the outputs is in the cache. The time of 240 epochs of
+50,000 images is computed from that and the measured steps, interpolated linearly, without evaluations.
 
---cpu-time counts the seconds that one thread computed instead of those that passed: for a machine that others use, with
+--cpu-time measures one thread's CPU time instead of wall-clock time, for a machine shared with others, with
 OMP_NUM_THREADS=1.
 """
 
@@ -31,13 +31,13 @@ from sftn.training.teacher_outputs import TeacherOutputs
 
 IMAGES, VIEWS, EPOCHS, BATCH = 50_000, 162, 240, 64
 SHARES = (0.0, 0.25, 0.48, 0.75, 1.0)
-"""0.48 is the mean of 240 epochs."""
+"""Cached shares to measure; 0.48 is the mean over 240 epochs."""
 FEW = 1280
-"""Images that are trained on here: what a step takes does not depend on how many there are."""
+"""Training images used here; the time per step does not depend on their number."""
 
 
 class Given(TeacherOutputs):
-    """A table in which about a share of each batch is known, whatever was asked before."""
+    """A cache in which about a given share of each batch is found, whatever was stored before."""
 
     def __init__(self, loop: Loop, fields: list[str]) -> None:
         self.share, self.turn, self.fields = 0.0, 0, fields
@@ -53,7 +53,7 @@ class Given(TeacherOutputs):
         self.asked.answer = self.answer
 
     def answer(self, views: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D): what is kept."""
+        """Compute what is cached, (B, C, H, W) -> (B, D)."""
         activations = self.teacher.activations(views)
         return torch.cat([getattr(activations, name) for name in self.fields], dim=1)
 
@@ -68,7 +68,7 @@ class Given(TeacherOutputs):
 
 
 def between(share: float, steps: list[float]) -> float:
-    """Seconds of a step in which a share is known."""
+    """Time a step with a given share in the cache, in seconds."""
     for low, high, one, other in zip(SHARES, SHARES[1:], steps, steps[1:]):
         if share <= high:
             return one + (other - one) * (share - low) / (high - low)
@@ -91,7 +91,7 @@ def main() -> None:
     asks = {name for term in found.terms for name in METHODS[term.method].teacher_outputs}
     asks |= {"logits"} if found.kd else set()
     if not asks or asks - set(FIELDS):
-        raise SystemExit(f"{options.method} takes more of a teacher than can be kept")
+        raise SystemExit(f"{options.method} needs teacher outputs that cannot be cached")
     loop = Loop(teacher, student, options.method, noise(FEW, 100), precision=precision, device="cpu", batch=BATCH)
     loop.step()
     given = Given(loop, [name for name in FIELDS if name in asks])
@@ -105,7 +105,7 @@ def main() -> None:
         return now() - began
 
     ways = (None, *SHARES)
-    for share in (None, *(size / 8 for size in range(9))):  # oneDNN prepares every size of a question once
+    for share in (None, *(size / 8 for size in range(9))):  # oneDNN prepares every batch size once
         step(share)
     times: dict[float | None, list[float]] = {share: [] for share in ways}
     until = time.perf_counter() + options.seconds
@@ -116,8 +116,8 @@ def main() -> None:
     turns = len(times[None])
     print(f"{teacher} → {student}, {options.method}, batch {BATCH}, {precision}; {turns} turns; {machine()}", end="")
     print(", CPU time" * options.cpu_time)
-    print(f"Answers to parts of a batch are the same bits: {'yes' if given.same else 'NO'}\n")
-    print("| of the teacher's answers are known | step, ms | images/s | over plain |\n|---|---:|---:|---:|")
+    print(f"Outputs for parts of a batch are bitwise identical: {'yes' if given.same else 'NO'}\n")
+    print("| of the teacher's outputs are cached | step, ms | images/s | over plain |\n|---|---:|---:|---:|")
     for share in ways:
         name = "plain: the teacher is run for every image" if share is None else f"{100 * share:.0f} %"
         gain = statistics.median(a / b for a, b in zip(times[None], times[share]))

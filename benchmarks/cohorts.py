@@ -1,12 +1,12 @@
-"""Students of one teacher trained together against one at a time, in one process, step by step in turn. Markdown.
+"""Students of one teacher trained together against one at a time, in one process, in turn. Prints Markdown.
 
     python benchmarks/cohorts.py [--pairs resnet32x4:resnet8x4 …] [--sizes 1 2 4 8] [--all] [--steps 6] [--cpu-time]
 
-Cohorts of KD students, or with --all of a student by each method that can share its teacher's answers; first stages are
-left out on both sides. A turn makes a step of every student alone, then a step of all of them together. Weights are
-compared at the end: both ways leave the same bits on a CPU.
+Cohorts consist of KD students, or with --all of a student with each method that can share its teacher's outputs; first
+stages are left out on both sides. A turn takes a step of every student alone, then a step of all of them together.
+Weights are compared at the end: on a CPU both ways give identical bits.
 
---cpu-time counts the seconds that one thread computed instead of those that passed: for a machine that others use, with
+--cpu-time measures one thread's CPU time instead of wall-clock time, for a machine shared with others, with
 OMP_NUM_THREADS=1.
 """
 
@@ -38,7 +38,7 @@ BATCH = 64
 
 
 class Student:
-    """One student's main phase, by its own random numbers."""
+    """One student's main phase, with its own random numbers."""
 
     def __init__(self, run: Run, data: Dataset, teacher: str, device: str, shared: Shared | None) -> None:
         self.fabric = make_fabric(device, run.precision)
@@ -90,8 +90,8 @@ def main() -> None:
         together = [run for run in runs.values() if joins(run)]
         groups = [together] if options.all else [[runs["kd"]] * size for size in options.sizes]
         for group in groups:
-            what = f"{len(group)} by {', '.join(run.objective.name for run in group if run.objective)}"
-            compare(pair, what if options.all else f"{len(group)} by kd", group, data, options)
+            what = f"{len(group)} with {', '.join(run.objective.name for run in group if run.objective)}"
+            compare(pair, what if options.all else f"{len(group)} with KD", group, data, options)
 
 
 def compare(pair: str, what: str, group: list[Run], data: Dataset, options: argparse.Namespace) -> None:

@@ -1,9 +1,9 @@
-"""Decoding and streaming: images a second of one core, of the loader, of training, and of both; and peak memory.
+"""Decoding and streaming: images per second of one core, of the loader, of training, and of both; and peak memory.
 
     python benchmarks/decoding.py PATH [--seconds 5] [--workers 2] [--network resnet8] [--batch 64]
 
-PATH is a folder of 64×64 JPEGs as `folder:PATH` takes it, such as Tiny-ImageNet unpacked with a folder a class. The
-larger images are made of its own: enlarged to 500×375 and stored as JPEG of quality 90, so they are smoother than
+PATH is a folder of 64×64 JPEGs as `folder:PATH` takes it, such as Tiny-ImageNet unpacked with one folder per class. The
+larger images are made from them: enlarged to 500×375 and stored as JPEG of quality 90, so they are smoother than
 photographs.
 """
 
@@ -40,7 +40,7 @@ def enlarged(path: Path) -> bytes:
 
 
 def rate(work: Iterable[int], seconds: float) -> float:
-    """Images a second, of numbers of images that come one after the other; the first one is not counted."""
+    """Images per second, from the sizes of consecutive batches; the first batch is not counted."""
     done, began = 0, 0.0
     for count in work:
         if not began:
@@ -82,7 +82,7 @@ class Training:
         self.task, self.sgd = self.fabric.setup(task, torch.optim.SGD(task.parameters(), lr=0.01))
 
     def step(self, batch: Batch) -> int:
-        """Learn from a batch; how many images it had."""
+        """Train on a batch; return its number of images."""
         self.fabric.backward(self.task(*batch)["loss"])
         self.sgd.step()
         self.sgd.zero_grad()

@@ -1,13 +1,13 @@
-"""One command for a machine with a GPU: checks that everything computes there what it computes on a CPU, then times it.
+"""One command for a machine with a GPU: checks that results agree with a CPU's, then measures times.
 
     python benchmarks/gpu.py [--out gpu.json] [--seconds 540] [--peer REPDISTILLER --data-dir DIR]
 
-Prints Markdown, writes JSON, and takes less than ten minutes; images are noise. A check that fails is printed as
-FAILED with its reason, and the rest goes on; the exit code is then 1. What there was no time for is said.
-`--only WORD …` takes what has one of the words in its name (checks, ceiling, distil, naive, cohort, compiled …).
+Prints Markdown, writes JSON, and takes less than ten minutes; images are noise. A failed check is printed as FAILED
+with its reason and the rest continues; the exit code is then 1. Items that did not fit into the time are listed.
+`--only WORD …` selects items with one of the words in their names (checks, ceiling, distil, naive, cohort, compiled …).
 
-`--device cpu --tiny` shows in a minute that this script works, but for what only a GPU can do: there a captured step is
-one that is called again on its static tensors. Its times mean nothing.
+`--device cpu --tiny` shows in a minute that this script works, except for what only a GPU can do: a captured step is
+then one that is called again on its static tensors. Its times mean nothing.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ CHECKS = (
     *("float16", "cohort", "waiting", "compiled", "both"),
 )
 SLOWEST = 150.0
-"""Seconds after which an item is given up."""
+"""Seconds after which an item is abandoned."""
 START = 120.0
-"""Seconds that a process may take to begin."""
+"""Seconds that a process may take to start."""
 
 
 def plan(options: argparse.Namespace) -> list[str]:
-    """The names of all that is to be done, the most important first; compiling takes long and comes last."""
+    """List the names of all items, most important first; compilation takes long and comes last."""
     pairs = ("resnet14:resnet8",) if options.tiny else PAIRS
     items = [f"checks {name}" for name in CHECKS if name not in ("compiled", "both")]
     items += [f"ceiling {precision}" for precision in ("bf16", "float32")]
@@ -63,7 +63,7 @@ def plan(options: argparse.Namespace) -> list[str]:
 
 
 def carry_out(item: str, options: argparse.Namespace) -> Any:
-    """Do one thing in this process."""
+    """Carry out one item in this process."""
     from on_gpu import kernels, runs, times
     from on_gpu.place import Place
 
@@ -91,14 +91,14 @@ def carry_out(item: str, options: argparse.Namespace) -> Any:
 
 
 def child(options: argparse.Namespace) -> None:
-    """Do things one after the other and say a line of JSON for each; end where the device can do no more."""
+    """Carry out items in sequence and print a line of JSON for each; stop when the device has become unusable."""
     import torch
     from on_gpu import place
     from on_gpu.place import Skipped
 
     from sftn.training.cuda_graph import GRAPHS
 
-    if options.device == "cpu":  # a rehearsal: the tests have what stands in for a graph
+    if options.device == "cpu":  # a rehearsal: the tests have a stand-in for the graph
         sys.path.append(str(Path(place.__file__).parents[2]))
         from tests.support.rerun import Rerun
 
@@ -117,11 +117,11 @@ def child(options: argparse.Namespace) -> None:
         gc.collect()
         if options.device == "cuda":
             torch.cuda.empty_cache()
-            torch.ones(1, device="cuda").sum().item()  # after an illegal access every call fails: begin anew
+            torch.ones(1, device="cuda").sum().item()  # after an illegal access every call fails: start a new process
 
 
 def supervise(items: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Have things done by child processes; one that dies or hangs costs what it was at and no more."""
+    """Carry out items in child processes; one that dies or hangs costs only its current item."""
     deadline, results = time.monotonic() + options.seconds, []
     while items and time.monotonic() < deadline:
         checks, group = next(itertools.groupby(items, key=lambda item: item.startswith("checks")))
@@ -134,12 +134,12 @@ def supervise(items: list[str], options: argparse.Namespace) -> list[dict[str, A
 
 
 def _spawned(items: list[str], options: argparse.Namespace, deadline: float, checks: bool) -> list[dict[str, Any]]:
-    """What a child did of some items before it ended, failed or ran out of time."""
+    """Run items in a child until it ends, fails or runs out of time; return the results."""
     command = [sys.executable, __file__, "--child", json.dumps(items), "--device", options.device]
     command += ["--tiny"] * options.tiny + ["--each", str(options.each)]
     if options.peer:
         command += ["--peer", str(options.peer), "--data-dir", str(options.data_dir)]
-    # cuBLAS repeats its bits with this; it may be slower, so nothing is timed by the same process.
+    # Makes cuBLAS reproducible; it may be slower, so the same process times nothing.
     more = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if checks else {}
     process = subprocess.Popen(
         command,
@@ -206,7 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--seconds", type=float, default=540)
-    parser.add_argument("--each", type=float, default=0.5, help="seconds of a measurement")
+    parser.add_argument("--each", type=float, default=0.5, help="seconds per measurement")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD")
@@ -225,7 +225,7 @@ def main() -> None:
     from sftn.profiling.roofline import machine
 
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("there is no CUDA GPU here: --device cpu --tiny shows that the script works")
+        parser.error("no CUDA GPU found: --device cpu --tiny shows that the script works")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the child process ends with this one
     began = time.monotonic()
     results = supervise(plan(options), options)

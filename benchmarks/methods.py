@@ -1,11 +1,11 @@
-"""A training step of each method over KD's on the same pair, in turn, in one process; and CRD's extra memory.
+"""Each method's training step relative to KD's on the same pair, in turn, in one process; and CRD's extra memory.
 
     python benchmarks/methods.py [--teacher wrn_40_2] [--student wrn_16_2] [--methods crd …] [--steps 10]
                                  [--precision float32] [--cpu-time]
 
-Floors that the project keeps: AT, SP, RKD, PKT, FitNet, FT, AB at most 1.1 times KD; VID and OH 1.3; CRD with 16,384
-negatives of 50,000 images 1.25 on a CPU; SSKD 4.3 (it sees four times the images). AB is its main phase's step.
---cpu-time counts the seconds that one thread computed instead of those that passed: for a machine that others use, with
+The project's limits: AT, SP, RKD, PKT, FitNet, FT, AB at most 1.1 times KD; VID and OH 1.3; CRD with 16,384 negatives
+of 50,000 images 1.25 on a CPU; SSKD 4.3 (it processes four times the images). For AB, the main phase's step counts.
+--cpu-time measures one thread's CPU time instead of wall-clock time, for a machine shared with others, with
 OMP_NUM_THREADS=1.
 """
 

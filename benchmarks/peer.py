@@ -1,15 +1,15 @@
-"""The whole training loop of RepDistiller and ours, in turn, on one machine, over real CIFAR-100 images. Markdown.
+"""The whole training loops of RepDistiller and ours, in turn, on one machine, on real CIFAR-100. Prints Markdown.
 
     git clone https://github.com/HobbitLong/RepDistiller PEER
     pip install torchvision tensorboard_logger
     python benchmarks/peer.py --peer PEER --data-dir DIR [--pairs wrn_40_2:wrn_16_2 …] [--methods kd] [--seconds 60]
 
-DIR holds `cifar-100-python`, the official files. Each loop runs in a process of its own for some seconds after a few
-steps of warming up, peer, ours, peer, ours …; teachers have random weights, for that changes no time. Nothing of the
-peer is copied: its `train_student.main` is called as it is but for these repairs, without which it does not run beside
+DIR contains `cifar-100-python`, the official files. Each loop runs in its own process for some seconds after a few
+warm-up steps, peer, ours, peer, ours …; teachers have random weights, which do not affect the time. Nothing of the peer
+is copied: its `train_student.main` is called unchanged except for these repairs, without which it does not run with
 today's torchvision or without a GPU: CIFAR100's old names `train_data` and `train_labels`; `AliasMethod.cuda` left out;
-the files' MD5 not looked at, so that CIFAR-100 written anew will do. Without tensorboard_logger its lines go to a file.
-Its evaluations are left out as well, as ours are: what is timed is training, from loader to log.
+the files' MD5 not checked, so that a rewritten CIFAR-100 works. Without tensorboard_logger its lines go to a file. Its
+evaluations are left out, and so are ours: what is timed is training, from loader to log.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ THEIR_OPTIONS = {
     "vid": ["--distill", "vid", "-a", "0", "-b", "1"],
 }
 WARM = 3
-"""Steps that are not timed."""
+"""Warm-up steps, which are not timed."""
 
 
 class Enough(BaseException):
-    """The time is over; no handler of errors shall catch it."""
+    """Raised when the time is over; not an Exception, so that no error handler catches it."""
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace) -> None:
-    """Run all of it in turn, and print."""
+    """Run everything in turn and print the results."""
     import torch
 
     from sftn.networks import build
@@ -108,7 +108,7 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def spawn(options: argparse.Namespace, child: str, pair: str, method: str) -> dict[str, float]:
-    """One loop in a process of its own: images a second, and the peak memory that it and its workers had."""
+    """Run one loop in its own process; return images per second, and the peak memory of it and its workers."""
     command = [sys.executable, __file__, "--child", child, "--peer", options.peer, "--data-dir", options.data_dir]
     command += ["--pairs", pair, "--methods", method, "--seconds", str(options.seconds)]
     command += ["--batch", str(options.batch), "--workers", str(options.workers)]
@@ -123,12 +123,12 @@ def spawn(options: argparse.Namespace, child: str, pair: str, method: str) -> di
         said = log.read()
     result = next((line for line in said.splitlines() if line.startswith("RESULT ")), None)
     if result is None:
-        raise SystemExit(f"{child} of {pair} by {method} ended without a result:\n{said[-2000:]}")
+        raise SystemExit(f"{child} of {pair} with {method} ended without a result:\n{said[-2000:]}")
     return {"speed": json.loads(result.removeprefix("RESULT "))} | peaks
 
 
 def memories(pid: int) -> tuple[int, int]:
-    """Bytes of a process, and of it with all its descendants; what they share counts once (Linux)."""
+    """Memory in bytes of a process, and of it with all descendants; shared memory counts once (Linux)."""
     own: dict[int, int] = {}
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
@@ -150,7 +150,7 @@ def memories(pid: int) -> tuple[int, int]:
 
 
 class Limited:
-    """A loader that ends when the time is over, and notes how many images went by after the first few batches."""
+    """A loader that ends when the time is over, and counts the images after the first few batches."""
 
     def __init__(self, loader: Any, seconds: float) -> None:
         self.loader, self.seconds = loader, seconds
@@ -172,7 +172,7 @@ class Limited:
 
 
 def theirs(options: argparse.Namespace, teacher: str, student: str, method: str) -> float:
-    """RepDistiller's own training loop, in the current folder."""
+    """Run RepDistiller's own training loop in the current folder."""
     from sftn.networks.foreign.torchvision_import import imported
 
     sys.path.insert(0, str(options.peer))
@@ -214,7 +214,7 @@ def theirs(options: argparse.Namespace, teacher: str, student: str, method: str)
 
 
 def _logger() -> types.ModuleType:
-    """What stands in for tensorboard_logger: a line a value."""
+    """A stand-in for tensorboard_logger that writes one line per value."""
 
     class Logger:
         def __init__(self, logdir: str, flush_secs: int = 2) -> None:
@@ -230,17 +230,17 @@ def _logger() -> types.ModuleType:
 
 
 class Stopwatch:
-    """Watches our loop, and ends it when the time is over."""
+    """A callback that times our loop and ends it when the time is over."""
 
     def __init__(self, seconds: float, batch: int) -> None:
         self.seconds, self.batch = seconds, batch
         self.began, self.steps, self.speed = 0.0, 0, 0.0
 
     def start(self, phase: str, epochs: int, steps: int, done: int) -> None:
-        """Nothing is timed yet."""
+        """Do nothing; timing has not started."""
 
     def step(self, step: int) -> None:
-        """Look at the clock."""
+        """Check the clock."""
         self.steps += 1
         if self.steps == WARM:
             self.began = time.perf_counter()
@@ -249,11 +249,11 @@ class Stopwatch:
             raise Enough
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch's end is part of training."""
+        """Do nothing; an epoch's end is part of training."""
 
 
 def ours(options: argparse.Namespace, teacher: str, student: str, method: str) -> float:
-    """A run as `sftn distill` carries it out, checkpoints and log included, in the current folder."""
+    """Train as `sftn distill` does, including checkpoints and log, in the current folder."""
     from sftn.data.load import load
     from sftn.networks import build
     from sftn.networks.weights import save_weights

@@ -2,7 +2,7 @@
 
     python benchmarks/precision.py [--pairs resnet32x4:resnet8x4 …] [--steps 10]
 
-The floor that the project keeps on a CPU with AVX512-BF16: 1.8 times as fast.
+The project's requirement on a CPU with AVX512-BF16: at least 1.8 times as fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAIRS = ("wrn_40_2:wrn_16_2", "resnet32x4:resnet8x4", "vgg13:vgg8", "resnet20:re
 
 
 class Step:
-    """A training step of a pair by KD, at one precision and memory format."""
+    """A KD training step of a pair, in one precision and memory format."""
 
     def __init__(self, teacher: str, student: str, precision: str, channels_last: bool) -> None:
         self.fabric = make_fabric("auto", precision)
@@ -37,7 +37,7 @@ class Step:
         self.task, self.optimizer = self.fabric.setup(task, sgd)
 
     def time(self, batch: Batch) -> float:
-        """Take a step; returns its seconds."""
+        """Take a step and return its seconds."""
         began = time.perf_counter()
         loss = self.task(batch.images.to(memory_format=self.format), batch.labels, batch.index)["loss"]
         self.fabric.backward(loss)

@@ -1,8 +1,8 @@
-"""What `sftn.tasks.speedups` gains: the same training step with and without it, in turn, in one process. Markdown.
+"""The gain of `sftn.tasks.speedups`: a training step with and without it, in turn, in one process. Prints Markdown.
 
     python benchmarks/prepared.py [--pairs wrn_40_2:wrn_16_2 …] [--method kd] [--steps 20] [--cpu-time]
 
---cpu-time counts the seconds that one thread computed instead of those that passed: for a machine that others use, with
+--cpu-time measures one thread's CPU time instead of wall-clock time, for a machine shared with others, with
 OMP_NUM_THREADS=1.
 """
 

@@ -1,20 +1,20 @@
-"""How a step's time and memory grow with what there is to do, each a curve with its exponent. Markdown.
+"""Growth of a step's time and memory with its work, as curves with exponents. Prints Markdown.
 
     python benchmarks/scaling.py [--curves batch images …] [--pair wrn_40_2:wrn_16_2] [--precision auto] [--device auto]
                                  [--steps 7] [--cpu-time] [--figure FILE]
 
-- batch: a KD step of 16 to 256 images; classes: of 10 to 1,000 classes
-- branches: a step of a student-friendly teacher with one branch to three; students: friendly to one student to three
+- batch: a KD step with 16 to 256 images; classes: with 10 to 1,000 classes
+- branches: a step of a student-friendly teacher with one to three branches; students: friendly to one to three students
 - images: CRD's loss alone with 16,384 negatives, 1,000 to 200,000 training images
-- cohort: a step of each of 1 to 8 students by KD who share a teacher
+- cohort: a step of each of 1 to 8 KD students that share a teacher
 
-The sizes of a curve take steps in turn; a time is the median. Memory is the most that torch held at once of what the
-size needs, from building it to its second step; the images of the data set are not counted. Work is counted from the
-operations of the same step: multiply-adds, and the bytes that they read and write. An exponent is the slope of the
-least-squares line through the logarithms: 1 is proportional, 0 is constant. The verdict: time grows no faster than the
-faster growing of multiply-adds and bytes, and memory no faster than the size, both within 0.05.
+The sizes of a curve take steps in turn; times are medians. Memory is torch's peak for a size, from building it to its
+second step, without the images of the data set. Work is counted from the operations of the same step: multiply-adds,
+and the bytes that they read and write. An exponent is the slope of the least-squares line through the logarithms: 1 is
+proportional, 0 is constant. The requirement: time grows no faster than the faster growing of multiply-adds and bytes,
+and memory no faster than the size, both within 0.05.
 
---cpu-time counts the seconds that one thread computed instead of those that passed: for a machine that others use, with
+--cpu-time measures one thread's CPU time instead of wall-clock time, for a machine shared with others, with
 OMP_NUM_THREADS=1.
 """
 
@@ -62,7 +62,7 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Curve:
-    """Sizes, and what makes a step of each."""
+    """Sizes, and a function that makes a step for each."""
 
     what: str
     sizes: tuple[int, ...]
@@ -70,7 +70,7 @@ class Curve:
 
 
 def loop(options: argparse.Namespace, batch: int = 64, classes: int = 100) -> Step:
-    """A KD step."""
+    """Make a KD step."""
     teacher, student = options.pair.split(":")
     data = noise(images=4 * max(batch, classes), tests=100, classes=classes)
     how: dict[str, Any] = {"precision": options.precision, "device": options.device, "batch": batch}
@@ -78,7 +78,7 @@ def loop(options: argparse.Namespace, batch: int = 64, classes: int = 100) -> St
 
 
 def friendly(options: argparse.Namespace, branches: int = 3, students: int = 1) -> Step:
-    """A step of a student-friendly teacher; its last branches, so that the costliest comes last."""
+    """Make a step of a student-friendly teacher with its last branches, so that the costliest comes last."""
     fabric = make_fabric(options.device, options.precision)
     teacher, student = FRIENDLY
     pupils = [partial(build, student, 100)] * students
@@ -100,7 +100,7 @@ def friendly(options: argparse.Namespace, branches: int = 3, students: int = 1) 
 
 
 def crd(options: argparse.Namespace, images: int) -> Step:
-    """CRD's loss and its gradient; embeddings of 128 numbers."""
+    """Make a step of CRD's loss and its gradient, with embeddings of 128 numbers."""
     fabric = make_fabric(options.device, options.precision)
     labels = torch.arange(images) % 100
     shapes = Shapes(100, 128, (), ())
@@ -120,7 +120,7 @@ def crd(options: argparse.Namespace, images: int) -> Step:
 
 
 def cohort(options: argparse.Namespace, students: int) -> Step:
-    """A step of each of some students."""
+    """Make a step of each student of a cohort."""
     teacher, student = options.pair.split(":")
     data = noise(images=1000, tests=100)
     named, schedule = Data("noise", data.identity), Schedule(batch=64)
@@ -138,7 +138,7 @@ def cohort(options: argparse.Namespace, students: int) -> Step:
 
 
 CURVES = {
-    "batch": Curve("images a step", (16, 32, 64, 128, 256), lambda options, size: loop(options, batch=size)),
+    "batch": Curve("images per step", (16, 32, 64, 128, 256), lambda options, size: loop(options, batch=size)),
     "classes": Curve("classes", (10, 30, 100, 300, 1000), lambda options, size: loop(options, classes=size)),
     "branches": Curve("branches", (1, 2, 3), lambda options, size: friendly(options, branches=size)),
     "students": Curve("students", (1, 2, 3), lambda options, size: friendly(options, students=size)),
@@ -149,7 +149,7 @@ CURVES = {
 
 @dataclass
 class Cost:
-    """What a size costs."""
+    """The cost of a step at one size."""
 
     memory: float
     multiply_adds: float
@@ -158,7 +158,7 @@ class Cost:
 
 
 def grow(curve: Curve, options: argparse.Namespace) -> list[Cost]:
-    """Build all sizes, count them, and let them take steps in turn."""
+    """Build all sizes, count their work, and time their steps in turn."""
     steps, costs = [], []
     for size in curve.sizes:
         with Held(options.device) as peak:
@@ -184,7 +184,7 @@ def grow(curve: Curve, options: argparse.Namespace) -> list[Cost]:
 
 
 class Held:
-    """The most bytes that torch held at once of what is made while this lasts; known at its end, in a list."""
+    """Measure torch's peak memory within a context, in bytes; the list is filled at its end."""
 
     def __init__(self, device: str) -> None:
         self.cuda = make_fabric(device).device.type == "cuda"
@@ -192,7 +192,7 @@ class Held:
 
     def __enter__(self) -> list[float]:
         self.peak: list[float] = []
-        gc.collect()  # what goes only now would count against what is made
+        gc.collect()  # memory freed later would be subtracted from the peak
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
@@ -215,7 +215,7 @@ class Held:
 
 
 def exponent(sizes: tuple[int, ...], costs: list[float]) -> float:
-    """The slope of the least-squares line through log(cost) over log(size)."""
+    """Slope of the least-squares line through log(cost) over log(size)."""
     x, y = ([math.log(value) for value in values] for values in (sizes, costs))
     return statistics.linear_regression(x, y).slope
 
@@ -239,7 +239,7 @@ def show(curve: Curve, costs: list[Cost]) -> None:
 
 
 def draw(found: dict[str, list[Cost]], path: Path) -> None:
-    """All curves, relative to their smallest size, with the work dashed."""
+    """Draw all curves relative to their smallest size, with the work dashed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -254,7 +254,7 @@ def draw(found: dict[str, list[Cost]], path: Path) -> None:
             axis.loglog(CURVES[name].sizes, values, style, label=label)
         axis.set_xlabel(CURVES[name].what)
     axes[0][0].legend()
-    axes[0][0].set_ylabel("over the smallest")
+    axes[0][0].set_ylabel("relative to the smallest")
     figure.savefig(path)
 
 

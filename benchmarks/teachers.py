@@ -1,10 +1,10 @@
-"""What branches cost: a training step of the student-friendly teacher over the standard one's, for the paper's pairs.
+"""Cost of branches: a training step of the student-friendly teacher relative to the standard one's, for paper pairs.
 
     python benchmarks/teachers.py [--pairs vgg13:vgg8 …] [--steps 5] [--precision auto] [--cpu-time]
 
-Both steps are taken in turn, in one process, prepared as runs are (`sftn.tasks.speedups`); beside the measured ratio
-stands that of multiply-adds. --cpu-time counts the seconds that one thread computed instead of those that passed: for a
-machine that others use, with OMP_NUM_THREADS=1.
+Both steps are taken in turn, in one process, prepared as in runs (`sftn.tasks.speedups`); the measured ratio is shown
+beside that of multiply-adds. --cpu-time measures one thread's CPU time instead of wall-clock time, for a machine shared
+with others, with OMP_NUM_THREADS=1.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Where the time of a KD step goes, and how low it could go: parts, kinds of operations, two floors. Markdown.
+"""Where a KD step spends its time, and how fast it could be: parts, kinds of operations, two bounds. Prints Markdown.
 
     python benchmarks/where.py [--pairs wrn_40_2:wrn_16_2 …] [--method kd] [--precision auto] [--seconds 20]
 
-The floors are measured by the script itself: arithmetic is the step's multiply-adds at the pace of the largest matrix
-products or convolutions; bandwidth is all bytes that its operations read and write at the pace of a big copy, as if
-nothing ever stayed in a cache. `--plain` leaves out what `sftn.tasks.speedups` does.
+The script measures the bounds itself: arithmetic is the step's multiply-adds at the rate of the largest matrix products
+or convolutions; bandwidth is all bytes that its operations read and write at the rate of a large copy, as if nothing
+stayed in a cache. `--plain` leaves out `sftn.tasks.speedups`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ KINDS = {
 
 
 class Bytes(TorchDispatchMode):
-    """Counts what operations read and write, each of its tensors once; views move nothing."""
+    """Counts the bytes that operations read and write, each tensor once; views move nothing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,9 @@ class Bytes(TorchDispatchMode):
             return out
         if name.startswith(("empty", "new_empty", "_unsafe_view")):
             return out
-        if name.startswith(("index", "gather", "take", "scatter")):  # touch no more of the larger than of the smaller
+        if name.startswith(
+            ("index", "gather", "take", "scatter")
+        ):  # read no more of the larger tensor than of the smaller one
             fresh = [tensor for key, tensor in written.items() if key not in read]
             moved = fresh[0] if fresh else list(read.values())[-1]
             self.count += 2 * size(moved) + sum(size(t) for t in read.values() if not t.dtype.is_floating_point)
@@ -64,18 +66,18 @@ class Bytes(TorchDispatchMode):
 
 
 def tensors(tree: Any) -> dict[int, Tensor]:
-    """Those in a nest, each once."""
+    """Find the tensors in a nested structure, each once."""
     return {id(leaf): leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)}
 
 
 def size(tensor: Tensor) -> int:
-    """Bytes; what is expanded counts once."""
+    """Size in bytes; expanded dimensions count once."""
     sides = (side for side, step in zip(tensor.shape, tensor.stride()) if step)
     return math.prod(sides) * tensor.element_size() if tensor.numel() else 0
 
 
 def kinds(loop: Loop, steps: int = 5) -> dict[str, float]:
-    """Seconds a step, by kind of operation."""
+    """Seconds per step, by kind of operation."""
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (loop.device.type == "cuda")
     with profile(activities=activities) as profiler:
         for _ in range(steps):

@@ -1,1 +1,1 @@
-"""Scripts that show what `docs/reliability.md` promises: `make reliability` runs their full forms."""
+"""Scripts that demonstrate the promises of `docs/reliability.md`; `make reliability` runs them in full."""

@@ -1,4 +1,4 @@
-"""Data sets: tiny valid ones in their official layouts, and the attacks that are known for their formats."""
+"""Data sets: tiny valid ones in their official layouts, and known attacks on their formats."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _gz(content: bytes) -> bytes:
 
 
 def bombs(canary: Path) -> Bad:
-    """Whole .tar.gz files."""
+    """Hostile .tar.gz files."""
     bomb = hostile.tar((_member("cifar-100-python/train", 2**20), bytes(2**20)))
     yield "600 MB of zeros", _gz(bytes(600 * 2**20))
     yield "2,000 members one after the other", _gz(bomb[: 512 + 2**20] * 100)
@@ -98,7 +98,7 @@ def _stl10(folder: Path) -> None:
 
 
 def class_folders(folder: Path) -> None:
-    """The other images of a folder of two classes."""
+    """Write the other images of a folder with two classes."""
     for name in ("a/2.png", "b/1.png", "b/2.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(image_file("PNG"))
@@ -113,7 +113,7 @@ def _tiny_files() -> dict[str, bytes]:
 
 
 def tiny_zips(canary: Path) -> Bad:
-    """Bombs, lists without an end, members elsewhere, forged directories, and bad pictures within."""
+    """Bombs, endless lists, members outside the archive, forged directories, and bad pictures inside."""
     root, files = "tiny-imagenet-200", _tiny_files()
     for kind in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         for name in ("wnids.txt", "words.txt", "val/val_annotations.txt", "train/n01/images/n01_0.JPEG"):

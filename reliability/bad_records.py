@@ -1,4 +1,4 @@
-"""What runs leave in their folders: valid records, and strange ones."""
+"""Records in the folders of runs: valid and hostile ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sftn.storage import lease
 
 
 def run_of(**changes: Any) -> Run:
-    """A run with some of its fields changed, to anything."""
+    """Make a run with arbitrary values in some of its fields."""
     data = Data("digits", "0" * 16)
     return Run(
         **{"network": "resnet8", "data": data, "seed": 0, "schedule": Schedule(), "precision": "float32", **changes}
@@ -30,7 +30,7 @@ def run_of(**changes: Any) -> Run:
 
 
 def record_of(run: Run) -> bytes:
-    """Its run.json, with the id that belongs to it."""
+    """Make the run.json of a run, with the matching id."""
     return json.dumps({"format": FORMAT, "id": run.id, **asdict(run)}).encode()
 
 
@@ -45,7 +45,7 @@ def _row() -> dict[str, Any]:
 
 
 def _sealed(content: bytes) -> bytes:
-    """With the digest that such a file has: whoever forges one can count too."""
+    """Add the digest of the file, which a forger can compute as well."""
     try:
         record = json.loads(content)
         record.pop("sha256", None)
@@ -61,7 +61,7 @@ def _reading() -> bytes:
 
 
 def _kept_run() -> bytes:
-    """As `sftn runs keep` writes it."""
+    """Make a file as `sftn runs keep` writes it."""
     about = {"run": json.loads(record_of(run_of())), "result": json.loads(_result()), "log": {"epoch": [1, 2]}}
     return _sealed(json.dumps({"format": archive.FORMAT, **about, "measured": {"corruption": {}}}).encode())
 
@@ -81,7 +81,7 @@ def _beside_unfinished(folder: Path) -> None:
 
 
 def _show(folder: Path) -> None:
-    """List and show it as the commands do; what is broken is refused."""
+    """List and show it as the commands do; broken runs are refused."""
     entry = RunFolder(folder).inspect()
     with console.capture():
         table([entry])
@@ -96,7 +96,7 @@ def _logs(folder: Path) -> None:
 
 
 def _records(canary: Path) -> Bad:
-    """Records that carry the right id for what they say."""
+    """Records whose ids match their content."""
     yield from hostile.texts()
     deep = run_of()
     for _ in range(40):
@@ -113,7 +113,7 @@ def _records(canary: Path) -> Bad:
         try:
             yield f"forged {next(iter(changes))} {number}", record_of(run_of(**changes))
         except (TypeError, ValueError, AttributeError):
-            continue  # what cannot even be said
+            continue  # a value that cannot even be encoded
 
 
 def _lease(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Exported networks: safetensors, ONNX, what lies beside them, and the results that they are made of."""
+"""Exported networks: safetensors, ONNX, the files beside them, and the results that they are made from."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _predict(name: str, folder: Path) -> None:
 
 
 def _claims(make: Callable[[Any], bytes]) -> Bad:
-    """Records of what a network is given that would cost much, or are none."""
+    """Records of a network's input that would be expensive or are invalid."""
     several: tuple[dict[str, Any], ...] = (
         {"shape": [3, 10**6, 10**6]},
         {"shape": [10**9, 16, 16]},
@@ -110,7 +110,7 @@ def _beside_config(folder: Path) -> None:
 
 
 def onnx_file(record: Any = None, elsewhere: str | None = None, **changes: Any) -> bytes:
-    """A tiny network; with its numbers in another file, or with another size of something."""
+    """Make a tiny network, optionally with its numbers in another file or with another size."""
     from onnx import TensorProto, helper
 
     count, shape = changes.get("classes", 3), changes.get("shape", IMAGES.shape)
@@ -141,7 +141,7 @@ def onnx_file(record: Any = None, elsewhere: str | None = None, **changes: Any) 
 
 
 def at_length(place: str, longer: bytes = b"\x88\x80\x00") -> bytes:
-    """Its numbers in another file, where the length of the word "location" is written in more bytes than it needs."""
+    """Put its numbers in another file, with the length of the word "location" encoded in more bytes than needed."""
     spare = b"#" * (len(longer) - 1)
     content, short = onnx_file(elsewhere=place + spare.decode()), place.encode()
     written = b"\x08location\x12" + bytes([len(short + spare)]) + short + spare

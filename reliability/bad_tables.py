@@ -1,4 +1,4 @@
-"""Lists and tables that lie beside images: ImageNet's classes, what is damaged, tables of the datasets library."""
+"""Lists and tables beside images: ImageNet's classes, lists of damaged images, tables of the datasets library."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _beside_solution(folder: Path) -> None:
 
 @cache
 def _saved() -> dict[str, bytes]:
-    """The files of a table that the datasets library saved."""
+    """Make the files of a table that the datasets library saved."""
     import datasets
 
     datasets.disable_progress_bars()

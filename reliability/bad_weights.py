@@ -1,4 +1,4 @@
-"""Weights and checkpoints: valid ones, and the attacks that are known for their formats."""
+"""Weights and checkpoints: valid ones, and known attacks on their formats."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _look(folder: Path) -> None:
 
 
 def safetensors_file() -> bytes:
-    """A network's weights as we keep them."""
+    """Make a network's weights in our format."""
     return safetensors.save(_network().state_dict(), {"sftn": json.dumps({"network": "wrn_10_1", "classes": "3"})})
 
 
@@ -49,7 +49,7 @@ def _checkpoint() -> bytes:
 
 
 def torch_file(new: bool) -> bytes:
-    """The same as PyTorch keeps them, today or before 1.6."""
+    """Make the weights in PyTorch's format, current or before 1.6."""
     whole = io.BytesIO()
     state = {"model": _network().state_dict(), "epoch": 240, "best_acc": torch.tensor(70.0)}
     torch.save(state, whole, _use_new_zipfile_serialization=new)
@@ -88,7 +88,7 @@ def _checkpoints(canary: Path) -> Bad:
 
 
 def zip_of(raw: bytes) -> bytes:
-    """PyTorch's zip with another pickle in it."""
+    """Make PyTorch's zip with another pickle inside."""
     with zipfile.ZipFile(io.BytesIO(torch_file(True))) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     return hostile.zipped({name: raw if name.endswith("data.pkl") else body for name, body in members.items()})
@@ -100,7 +100,7 @@ def _pickle_of_zip() -> bytes:
 
 
 def _rebuilt(size: bytes, stride: bytes, offset: bytes = b"K\x00", count: bytes = b"K\x04") -> bytes:
-    """A pickle of one tensor of forged parts on a storage of 4 numbers."""
+    """Make a pickle of one tensor with forged parts on a storage of 4 numbers."""
     storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu" + count + b"tQ"
     rest = b"\x89ccollections\nOrderedDict\n)R"
     return (

@@ -1,4 +1,4 @@
-"""Tell a disk of Python's calls. For a process that ends with its disk: nothing is ever put back."""
+"""Report Python's file calls to a simulated disk, for processes that end with it: patches are never undone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reliability.disk import Disk
 
 
 def watch(disk: Disk) -> None:
-    """From now on every call that changes a file below the disk's root, or opens one, is an operation of the disk."""
+    """Make every later call that changes or opens a file below the disk's root an operation of the disk."""
     plain_open, os_open, close, write, fsync = io.open, os.open, os.close, os.write, os.fsync
     replace, unlink, makedir, removedir = os.replace, os.unlink, os.mkdir, os.rmdir
 
@@ -113,7 +113,7 @@ def watch(disk: Disk) -> None:
 
 
 class _Raw(io.FileIO):
-    """A file whose writes are seen."""
+    """A file whose writes are observed."""
 
     def __init__(self, disk: Disk, file: Any, mode: str, closefd: bool) -> None:
         super().__init__(file, mode, closefd)

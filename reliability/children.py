@@ -1,4 +1,4 @@
-"""Processes that are forked from this one, which has imported everything already: real ones, to be killed at will."""
+"""Real processes that can be killed at will, forked from this one, which has already imported everything."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-# Some of these are imported so that no child has to.
+# Some of these imports only spare the children the time.
 import lightning_fabric  # noqa: F401
 import torch
 
@@ -24,7 +24,7 @@ from reliability.disk import Disk, Fault
 from sftn.storage import lease
 
 PATIENCE = 120.0
-"""Seconds after which a process that has not ended counts as hung."""
+"""Seconds after which a process that is still running counts as hung."""
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -33,42 +33,42 @@ class Ended:
     """How a process ended."""
 
     code: int
-    """Its exit code; 128 + n after signal n, as shells say it."""
+    """Exit code; 128 + n after signal n, as in shells."""
     seconds: float
-    """Of its life."""
+    """Lifetime of the process."""
     said: str
     complained: str
 
     def end(self) -> str:
-        """Its exit code and the last line that it complained."""
+        """Describe the end: exit code and last line of standard error."""
         lines = self.complained.strip().splitlines() or ["no word"]
         lost = "a traceback ending in " if "Traceback" in self.complained else ""
         return f"exit code {self.code}, {lost}{lines[-1]}"
 
 
 class Child:
-    """A process that does something and ends; its output goes to files in `notes`."""
+    """A process that calls a function and ends; its output goes to files in `notes`."""
 
     def __init__(self, task: Callable[[], None], notes: Path) -> None:
         notes.mkdir(parents=True, exist_ok=True)
         self._files = notes / "stdout", notes / "stderr"
-        for path in self._files:  # here already: it may be killed before it can
+        for path in self._files:  # created here, because the child may be killed before it can
             path.write_bytes(b"")
         self._began = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # one that comes while Python forks would be ignored
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # a signal during Python's fork would be ignored
         self.pid = os.fork()
         if self.pid == 0:
             _live(task, *self._files)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def signal(self, number: int) -> None:
-        """Send a signal; the process may be over already, but is not buried yet."""
+        """Send a signal; the process may have ended, but has not been waited for."""
         os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> Ended | None:
-        """How it ended, or None if it lives on after so many seconds."""
+        """Wait for up to the given seconds; return how it ended, or None if it is still running."""
         end = time.monotonic() + seconds
         while True:
             gone, status = os.waitpid(self.pid, os.WNOHANG)
@@ -96,18 +96,18 @@ class Child:
 
 
 def sftn_command(arguments: list[str], notes: Path, disk: Path | None = None, fault: Fault | None = None) -> Child:
-    """`sftn` with these arguments, in a process of its own.
+    """Run `sftn` with these arguments in a separate process.
 
     Args:
-        arguments: of the command line.
-        notes: the folder for what it says.
-        disk: what lies below this folder is watched as a disk; None watches nothing. The number of operations is then
-            left in `notes`.
-        fault: what goes wrong on that disk.
+        arguments: arguments of the command line.
+        notes: folder for its output.
+        disk: folder that is observed as a disk, whose number of operations is then written to `notes`; None to observe
+            nothing.
+        fault: the fault on that disk.
     """
 
     def task() -> None:
-        lease.SECONDS = 1.0  # a lease that a power cut tore keeps others waiting so long, instead of 2 minutes
+        lease.SECONDS = 1.0  # a lease torn by a power cut keeps others waiting this long, instead of 2 minutes
         small.register()
         if disk is None:
             sftn.cli.main(arguments)

@@ -1,10 +1,10 @@
-"""A disk that goes wrong: what changes files is seen one by one, and one of these operations is where it happens.
+"""A failing disk: every operation that changes files is counted, and a fault happens at one of them.
 
-What a disk holds after a power cut is modelled as POSIX leaves it open: of a file, what its last fsync wrote; of what
-came later nothing, a part, zeros in its place, or all. Of a folder, the names of its last fsync, and of the later
-changes any, in their order. Files that are there when the watch begins are on the disk.
+The state after a power cut is any that POSIX allows: of a file, the content at its last fsync, and of later writes
+nothing, a part, zeros in their place, or everything; of a folder, the names at its last fsync, and of later changes any
+number, in order. Files that exist when the observation begins are on the disk.
 
-`reliability/calls.py` tells it of Python's calls. Not seen are writes that do not come from Python; `sftn` has none.
+`reliability/calls.py` reports Python's calls. Writes that do not come from Python are not seen; `sftn` has none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 CUT = 77
-"""The exit code of a process whose power was cut."""
+"""Exit code of a process whose power was cut."""
 
 Kind = Literal["full", "read-only", "handles", "torn", "power"]
 
@@ -34,43 +34,43 @@ NEEDS: dict[Kind, frozenset[str]] = {
     "torn": frozenset({"create", "write", "sync", "rename", "unlink", "mkdir", "truncate"}),
     "power": frozenset({"create", "write", "sync", "rename", "unlink", "mkdir", "truncate"}),
 }
-"""Which operations a fault can happen at. A full disk still lets go of files."""
+"""Operations at which a fault can happen. A full disk still removes files."""
 _ERRNO = {"full": errno.ENOSPC, "read-only": errno.EROFS}
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong from the `at`-th operation on, counted from 1.
+    """A fault from the `at`-th operation on, counted from 1.
 
-    full: no space (of a write, a half still fits); read-only: nothing may be changed; handles: the process may open no
-    more files; torn: the process dies there, of a write a half is done; power: so does the machine.
+    full: no space (half of a write still fits); read-only: nothing can be changed; handles: the process cannot open any
+    more files; torn: the process dies there, with half of a write done; power: so does the machine.
     """
 
     kind: Kind
     at: int
     seed: int = 0
-    """Of what the disk holds after a power cut."""
+    """Seed of the disk's content after a power cut."""
 
 
 _open, _remove = io.open, os.unlink
-"""As they are before anybody watches."""
+"""The functions before they are patched."""
 
 
 @dataclass(eq=False)
 class Node:
-    """A file or folder, whatever its name."""
+    """A file or folder, independent of its name."""
 
     path: str | None
-    """Where it is now."""
+    """Current path."""
     folder: bool = False
     synced: bytes = b""
     last: bytes = b""
-    """Its content when it lost its name."""
+    """Content at the time when it lost its name."""
 
 
 @dataclass(frozen=True)
 class _Change:
-    """A change of names that is not on the disk for certain."""
+    """A change of names that may not be on the disk yet."""
 
     gone: str | None
     new: str | None
@@ -84,15 +84,15 @@ class Disk:
     """The files below `root`, as this process changes them.
 
     Args:
-        root: a folder that is there and stays.
-        fault: what goes wrong; None for nothing.
+        root: an existing folder that stays.
+        fault: the fault; None for none.
     """
 
     def __init__(self, root: Path, fault: Fault | None = None) -> None:
         self.root = os.path.abspath(root)
         self.fault = fault
         self.operations: list[str] = []
-        """The kinds of what was done, in order."""
+        """Kinds of all operations, in order."""
         self.lock = threading.RLock()
         self._now = {self.root: Node(self.root, folder=True)}
         for path in Path(self.root).rglob("*"):
@@ -102,13 +102,13 @@ class Disk:
         self.handles: dict[int, Node] = {}
 
     def exit(self) -> None:
-        """The process is over; if its power was still to be cut, that happens now."""
+        """End the process; a power cut that has not happened yet happens now."""
         if self.fault is not None and self.fault.kind == "power":
             self._cut(self.fault.seed)
 
     def happens(self, kind: str, what: Any, half: Callable[[], object] = lambda: None) -> None:
-        """Count an operation that is about to be done, and go wrong if it is time."""
-        if kind != "touch":  # the renewal of a lease comes when the clock says, not in its turn
+        """Count an operation before it is done, and fail if it is time."""
+        if kind != "touch":  # a lease is renewed by the clock, not in a fixed order
             self.operations.append(kind)
         count, fault = len(self.operations), self.fault
         if fault is None or count < fault.at or kind not in NEEDS[fault.kind]:
@@ -133,7 +133,7 @@ class Disk:
         return not isinstance(path, int) and f"{_text(path)}{os.sep}".startswith(self.root + os.sep)
 
     def named(self, path: Any, folder: bool = False) -> Node:
-        """The node of a path that is there; a new one if it was made just now."""
+        """Return the node of an existing path; a new one if it was just created."""
         text = _text(path)
         if text not in self._now:
             self._now[text] = Node(text, folder or os.path.isdir(text))
@@ -147,7 +147,7 @@ class Disk:
         return node
 
     def moves(self, source: Any, target: Any, call: Callable[[], None]) -> None:
-        """Do a rename."""
+        """Rename, and record the change."""
         with self.lock:
             self.happens("rename", target)
             old = self._loses_name(target)
@@ -160,7 +160,7 @@ class Disk:
             self._changes.append(_Change(_text(source), node.path, node))
 
     def goes(self, path: Any, call: Callable[[], None]) -> None:
-        """Do away with a name."""
+        """Remove a name, and record the change."""
         with self.lock:
             if not os.path.lexists(path):
                 call()
@@ -174,7 +174,7 @@ class Disk:
             self._changes.append(_Change(_text(path), None, None))
 
     def settle(self, node: Node) -> None:
-        """An fsync: what the node is now is on the disk."""
+        """Fsync: the node's current state is on the disk."""
         if not node.folder:
             node.synced = self._content(node)
             return
@@ -190,7 +190,7 @@ class Disk:
             return content
 
     def _cut(self, seed: int) -> NoReturn:
-        """Leave the folder as the disk may look without power, and end at once."""
+        """Leave the folder in a state that the disk may have after a power cut, and end at once."""
         with self.lock:
             self.fault = None
             choose = random.Random(seed)
@@ -226,7 +226,7 @@ def _apply(change: _Change, names: dict[str, Node]) -> None:
 
 
 def _kept(synced: bytes, content: bytes, choose: random.Random) -> bytes:
-    """What a disk may hold of a file that was changed after its last fsync."""
+    """Draw a possible content of a file that was changed after its last fsync."""
     if synced == content:
         return content
     part = choose.randrange(len(content) + 1)

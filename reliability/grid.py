@@ -2,16 +2,17 @@
 
     python -m reliability.grid [--hours 24] [--minute 0.25] [--seed 0] [--folder DIR]
 
-Time is scaled: a simulated minute lasts `--minute` seconds, and with it the lease of a run (2 minutes), the time
-between two checkpoints (1), the looks at what others do, the pause before a dead worker is started again (1). A worker
-is killed (SIGKILL) every 2 minutes on average, which is several times in the life of a run; every 20 minutes on average
-one is stopped (SIGSTOP) for 3 to 8 minutes, longer than its lease, and then wakes up (SIGCONT). The workers are real
-processes that work off the same list of tiny runs (both teachers, the student alone and by all twelve methods from
-both, over as many seeds as the hours need) by `sftn.experiments.queue.work`. They believe to be on two machines,
-so that only time ends the lease of the other one. Nothing is killed gently, and it goes on until all runs are done.
+Time is scaled: a simulated minute lasts `--minute` seconds, and with it a run's lease (2 minutes), the time between
+checkpoints (1), the polling of other workers and the pause before a dead worker is restarted (1). A worker is killed
+(SIGKILL) every 2 minutes on average, which is several times during a run; every 20 minutes on average one is stopped
+(SIGSTOP) for 3 to 8 minutes, longer than its lease, and then continued (SIGCONT). The workers are real processes that
+carry out the same list of tiny runs (both teachers, the student alone and with all twelve methods from both, over as
+many seeds as the hours need) with `sftn.experiments.queue.work`. Each believes that the other is on another machine,
+so the other's lease ends only by time. All kills are hard, and the test continues until all runs are done.
 
-An undisturbed pair of workers does the same list in another folder. Every run must be done once: its result is written
-once, and weights, result and log are the same. Ends with exit code 1 otherwise, or if the list was too short.
+An undisturbed pair of workers carries out the same list in another folder. Every run must be done exactly once: its
+result is written once, and weights, result and log are the same. If not, or if the list was too short, the exit code
+is 1.
 """
 
 from __future__ import annotations
@@ -45,26 +46,26 @@ from sftn.storage import lease
 
 EPOCHS = 40
 KILL, STOP, RESTART, LEASE = 2.0, 20.0, 1.0, 2.0
-"""Simulated minutes: between two kills, between two stops, before a new start, of a lease."""
+"""Simulated minutes between two kills, between two stops, before a restart, and of a lease."""
 _SHARE = 0.55
-"""Of the hours, what the list takes undisturbed; kills slow it down by more than the rest."""
+"""Fraction of the hours that the list takes undisturbed; kills slow it down by more than the rest."""
 
 
 @dataclass
 class Day:
-    """What happened to a grid."""
+    """The events of a disturbed day."""
 
     seconds: float = 0.0
     kills: int = 0
     stops: int = 0
     starts: int = 0
     overtaken: int = 0
-    """How often a worker woke up and found that another had taken its run over."""
+    """How often a worker continued and found that another had taken over its run."""
     faults: list[str] = field(default_factory=list)
 
 
 def runs(seeds: int, methods: Sequence[str] = METHODS, epochs: int = EPOCHS) -> list[Planned]:
-    """The list: for every seed the networks of a small table."""
+    """Make the list: the networks of a small table, for every seed."""
     data = Data("small", small.images(Request()).identity)
     one = Run("wide", data, 0, Schedule(epochs=epochs, batch=16), "float32")
     which = Table("table0", "a small one", (Pair("wide", "narrow"),), section="none", methods=tuple(methods))
@@ -72,32 +73,32 @@ def runs(seeds: int, methods: Sequence[str] = METHODS, epochs: int = EPOCHS) -> 
 
 
 def undisturbed(planned: Sequence[Planned], out: Path, minute: float) -> float:
-    """Two workers do the list in peace; the seconds that they took."""
+    """Carry out the list with two undisturbed workers; return the seconds."""
     began = time.monotonic()
     workers = [_start(planned, out, number, 0, minute) for number in (1, 2)]
     for worker in workers:
         while (ended := worker.wait(PATIENCE)) is None:
             continue
         if ended.code != 0:
-            raise RuntimeError(f"a worker does not even end undisturbed: {ended.end()}")
+            raise RuntimeError(f"a worker fails even undisturbed: {ended.end()}")
     return time.monotonic() - began
 
 
 def disturbed(planned: Sequence[Planned], out: Path, minute: float, seed: int, longest: float = 3600.0) -> Day:
-    """Two workers do the list, and are killed and stopped until it is done.
+    """Carry out the list with two workers that are killed and stopped until it is done.
 
     Args:
         planned: the list.
-        out: the folder of all runs.
-        minute: seconds that a simulated minute lasts.
-        seed: of who is killed when.
+        out: folder of all runs.
+        minute: seconds per simulated minute.
+        seed: seed of the kills and stops.
         longest: seconds after which it counts as hung.
     """
     choose, day = random.Random(seed), Day()
     began = time.monotonic()
     alive: dict[int, Child] = {}
     due = dict.fromkeys((1, 2), 0.0)
-    """When a worker starts (again); none for those who are at work or done."""
+    """When a worker (re)starts; no entry for those that are working or done."""
     wake: dict[int, float] = {}
     kill, stop = (choose.expovariate(1 / every) for every in (KILL, STOP))
     while alive or due:
@@ -144,12 +145,12 @@ def disturbed(planned: Sequence[Planned], out: Path, minute: float, seed: int, l
 
 
 def judge(planned: Sequence[Planned], whole: Path, out: Path) -> list[str]:
-    """What is not as it should be after a disturbed day."""
+    """List the faults after a disturbed day."""
     faults = []
     lines = [line.split() for line in (out.parent / "ledger").read_text().splitlines()]
     written = Counter(run for what, run in lines if what == "written")
     faults += [f"{run}: its result was written {count} times" for run, count in written.items() if count > 1]
-    faults += [f"{run}: its result was about to be written over" for what, run in lines if what == "again"]
+    faults += [f"{run}: its result was about to be overwritten" for what, run in lines if what == "again"]
     for item in planned:
         name = item.run.folder
         try:
@@ -173,7 +174,7 @@ def _worker(planned: Sequence[Planned], out: Path, number: int, minute: float) -
     replace = os.replace
 
     def noted(source: Any, target: Any, **more: Any) -> None:
-        """Keep a ledger of results: a line before, if there is one already, and a line after each is written."""
+        """Keep a ledger of results: a line before each write if a result exists already, and a line after it."""
         if os.path.basename(target) != "result.json":
             replace(source, target, **more)
             return
@@ -185,7 +186,7 @@ def _worker(planned: Sequence[Planned], out: Path, number: int, minute: float) -
 
     os.replace = noted  # type: ignore[assignment]
     dataset = small.images(Request())
-    # One student at a time: eight together need longer to begin than passes here between two kills.
+    # One student at a time, because eight together take longer to start than the time between two kills.
     work(planned, dataset, out, Execution(device="cpu", cohort=1, checkpoint_seconds=minute), wait=minute / 12)
 
 
@@ -196,12 +197,12 @@ def _append(path: Path, line: str) -> None:
 
 
 def main() -> None:
-    """Carry out a day and show it."""
+    """Simulate a day and print its report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=24.0, help="simulated ones")
-    parser.add_argument("--minute", type=float, default=0.25, help="seconds that a simulated minute lasts")
+    parser.add_argument("--minute", type=float, default=0.25, help="seconds per simulated minute")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if not given")
+    parser.add_argument("--folder", type=Path, help="folder to work in; a temporary one by default")
     options = parser.parse_args()
     minute = options.minute
     with tempfile.TemporaryDirectory(prefix="sftn-grid-", dir=options.folder) as base:
@@ -216,7 +217,7 @@ def main() -> None:
         hours = day.seconds / minute / 60
         done = [item for item in planned if (out / item.run.folder / "result.json").exists()]
         for fault in faults:
-            print(f"NOT as it should be: {fault}")
+            print(f"FAULT: {fault}")
         rows = [
             ("simulated hours", f"{hours:.1f}"),
             ("simulated hours without kills", f"{peace / minute / 60:.1f}"),
@@ -225,7 +226,7 @@ def main() -> None:
             ("workers killed", day.kills),
             ("kills per run", f"{day.kills / len(planned):.1f}"),
             ("workers stopped for longer than a lease", day.stops),
-            ("of them overtaken, and reported it", day.overtaken),
+            ("of these, lost their run and reported it", day.overtaken),
             ("workers started", day.starts),
             ("runs done", len(done)),
             ("runs done twice", sum("written" in fault for fault in faults)),

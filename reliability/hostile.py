@@ -1,4 +1,4 @@
-"""Bad inputs: random damage to a file, and the attacks that are known for its format, made by hand."""
+"""Bad inputs: random damage to files, and handmade attacks that are known for their formats."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WEIRD: tuple[Any, ...] = (
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
-    """The same bytes with one to three kinds of damage."""
+    """Apply one to three kinds of damage."""
     for _ in range(chance.randint(1, 3)):
         content = chance.choice(_DAMAGES)(bytearray(content), chance)
     return content
@@ -74,7 +74,7 @@ def _move(content: bytearray, chance: random.Random) -> bytes:
 
 
 def _length(content: bytearray, chance: random.Random) -> bytes:
-    """An absurd size where a size may stand: near the beginning or the end more often than not."""
+    """Write an absurd size where a size may be: more often near the beginning or the end."""
     width, order = chance.choice((1, 2, 4, 8)), chance.choice("<>")
     raw = struct.pack(f"{order}Q", chance.choice(_ABSURD))
     at = chance.choice(
@@ -85,7 +85,7 @@ def _length(content: bytearray, chance: random.Random) -> bytes:
 
 
 def _digits(content: bytearray, chance: random.Random) -> bytes:
-    """Another number where one is written in digits."""
+    """Replace a number that is written in digits."""
     places = [i for i, byte in enumerate(content[:20000]) if 48 <= byte < 58]
     if places:
         at = chance.choice(places)
@@ -99,7 +99,7 @@ _DAMAGES: tuple[Callable[[bytearray, random.Random], bytes], ...] = (
 
 
 def damaged_json(content: bytes, chance: random.Random) -> bytes:
-    """A record with another value somewhere in it."""
+    """Replace one value somewhere in a record."""
     record = json.loads(content)
     inside: Any = record
     while isinstance(inside, (dict, list)) and inside:
@@ -115,7 +115,7 @@ def damaged_json(content: bytes, chance: random.Random) -> bytes:
 
 
 def archives(canary: Path, payload: bytes, root: str) -> Iterator[tuple[str, bytes]]:
-    """Tars whose members want to lie elsewhere, are links, or claim sizes; uncompressed."""
+    """Uncompressed tars whose members have outside paths, are links, or claim wrong sizes."""
     for name in (f"../../{canary.name}", str(canary), f"{root}/../../{canary.name}", f"{root}/train"):
         for kind in (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
             member = tarfile.TarInfo(name)
@@ -141,7 +141,7 @@ def archives(canary: Path, payload: bytes, root: str) -> Iterator[tuple[str, byt
 
 
 def tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    """An uncompressed tar."""
+    """Make an uncompressed tar."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as tar:
         for member, content in members:
@@ -159,7 +159,7 @@ def zipped(members: dict[str, bytes], kind: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def texts() -> Iterator[tuple[str, bytes]]:
-    """What is no JSON, or strange JSON."""
+    """Invalid or extreme JSON."""
     for opening in (b"[", b'{"a":', b'{"friendly":'):
         yield f"{opening.decode()} 200,000 deep", opening * 200_000
     yield "lists 900 deep", b'{"id": ' + b"[" * 900 + b"]" * 900 + b"}"
@@ -175,7 +175,7 @@ def texts() -> Iterator[tuple[str, bytes]]:
 
 
 def png(width: int, height: int, data: bytes = b"", depth: int = 8, color: int = 2) -> bytes:
-    """A PNG that claims a size, whatever its data."""
+    """Make a PNG that claims a size, whatever its data."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(

@@ -1,11 +1,11 @@
-"""Give every reader of files a thousand bad ones and see that each is refused in one line, or does no harm.
+"""Give every reader of files a thousand bad ones and check that each is refused in one line, or does no harm.
 
     python reliability/inputs.py [--inputs 1000] [--seed 0] [--processes 2]
 
-Each input goes to a process that is watched: it must answer within 5 seconds of processor time (and 20 by the clock, so
-that a busy machine does not count), its memory may grow by no more than 1 GB, and it may open nothing for writing,
-start no process, make no connection and leave a canary alone. Some are given to the real command line, which must end
-with exit code 2 and one line. Exit code 1 if anything goes wrong.
+Each input goes to a process that is observed: it must finish within 5 seconds of processor time (and 20 of wall-clock
+time, to allow for a busy machine), its memory may grow by at most 1 GB, and it must not open files for writing, start
+processes, make connections or touch a canary. Some inputs go to the real command line, which must end with exit code 2
+and one line. The exit code is 1 if anything goes wrong.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from reliability.readers import READERS  # noqa: E402
 from reliability.watched import FAULT, HARMLESS, REFUSED, Answer, Child, Input  # noqa: E402
 
 COMMANDS = "the command line"
-"""Its time and memory are those of a whole program, and are not listed."""
+"""Not listed in the table of time and memory, because it measures a whole program."""
 
 
 def inputs(readers: Iterable[Reader], count: int, seed: int, canary: Path) -> Iterator[Input]:
-    """All handmade inputs, and damaged ones up to `count` in all, the same number for each reader."""
+    """All handmade inputs, plus damaged ones up to `count` in total, the same number for each reader."""
     readers = list(readers)
     handmade = 0
     for reader in readers:
@@ -54,7 +54,7 @@ def inputs(readers: Iterable[Reader], count: int, seed: int, canary: Path) -> It
 
 
 def damaged(reader: Reader, count: int, seed: int) -> Iterator[Input]:
-    """A valid file with random damage; half the time within what wraps it."""
+    """Damage a valid file at random; half of the time inside its wrapper."""
     valid = reader.valid()
     for number in range(count):
         chance = random.Random(zlib.crc32(f"{reader.name} {number} {seed}".encode()))
@@ -112,7 +112,7 @@ def command(arguments: Sequence[str], box: Path, canary: Path) -> Answer:
 
 
 def everything(count: int, seed: int, processes: int, box: Path) -> list[tuple[Input, Answer]]:
-    """Every input with its answer."""
+    """Give every input to its reader; return the inputs with their outcomes."""
     given = box / "given"
     given.mkdir()
     canary = box / "canary"
@@ -130,7 +130,7 @@ def everything(count: int, seed: int, processes: int, box: Path) -> list[tuple[I
             answer = child.give(one)
             if canary.exists():
                 canary.unlink()
-                answer = Answer(FAULT, "the canary came to be")
+                answer = Answer(FAULT, "the canary was created")
             answers.append((one, answer))
         child.stop()
 
@@ -166,7 +166,7 @@ def table(answers: Sequence[tuple[Input, Answer]]) -> str:
 
 
 def main() -> None:
-    """Run it and print the table."""
+    """Run all inputs and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)

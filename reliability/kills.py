@@ -1,12 +1,12 @@
-"""Kill runs at random moments, let the same command go on, and compare the end with that of an undisturbed run.
+"""Kill runs at random moments, let the same command resume, and compare the result with that of an undisturbed run.
 
     python -m reliability.kills [--kills 100] [--seed 0] [--workers 2] [--folder DIR]
 
-The runs are two teachers and a student by each of the twelve methods, tiny, as real processes of the real commands.
-They are killed by SIGKILL, SIGTERM, SIGINT or a power cut (`reliability/disk.py`), at a moment drawn evenly from the
-time that the undisturbed run takes; power is cut at an operation on the disk drawn evenly from all of them. What goes
-on is killed again with a probability of a third. Weights, result and log must be the very same at the end, except for
-what a clock wrote. Ends with exit code 1 if one is not.
+The runs are two teachers and a student with each of the twelve methods, tiny, as real processes of the real commands.
+They are killed by SIGKILL, SIGTERM, SIGINT or a power cut (`reliability/disk.py`), at a time drawn uniformly from the
+duration of the undisturbed run; power is cut at a disk operation drawn uniformly from all of them. A resumed run is
+killed again with a probability of a third. In the end, weights, result and log must be identical, except for entries
+that depend on the clock. The exit code is 1 if they are not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sftn.runs.folder import DONE, RunFolder
 EPOCHS = 6
 HOWS = ("SIGKILL", "SIGTERM", "SIGINT", "power cut")
 AGAIN = 1 / 3
-"""How likely it is that what goes on is killed once more."""
+"""Probability that a resumed run is killed again."""
 
 
 @dataclass
@@ -43,22 +43,22 @@ class Trial:
 
     kind: str
     hows: list[str] = field(default_factory=list)
-    """How, each time."""
+    """The kind of each kill."""
     moments: list[str] = field(default_factory=list)
-    """What was done by then."""
+    """Progress of the run at each kill."""
     codes: list[int] = field(default_factory=list)
     leaving: list[float] = field(default_factory=list)
     """Seconds from SIGTERM to the end."""
     waited: int = 0
-    """How often a torn lease had to run out first."""
+    """How often a torn lease had to expire first."""
     faults: list[str] = field(default_factory=list)
-    """What is not as it should be."""
+    """Deviations from the expected behaviour."""
 
 
 def trial(kind: str, how: str, seed: int, wholes: dict[str, Whole], base: Path) -> Trial:
-    """Kill a run, let it go on, and compare."""
+    """Kill a run, resume it, and compare."""
     choose, done, whole = random.Random(seed), Trial(kind), wholes[kind]
-    while not done.hows:  # it may be faster than the undisturbed one, and over before its moment
+    while not done.hows:  # it may be faster than the undisturbed one, and end before the kill
         place = base / f"trial-{seed}"
         runs = whole.prepare(place / "disk")
         ended = _killed(how, choose, done, whole, place)
@@ -71,7 +71,7 @@ def trial(kind: str, how: str, seed: int, wholes: dict[str, Whole], base: Path) 
             done.waited += 1
             time.sleep(0.3)
         elif ended.code != 0:
-            done.faults.append(f"does not go on: {ended.end()}")
+            done.faults.append(f"does not resume: {ended.end()}")
             return done
     done.faults += whole.differences(runs)
     shutil.rmtree(place, ignore_errors=True)
@@ -79,7 +79,7 @@ def trial(kind: str, how: str, seed: int, wholes: dict[str, Whole], base: Path) 
 
 
 def _killed(how: str, choose: random.Random, done: Trial, whole: Whole, place: Path) -> Ended | None:
-    """Begin or go on, and be killed; how it ended if it ended before."""
+    """Start or resume the run and kill it; return how it ended if it ended before."""
     disk, notes = place / "disk", place / "notes"
     folder = disk / "runs" / whole.folder
     pause = 0.0 if how == "power cut" else choose.choice((0.0, 0.0, 0.1, 60.0))
@@ -90,7 +90,7 @@ def _killed(how: str, choose: random.Random, done: Trial, whole: Whole, place: P
         ended = sftn_command(arguments, notes, disk, Fault("power", at, choose.randrange(2**32))).end()
         if "Written:" in ended.said and RunFolder(folder).inspect().state != DONE:
             entry = RunFolder(folder).inspect()
-            done.faults.append(f"a result that had been told is gone: {entry.state} {entry.reason}")
+            done.faults.append(f"a reported result is gone: {entry.state} {entry.reason}")
         if ended.code == 2 and any(words in ended.complained for words in HELD):
             return ended
         if ended.code != CUT:
@@ -100,14 +100,14 @@ def _killed(how: str, choose: random.Random, done: Trial, whole: Whole, place: P
         first = child.wait(choose.random() * whole.seconds)
         if first is not None:
             if first.code not in (0, 2):
-                done.faults.append(f"{first.end()} before anything was done to it")
+                done.faults.append(f"{first.end()} before it was killed")
             return first
         sent = time.monotonic()
         child.signal(signal.Signals[how])
         ended = child.end()
-        if ended.code == 0:  # it was over, or in its last writes
+        if ended.code == 0:  # it had ended, or was in its last writes
             if RunFolder(folder).inspect().state != DONE:
-                done.faults.append("ended well and left no result")
+                done.faults.append("ended without error but left no result")
             return ended
         if ended.code != 128 + signal.Signals[how]:
             done.faults.append(f"{how}: {ended.end()}")
@@ -122,7 +122,7 @@ def _killed(how: str, choose: random.Random, done: Trial, whole: Whole, place: P
 
 
 def moment(folder: Path, whole: Whole) -> str:
-    """What a run was at, from what its folder holds."""
+    """Read a run's progress from its folder."""
     if not folder.exists():
         return "before the first write"
     if (folder / "result.json").exists():
@@ -138,7 +138,7 @@ def moment(folder: Path, whole: Whole) -> str:
 
 
 def show(trials: Sequence[Trial], wholes: dict[str, Whole]) -> str:
-    """The tables of a report."""
+    """Make the tables of a report."""
     rows = []
     for how in HOWS:
         struck = [done for done in trials if how in done.hows]
@@ -146,7 +146,7 @@ def show(trials: Sequence[Trial], wholes: dict[str, Whole]) -> str:
         rows.append((how, count, len(struck), sum(not done.faults for done in struck)))
     killed = sum(len(done.hows) for done in trials)
     same = sum(not done.faults for done in trials)
-    parts = [small.table(("killed by", "kills", "runs that it hit", "of them with the same end"), rows)]
+    parts = [small.table(("killed by", "kills", "runs affected", "of these, identical in the end"), rows)]
     when = Counter(spot for done in trials for spot in done.moments)
     parts.append(small.table(("when", "kills"), when.most_common()))
     kinds = Counter(done.kind for done in trials)
@@ -154,9 +154,9 @@ def show(trials: Sequence[Trial], wholes: dict[str, Whole]) -> str:
     columns = [(kind, count, count - bad[kind]) for kind, count in kinds.items()]
     parts.append(small.table(("run", "killed", "same end"), sorted(columns, key=lambda row: small.KINDS.index(row[0]))))
     leaving = [seconds for done in trials for seconds in done.leaving]
-    slowest = f"; after SIGTERM the slowest was gone in {max(leaving):.2f} s" if leaving else ""
+    slowest = f"; after SIGTERM the slowest ended within {max(leaving):.2f} s" if leaving else ""
     parts.append(
-        f"{len(trials)} runs killed, {killed} kills in all: {same} identical ends, {len(trials) - same} others"
+        f"{len(trials)} runs killed, {killed} kills in all: {same} identical in the end, {len(trials) - same} others"
         f"{slowest}; an undisturbed run takes {min(w.seconds for w in wholes.values()):.1f} to "
         f"{max(w.seconds for w in wholes.values()):.1f} s; torn leases waited for: {sum(t.waited for t in trials)}"
     )
@@ -164,7 +164,7 @@ def show(trials: Sequence[Trial], wholes: dict[str, Whole]) -> str:
 
 
 def plan(kills: int, seed: int, kinds: Sequence[str] = small.KINDS) -> list[tuple[str, str, int]]:
-    """Which kind is killed how, and by which random numbers: all combinations before any comes again."""
+    """Yield the kind, the way to kill it and a seed: all combinations before any is repeated."""
     choose = random.Random(seed)
     found: list[tuple[str, str]] = []
     while len(found) < kills:
@@ -175,12 +175,12 @@ def plan(kills: int, seed: int, kinds: Sequence[str] = small.KINDS) -> list[tupl
 
 
 def main() -> None:
-    """Kill so many runs and show how they ended."""
+    """Kill runs and print how they ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if not given")
+    parser.add_argument("--folder", type=Path, help="folder to work in; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sftn-kills-", dir=options.folder) as base:
         began = time.monotonic()

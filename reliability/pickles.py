@@ -1,4 +1,4 @@
-"""Pickles that call what they must not, or cost more than they weigh."""
+"""Pickles that call what they must not, or cost far more than their size suggests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Call:
-    """Pickles as a call."""
+    """An object that is pickled as a call."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -22,7 +22,7 @@ class Call:
 
 
 def armed(canary: Path) -> Iterator[tuple[str, bytes]]:
-    """Pickles that leave a file at `canary` wherever they are let run."""
+    """Pickles that create a file at `canary` if they are executed."""
     import os
     import subprocess
 
@@ -51,7 +51,7 @@ def armed(canary: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def greedy() -> Iterator[tuple[str, bytes]]:
-    """Pickles that claim sizes, or cost much more than they weigh."""
+    """Pickles that claim wrong sizes, or cost far more than their size suggests."""
     huge = struct.pack("<I", 2**32 - 2)
     yield "memo of 4 billion", b"\x80\x02Nr" + struct.pack("<I", 2**31) + b"."
     yield "memo of 2 billion, as text", b"Np2000000000\n."

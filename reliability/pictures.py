@@ -1,4 +1,4 @@
-"""Image files, whole and hostile."""
+"""Image files, valid and hostile."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reliability.reader import Bad
 
 
 def image_file(kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options: Any) -> bytes:
-    """A small picture of noise."""
+    """Make a small picture of noise."""
     pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     whole = io.BytesIO()
     image = (
@@ -29,7 +29,7 @@ def image_file(kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), *
 
 
 def pictures(canary: Path) -> Bad:
-    """Sizes that are claimed, many frames, strange modes, and what is no picture."""
+    """Pictures with false sizes, many frames or strange modes, and files that are not pictures."""
     zeros = zlib.compress(bytes(10**7))
     for side in (12_000, 60_000, 2**31 - 1):
         for depth, color in ((8, 2), (16, 6), (1, 0), (8, 3)):

@@ -1,4 +1,4 @@
-"""A reader of the package as the scripts see it: how it is called, a valid file, and how to make bad ones."""
+"""The scripts' description of a reader of files: how to call it, a valid file, and how to make bad ones."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def same(content: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader and what is given to it."""
+    """A reader and its inputs."""
 
     name: str
     file: str
-    """Where the file under test lies, within the folder given."""
+    """Path of the file under test within the given folder."""
     valid: Callable[[], bytes]
     read: Callable[[Path], object]
-    """Given the folder."""
+    """Called with the folder."""
     handmade: Callable[[Path], Bad] = none
-    """Handmade contents; given a file that must never come to be."""
+    """Makes handmade contents; called with a path that must never be created."""
     beside: Callable[[Path], None] = lambda folder: None
-    """Writes what else the folder needs."""
+    """Writes the other files that the folder needs."""
     wrap: Callable[[bytes], bytes] = same
-    """What is damaged is inside of this: an archive, a record with its seal."""
+    """Wraps damaged contents: in an archive, or in a record with its digest."""
     damage: Callable[..., bytes] = hostile.damaged
     small: bool = True
-    """Whether its handmade inputs are quickly made."""
+    """Whether its handmade inputs are quick to make."""
 
 
 MISSING: list[str] = []
@@ -48,7 +48,7 @@ MISSING: list[str] = []
 
 
 def needing(libraries: tuple[str, ...], *readers: Reader) -> tuple[Reader, ...]:
-    """Readers, or none where a library of theirs is not installed."""
+    """Make the readers, or none if a library that they need is not installed."""
     lacking = [name for name in libraries if importlib.util.find_spec(name) is None]
     if lacking:
         MISSING.extend(f"{reader.name}: {' and '.join(lacking)} not installed" for reader in readers)

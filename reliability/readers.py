@@ -10,4 +10,4 @@ from reliability.bad_weights import WEIGHTS
 from reliability.reader import Reader
 
 READERS: tuple[Reader, ...] = (*WEIGHTS, *IMAGES, *RECORDS, *TABLES, *SHIPPED)
-"""Valid files are made when they are asked for."""
+"""All readers; their valid files are made on demand."""

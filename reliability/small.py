@@ -1,4 +1,4 @@
-"""What the scripts train: networks of a few convolutions on 48 images, by the commands that everybody uses."""
+"""The runs of the scripts: networks of a few convolutions on 48 images, trained by the ordinary commands."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from sftn.tasks.recipes import OBJECTIVES
 
 STANDARD, FRIENDLY = "standard teacher", "friendly teacher"
 KINDS = (STANDARD, FRIENDLY, *OBJECTIVES)
-"""Every kind of run: two teachers and a student by each of the twelve methods; ab, ft and sskd have a first stage."""
+"""Every kind of run: two teachers and a student with each of the twelve methods; ab, ft and sskd have a first stage."""
 _OTHERWISE = ("seconds", "images_per_second", "environment")
-"""What may differ between two ends of a run: what a clock wrote, and whether somebody committed something between."""
+"""Fields that may differ between two executions of a run: times, and whether the code was committed in between."""
 
 
 def register() -> None:
-    """Make the networks `narrow` and `wide` and the images `small` known to this process."""
+    """Register the networks `narrow` and `wide` and the images `small` in this process."""
     NETWORKS.update(narrow=_narrow, wide=_wide)
     KEYS.update(narrow=(), wide=())
     SOURCES["small"] = images
 
 
 def images(request: Request) -> Dataset:
-    """48 training and 24 test images, 3×16×16: noise with a bright corner that tells which of 4 classes it is."""
+    """Make 48 training and 24 test images, 3×16×16: noise with a bright corner that marks one of 4 classes."""
     generator = torch.Generator().manual_seed(0)
     splits = []
     for count in (48, 24):
@@ -47,7 +47,7 @@ def images(request: Request) -> Dataset:
 
 
 def command(kind: str, out: Path, *, epochs: int, checkpoint_seconds: float = 0.0) -> list[str]:
-    """The arguments of `sftn` for a kind of run; a student's teacher must be done in `out`."""
+    """Make the arguments of `sftn` for a kind of run; a student's teacher must be finished in `out`."""
     if kind in (STANDARD, FRIENDLY):
         what = [
             "train-teacher",
@@ -63,12 +63,12 @@ def command(kind: str, out: Path, *, epochs: int, checkpoint_seconds: float = 0.
 
 
 def teacher(out: Path) -> Path:
-    """The folder of the standard teacher."""
+    """Find the folder of the standard teacher."""
     return next(out.glob("wide-small-*"))
 
 
 def left(folder: Path) -> dict[str, Any]:
-    """What a finished run left, less what has nothing to do with training."""
+    """Read a finished run's output, without fields that do not depend on training."""
     result = json.loads((folder / "result.json").read_text())
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return {
@@ -80,12 +80,12 @@ def left(folder: Path) -> dict[str, Any]:
 
 
 def seconds(folder: Path) -> float:
-    """How long a finished run was trained."""
+    """Read how long a finished run was trained."""
     return float(json.loads((folder / "result.json").read_text())["seconds"])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table in Markdown."""
+    """Format a table in Markdown."""
     lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""A process that reads bad files and is watched: what it opens, starts and connects to, its time and its memory."""
+"""An observed process that reads bad files: what it opens, starts and connects to, its time and its memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from reliability.readers import READERS
 from sftn.errors import InputError
 
 SECONDS, MEMORY = 5.0, 2**30
-"""The limits of one input: of processor time, and of memory in bytes."""
+"""Limits of one input: seconds of processor time, and bytes of memory."""
 REFUSED, HARMLESS, FAULT = "refused with one line", "accepted, no harm", "FAULT"
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _ACTS: tuple[str, ...] = (
@@ -33,7 +33,7 @@ _ACTS: tuple[str, ...] = (
 )
 _ACTS += ("os.link", "os.symlink", "os.truncate", "os.chmod", "subprocess.Popen", "socket.connect", "pty.spawn")
 _seen: list[str] | None = None
-"""What a reader did that no reader should; None while none is watched."""
+"""Forbidden actions of the current reader; None while none is observed."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class Input:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of it."""
+    """The outcome of an input."""
 
     outcome: str
     about: str = ""
     seconds: float = 0.0
     memory: int = 0
-    """Bytes by which the process grew at its peak."""
+    """Growth of the process's peak memory, in bytes."""
 
 
 def attempt(reader: Reader, content: bytes, folder: Path) -> tuple[str, str]:
-    """Outcome and message of one input, in this process."""
+    """Give one input to its reader, in this process; return outcome and message."""
     path = folder / reader.file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -73,7 +73,7 @@ def attempt(reader: Reader, content: bytes, folder: Path) -> tuple[str, str]:
             outcome = FAULT
         if _too_much(error):
             outcome, about = FAULT, f"asked for more memory than there is: {about}"
-    except BaseException as error:  # this is what is looked for
+    except BaseException as error:  # this is what the test looks for
         outcome, about = FAULT, f"{type(error).__name__}: {str(error)[:200]}"
     finally:
         seen, _seen = _seen, None
@@ -89,7 +89,7 @@ def _too_much(error: BaseException | None) -> bool:
 
 
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
-    """An audit hook: notes what a reader must not do."""
+    """An audit hook that records what a reader must not do."""
     if _seen is None:
         return
     if event in _ACTS:
@@ -99,7 +99,7 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _serve(end: Connection, box: str) -> None:
-    """A child: reads inputs until there are no more."""
+    """The child process: reads inputs until there are no more."""
     sys.dont_write_bytecode = True
     os.chdir(box)
     os.environ["HOME"] = box
@@ -109,7 +109,7 @@ def _serve(end: Connection, box: str) -> None:
 
     torch.set_num_threads(1)
     readers = {reader.name: reader for reader in READERS}
-    for reader in READERS:  # what is imported late is imported now, and a valid file must be read
+    for reader in READERS:  # reading a valid file must succeed, and triggers late imports now
         with tempfile.TemporaryDirectory(dir=box) as folder:
             outcome, about = attempt(reader, reader.wrap(reader.valid()), Path(folder))
         if outcome != HARMLESS:
@@ -131,7 +131,7 @@ def _serve(end: Connection, box: str) -> None:
 
 
 def _peak(reset: bool = False) -> int:
-    """Bytes that this process had at its peak, since the last reset where the system can forget it."""
+    """Peak memory of this process in bytes, since the last reset if the system supports resets."""
     try:
         if reset:
             Path("/proc/self/clear_refs").write_text("5")
@@ -144,7 +144,7 @@ def _peak(reset: bool = False) -> int:
 
 
 class Child:
-    """A process that reads inputs, and another one when it must be replaced."""
+    """A process that reads inputs, and is replaced when necessary."""
 
     def __init__(self, box: Path) -> None:
         self.box = box
@@ -161,7 +161,7 @@ class Child:
             raise SystemExit(ready.about)
 
     def give(self, given: Input) -> Answer:
-        """Give it an input; one that took too long is given once more, since the machine may have been busy."""
+        """Give it an input; one that took too long is tried again, because the machine may have been busy."""
         answer = self._once(given)
         return self._once(given) if answer.seconds > SECONDS else answer
 

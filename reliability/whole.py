@@ -1,4 +1,4 @@
-"""An undisturbed run, and what an ill-treated one has to be compared with."""
+"""Undisturbed runs, with which disturbed ones are compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reliability import small
 from reliability.children import sftn_command
 
 HELD = ("is being trained by", "was just taken by")
-"""What the commands say while somebody's lease lasts."""
+"""Messages of the commands while another process holds the lease."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Whole:
 
     kind: str
     out: Path
-    """The folder of all undisturbed runs."""
+    """Folder of all undisturbed runs."""
     folder: str
-    """The name of its own."""
+    """Name of its own folder."""
     seconds: float
     operations: tuple[str, ...]
-    """What it did to the disk with a checkpoint at every step, in order."""
+    """Its disk operations with a checkpoint at every step, in order."""
     left: dict[str, Any]
 
     def prepare(self, disk: Path) -> Path:
-        """The folder of runs on a new disk, with the teacher that this kind needs; what was there is removed."""
+        """Prepare the folder of runs on a new disk, with the teacher that this kind needs; old contents are removed."""
         shutil.rmtree(disk, ignore_errors=True)
         runs = disk / "runs"
         disk.mkdir(parents=True)
@@ -40,11 +40,11 @@ class Whole:
         return runs
 
     def differences(self, runs: Path) -> list[str]:
-        """What this run and the one in `runs` do not have in common."""
+        """List differences between this run and the one in `runs`."""
         try:
             found = small.left(runs / self.folder)
         except (OSError, ValueError) as error:
-            return [f"what is left cannot be read: {error}"]
+            return [f"its output cannot be read: {error}"]
         return [f"its {name} differ: {found[name]}, not {own}" for name, own in self.left.items() if own != found[name]]
 
 
@@ -52,7 +52,7 @@ def undisturbed(kinds: Sequence[str], place: Path, epochs: int) -> dict[str, Who
     """Carry out a run of each kind; the standard teacher is always among them.
 
     Raises:
-        RuntimeError: one does not end well.
+        RuntimeError: one fails.
     """
     found = {}
     for kind in dict.fromkeys((small.STANDARD, *kinds)):
@@ -61,7 +61,7 @@ def undisturbed(kinds: Sequence[str], place: Path, epochs: int) -> dict[str, Who
         before = set(runs.iterdir()) if runs.exists() else set()
         ended = sftn_command(small.command(kind, runs, epochs=epochs), notes, disk=runs.parent).end()
         if ended.code != 0:
-            raise RuntimeError(f"{kind} does not even end undisturbed: {ended.complained}")
+            raise RuntimeError(f"{kind} fails even undisturbed: {ended.complained}")
         (folder,) = set(runs.iterdir()) - before
         operations = tuple((notes / "operations").read_text().split())
         found[kind] = Whole(kind, runs, folder.name, ended.seconds, operations, small.left(folder))

@@ -1,12 +1,13 @@
-"""Let every single operation of a run on its disk go wrong, mend it, and let the same command go on.
+"""Make every single disk operation of a run fail, remove the fault, and let the same command resume.
 
     python -m reliability.writes [--every 1] [--workers 2] [--folder DIR]
 
 The operations of three tiny runs (a standard teacher, a student-friendly one, a student with a first stage; a
 checkpoint at every step) are counted by `reliability/disk.py`. Then each run is begun once for every operation and
 every fault that can happen there: the disk is full from then on, read-only from then on, no more files can be opened
-from then on, the process dies in the middle of it, the power is cut. An error must be said in one line with exit code
-2. Mended, the same command must end with the same weights, result and log. Ends with exit code 1 if one does not.
+from then on, the process dies in the middle of it, the power is cut. An error must be reported in one line with exit
+code 2. Without the fault, the same command must then end with the same weights, result and log. The exit code is 1 if
+one does not.
 """
 
 from __future__ import annotations
@@ -42,21 +43,21 @@ NAMES = {
 
 @dataclass
 class Case:
-    """A run in which one operation went wrong."""
+    """A run in which one operation failed."""
 
     kind: str
     fault: Fault
     operation: str
     bore: bool = False
-    """Whether the run ended well all the same."""
+    """Whether the run succeeded anyway."""
     waited: int = 0
     said: str = ""
     faults: list[str] = field(default_factory=list)
-    """What is not as it should be."""
+    """Deviations from the expected behaviour."""
 
 
 def cases(whole: Whole, every: int = 1) -> list[Case]:
-    """Every operation of a run with every fault that can happen there, or every so manieth of them."""
+    """Combine every operation of a run with every fault that can happen there; keep every n-th case."""
     found = [
         Case(whole.kind, Fault(kind, at, seed=at), operation)
         for kind, operations in NEEDS.items()
@@ -67,7 +68,7 @@ def cases(whole: Whole, every: int = 1) -> list[Case]:
 
 
 def go_wrong(case: Case, wholes: dict[str, Whole], base: Path) -> Case:
-    """Let it go wrong, mend it, and compare."""
+    """Cause the fault, remove it, resume, and compare."""
     whole = wholes[case.kind]
     place = base / f"{case.kind}-{case.fault.kind}-{case.fault.at}"
     runs = whole.prepare(place / "disk")
@@ -88,7 +89,7 @@ def go_wrong(case: Case, wholes: dict[str, Whole], base: Path) -> Case:
     if ended.code == 0:
         case.faults += whole.differences(runs)
     else:
-        case.faults.append(f"mended, it does not go on: {ended.end()}")
+        case.faults.append(f"without the fault, it does not resume: {ended.end()}")
     shutil.rmtree(place)
     return case
 
@@ -100,15 +101,15 @@ def _judge(case: Case, ended: Ended, folder: Path) -> None:
     if ended.code not in (0, expected):
         case.faults.append(f"{ended.end()}; it should have been {expected}")
     if "Written:" in ended.said and RunFolder(folder).inspect().state != DONE:
-        case.faults.append("a result that had been told is not there")
+        case.faults.append("a reported result is missing")
     elif case.bore and RunFolder(folder).inspect().state != DONE:
-        case.faults.append("ended well and left no result")
+        case.faults.append("ended without error but left no result")
     if ended.code == 2 and ended.complained.count("\n") != 1:
         case.faults.append(f"not one line: {ended.complained}")
 
 
 def show(done: Sequence[Case]) -> str:
-    """The table of a report."""
+    """Make the table of a report."""
     rows = []
     for kind in NAMES:
         own = [case for case in done if case.fault.kind == kind]
@@ -118,22 +119,22 @@ def show(done: Sequence[Case]) -> str:
         good = sum(not case.faults for case in own)
         rows.append((NAMES[kind], len(own), what, bore, waited, good))
     header = (
-        "what goes wrong",
+        "fault",
         "times",
         "at which operation",
         "succeeded anyway",
         "waited for a lease",
-        "same end",
+        "identical in the end",
     )
     return small.table(header, rows)
 
 
 def main() -> None:
-    """Go through all cases and show how they ended."""
+    """Go through all cases and print how they ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--every", type=int, default=1, help="take only every so manieth case")
+    parser.add_argument("--every", type=int, default=1, help="take only every n-th case")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder if not given")
+    parser.add_argument("--folder", type=Path, help="folder to work in; a temporary one by default")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sftn-writes-", dir=options.folder) as base:
         began = time.monotonic()
@@ -148,7 +149,9 @@ def main() -> None:
                     print(f"NOT the same: {place}: {NAMES[case.fault.kind]}: {fault}", flush=True)
         print(show(done))
         counts = ", ".join(f"{len(wholes[kind].operations)} operations of the {kind}" for kind in KINDS)
-        print(f"\n{counts}; {len(done)} cases, {sum(not case.faults for case in done)} recovered with the same end")
+        print(
+            f"\n{counts}; {len(done)} cases, {sum(not case.faults for case in done)} recovered with identical results"
+        )
         print(f"{time.monotonic() - began:.0f} s")
     sys.exit(any(case.faults for case in done))
 

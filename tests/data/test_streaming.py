@@ -136,7 +136,7 @@ def test_damage_is_named_while_training_or_left_out_before(place: Path, tmp_path
     bad.write_bytes(bad.read_bytes()[:300])
     for workers in (0, 2):
         loader = streams(root, workers)
-        with pytest.raises(InputError, match=r"b/2\.png is no readable image") as error:
+        with pytest.raises(InputError, match=r"b/2\.png is not a readable image") as error:
             list(loader.epoch(1))  # epoch 0 drops it
         assert "\n" not in str(error.value)
     for _ in range(2):

@@ -87,7 +87,7 @@ def test_without_images_noise_is_compared(
     assert found.agreement is not None
     assert (found.agreement.same, found.agreement.kind) == (2, "images of noise")
     said = [record.getMessage() for record in caplog.records if record.name.startswith("sftn.")]  # torch traces too
-    assert said == ["checked on noise, because the run's images cannot be had (they are gone)"]
+    assert said == ["checked on noise, because the run's images cannot be loaded (they are gone)"]
     with pytest.raises(InputError, match="they are gone"):
         export(copied, "torch-export", data=f"folder:{photos}")
 
@@ -103,7 +103,7 @@ def test_older_result_asks_for_its_images(copied: Path, photos: Path) -> None:
 
 
 def test_other_images_are_refused(copied: Path) -> None:
-    with pytest.raises(InputError, match="leave the size 16 out"):
+    with pytest.raises(InputError, match="leave out the size 16"):
         export(copied, "safetensors", data="digits")
 
 
@@ -111,7 +111,7 @@ def test_unfinished_and_spoilt_runs_are_refused(copied: Path) -> None:
     weights = copied / "weights.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-4] + b"\0\1\2\3")
-    with pytest.raises(InputError, match="not the file that the result was measured on"):
+    with pytest.raises(InputError, match="not the file that the result was measured with"):
         export(copied, "safetensors")
     weights.write_bytes(content)
     (copied / "result.json").unlink()
@@ -121,7 +121,7 @@ def test_unfinished_and_spoilt_runs_are_refused(copied: Path) -> None:
 
 def test_readme_of_something_else_is_kept(copied: Path, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# mine\n")
-    with pytest.raises(InputError, match=r"README\.md is of something else: choose another --out"):
+    with pytest.raises(InputError, match=r"README\.md was not written by sftn export: choose another --out"):
         export(copied, "safetensors", out=tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -156,7 +156,7 @@ def test_wrong_options_are_one_line(
 def test_records_that_make_no_sense_are_refused(student: Path, change: dict[str, object]) -> None:
     record = read_json(student / "result.json")["images"]
     assert Images.read(record, "here").record() == json.loads(json.dumps(record), object_hook=_tuples)
-    with pytest.raises(InputError, match="here does not say what images it takes"):
+    with pytest.raises(InputError, match="here does not record what images it takes"):
         Images.read({**record, **change}, "here")
 
 

@@ -61,7 +61,7 @@ def test_bad_images_are_named_and_the_others_answered(
     assert len(out.splitlines()) == 1
     assert out.startswith(f"{good}: ")
     first, second, last = err.splitlines()
-    assert "broken.png is no readable image" in first
+    assert "broken.png is not a readable image" in first
     assert "absent.png" in second
     assert last == "sftn: 2 of 3 images could not be read: see the lines above"
 
@@ -75,7 +75,7 @@ def test_bad_images_are_named_and_the_others_answered(
         (["/nowhere", "IMAGE"], "/nowhere"),
         (["IMAGE", "IMAGE"], "neither a run's folder"),
         (["EMPTY", "IMAGE"], "run.json"),
-        (["RUN/weights.safetensors", "IMAGE"], "does not say what images it takes"),
+        (["RUN/weights.safetensors", "IMAGE"], "does not record what images it takes"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -100,7 +100,7 @@ def test_grey_networks_get_grey_pixels(tmp_path: Path) -> None:
     found = images.pixels(tmp_path / "a.png")
     assert found.shape == (1, 4, 4)
     assert (found == round(200 * LUMA[0] + 100 * LUMA[1] + 50 * LUMA[2])).all()
-    with pytest.raises(InputError, match="2×4×4, which no image file gives"):
+    with pytest.raises(InputError, match="2×4×4, which no image file has"):
         Images(("a", "b"), (2, 4, 4), 4, (0.0, 0.0), (1.0, 1.0)).pixels(tmp_path / "a.png")
 
 
@@ -129,7 +129,7 @@ def test_only_the_weights_say_how_many_classes_are_built(student: Path, tmp_path
 def test_images_of_any_size_are_not_made(change: dict[str, Any], student: Path, tmp_path: Path) -> None:
     classifier = Source.of(student).classifier
     images = replace(classifier.images, **change)
-    with pytest.raises(InputError, match="does not say what images it takes"):
+    with pytest.raises(InputError, match="does not record what images it takes"):
         Images.read(images.record(), "x")
 
 

@@ -174,7 +174,7 @@ def test_a_tar_that_leads_back_to_itself_ends(size: int, tmp_path: Path) -> None
     reader = next(one for one in READERS if one.name == "CIFAR tar within its .gz")
     outcome, about = attempt(reader, reader.wrap(member.tobuf(tarfile.GNU_FORMAT) + bytes(2048)), tmp_path)
     assert outcome == REFUSED
-    assert "is truncated or no .tar.gz" in about
+    assert "is truncated or not a .tar.gz" in about
 
 
 def test_an_empty_matrix_does_not_say_how_many_classes_are_built(tmp_path: Path) -> None:

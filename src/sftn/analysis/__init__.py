@@ -1,4 +1,4 @@
-"""What is said of trained networks beyond their accuracy: robustness, transfer, likeness, confidence, curves.
+"""Analyses of trained networks beyond accuracy: robustness, transfer, similarity, confidence, training curves.
 
-One file an analysis, each a function of networks and images; `commands.py` is what `sftn analyse` does with them.
+One file per analysis, each a function of networks and images; `sftn.cli.commands.analyse` runs them.
 """

@@ -1,4 +1,4 @@
-"""How sure a network is of its answers (Table 13), and whether it may be (calibration)."""
+"""How confident a network is (Table 13), and how well its confidence is calibrated."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BINS = 15
 
 
 def reliability(found: Predictions, bins: int = BINS) -> Tensor:
-    """(3, bins) float64: images, right answers and summed confidence by bins of equal width in confidence, (low, high].
+    """Count images and right answers and sum confidence in equally wide bins of confidence, (low, high].
 
-    Bins without images are zero.
+    Returns (3, bins) float64; bins without images are zero.
     """
     where = ((found.confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     right = found.right.double()
@@ -46,15 +46,15 @@ def confidence(
     bins: int = BINS,
     batch: int = 250,
 ) -> dict[str, float]:
-    """Entropy and calibration of a network, in eval mode, over a split of images that are not augmented.
+    """Measure entropy and calibration of a network, in eval mode, over a split without augmentation.
 
     Args:
         network: on the device of `fabric`.
         split: images and labels.
         normalisation: as in training.
         fabric: device and precision.
-        bins: of the calibration error.
-        batch: images at once; changes nothing but speed and rounding.
+        bins: number of bins of the calibration error.
+        batch: images per batch; affects speed and rounding only.
 
     Returns:
         `entropy`: mean Shannon entropy of the softmax outputs at temperature 1, in nats, from 0 to log K. `confidence`:

@@ -1,8 +1,8 @@
-"""Corrupted test images in files: the official ones, or ones that are made once and kept.
+"""Corrupted test images in files: the official ones, or generated ones that are kept.
 
-The official CIFAR-10-C and CIFAR-100-C files are read where they are; elsewhere, and for any other data set, the
-corrupted images are made out of the test split and kept, in the official layout: CORRUPTION.npy, (5·N, H, W, C) uint8
-with the severities one after the other, and labels.npy.
+The official CIFAR-10-C and CIFAR-100-C files are read in place; if they are missing, and for any other data set, the
+corrupted images are generated from the test split and kept in the official layout: CORRUPTION.npy, (5·N, H, W, C) uint8
+with consecutive severities, and labels.npy.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from sftn.storage.json_files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 OFFICIAL = {"cifar10": "CIFAR-10-C", "cifar100": "CIFAR-100-C"}
-"""The folders of the official files (zenodo.org/records/2535967 and 3555552)."""
+"""Folders of the official files (zenodo.org/records/2535967 and 3555552)."""
 BLOCK = 250
-"""Images corrupted at once; changes nothing but speed."""
+"""Images corrupted at once; affects speed only."""
 
 
 @dataclass(frozen=True)
 class Corrupted:
-    """A folder of corrupted images that belong to a test split."""
+    """A folder of corrupted images of a test split."""
 
     folder: Path
     test: Split
     generated: bool
-    """Made by us, so not comparable digit by digit with results on the official files."""
+    """Generated here, so results are not exactly comparable with those on the official files."""
 
     def split(self, name: str, severity: int) -> Split:
         """The test images under one corruption.
 
         Raises:
-            InputError: the corruption is unknown, or its file is missing, truncated or of other images.
+            InputError: the corruption is unknown, or its file is missing, truncated or belongs to other images.
         """
         check(name, severity)
         per = self._per_severity()
@@ -71,7 +71,7 @@ class Corrupted:
         labels, own = _array(path), self.test.labels.numpy()
         per = len(labels) // len(SEVERITIES) if labels.ndim == 1 else 0
         if labels.dtype.kind not in "iu" or per < len(own) or len(labels) % len(SEVERITIES):
-            raise InputError(f"{path} is no list of 5 × {len(own)} labels: it belongs to other images")
+            raise InputError(f"{path} is not a list of 5 × {len(own)} labels: it belongs to other images")
         for begin in range(0, len(labels), per):
             if not np.array_equal(labels[begin : begin + len(own)], own):
                 raise InputError(f"{path} does not have the labels of the test images: it belongs to other images")
@@ -79,7 +79,7 @@ class Corrupted:
 
 
 def find(dataset: Dataset, data_dir: Path | None) -> Corrupted | None:
-    """The official files of a data set, if they are in `data_dir` or one of the usual places."""
+    """Find the official files of a data set in `data_dir` or one of the usual places."""
     folder = OFFICIAL.get(dataset.name)
     for root in roots(data_dir) if folder else ():
         place = root if root.name == folder else root / str(folder)
@@ -96,10 +96,10 @@ def generate(
     seed: int = 0,
     threads: int | None = None,
 ) -> Corrupted:
-    """Make what is missing of a data set's corrupted test images; what is there is not made again.
+    """Generate the missing files of a data set's corrupted test images.
 
     The folder in `root` is named after the images, the seed and the version of the corruptions, and marked by a
-    generated.json. Each file appears whole or not at all. CIFAR's 19 files have 154 MB each.
+    generated.json. Each file is written completely or not at all. CIFAR's 19 files have 154 MB each.
 
     Raises:
         InputError: a name is unknown, or the folder cannot be written.
@@ -136,7 +136,7 @@ def generate(
 def _corrupted(
     images: NDArray[np.uint8], name: str, severity: int, seed: int, threads: int | None
 ) -> NDArray[np.uint8]:
-    """One severity, a block at a time on every core: numpy and scipy let other threads run meanwhile."""
+    """Corrupt the images at one severity, in blocks on all cores; numpy and scipy release the interpreter lock."""
 
     def block(first: int) -> NDArray[np.uint8]:
         return corrupt(images[first : first + BLOCK], name, severity, first=first, seed=seed)
@@ -146,7 +146,7 @@ def _corrupted(
 
 
 def _save(path: Path, blocks: Sequence[NDArray[Any]]) -> None:
-    """Arrays, one after the other, as one .npy file that appears whole or not at all."""
+    """Write consecutive arrays as one .npy file, completely or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     first = blocks[0]
     header = {"descr": np.lib.format.dtype_to_descr(first.dtype), "fortran_order": False}
@@ -166,23 +166,23 @@ def _save(path: Path, blocks: Sequence[NDArray[Any]]) -> None:
 
 
 def _array(path: Path) -> NDArray[Any]:
-    """A .npy file, mapped, not read; nothing in it is executed."""
+    """Memory-map a .npy file; nothing in it is executed."""
     if not path.is_file():
-        raise InputError(f"{path} is missing: put it there, or name another folder with --corrupted")
+        raise InputError(f"{path} is missing: put it there, or give another folder with --corrupted")
     try:
-        # Not `np.load`: it takes archives and pickles too, and forged shapes end the process in its arithmetic.
+        # Not `np.load`, which also reads archives and pickles, and crashes the process on forged shapes.
         with open(path, "rb") as file:
             if np.lib.format.read_magic(file) != (1, 0):
-                raise ValueError("a version of the format that none of these files has")
+                raise ValueError("an unsupported version of the format")
             shape, columns_first, dtype = np.lib.format.read_array_header_1_0(file)
             begin = file.tell()
         held = path.stat().st_size - begin
         if columns_first or dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize != held:
-            raise ValueError("not numbers, or not as many as it says")
+            raise ValueError("not numbers, or not as many as the header says")
         return np.memmap(path, dtype, "r", begin, shape)
-    except Exception as error:  # a forged header can fail in any way
+    except Exception as error:  # a forged header can raise anything
         reason = f"{type(error).__name__}: {error}"[:80]
-        raise InputError(f"{path} is truncated or no .npy file ({reason}): copy it again") from error
+        raise InputError(f"{path} is truncated or not a .npy file ({reason}): copy it again") from error
 
 
 def _fingerprint(split: Split) -> str:

@@ -28,23 +28,23 @@ class Robustness:
     clean: float
     """Without distortion."""
     accuracy: Mapping[str, Sequence[float]]
-    """By corruption, one for each severity."""
+    """For each corruption, one accuracy per severity."""
 
     @property
     def averages(self) -> list[float]:
-        """The rows of Table 11: without distortion, then the mean over the corruptions at intensities 1 to 5."""
+        """Rows of Table 11: without distortion, then the mean over the corruptions at intensities 1 to 5."""
         return [self.clean, *(fmean(row[s - 1] for row in self.accuracy.values()) for s in SEVERITIES)]
 
     @property
     def mean(self) -> float:
-        """Over all corruptions and severities."""
+        """Mean accuracy over all corruptions and severities."""
         return fmean(self.averages[1:])
 
     def mce(self, reference: Robustness) -> float:
         """Mean corruption error in percent: errors summed over severities, relative to a reference's, averaged.
 
         Raises:
-            InputError: the reference saw other corruptions, or makes no error under one of them.
+            InputError: the reference was tested on other corruptions, or makes no error under one of them.
         """
         if self.accuracy.keys() != reference.accuracy.keys():
             raise InputError(f"{reference.network} was not tested on the same corruptions as {self.network}")
@@ -72,17 +72,17 @@ def robustness(
     batch: int = 250,
     watch: Callable[[str], None] | None = None,
 ) -> Robustness:
-    """Accuracy of a network on clean and corrupted test images.
+    """Measure a network's accuracy on clean and corrupted test images.
 
     Args:
         network: on the device of `fabric`.
         corrupted: the images, from `sftn.analysis.corrupted`.
         normalisation: of the training images.
         fabric: device and precision.
-        names: which corruptions.
-        name: of the network in tables.
-        batch: images at once.
-        watch: is told each corruption's name when it is done.
+        names: the corruptions to test.
+        name: the network's name in tables.
+        batch: images per batch.
+        watch: called with each corruption's name when it is done.
 
     Raises:
         InputError: as `Corrupted.split`.

@@ -1,4 +1,4 @@
-"""Curves of training (Figure 5) and teachers' against students' accuracy (Figure 4), read from what runs left."""
+"""Training curves (Figure 5) and accuracies of teachers against students (Figure 4), read from finished runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sftn.storage.records import decode_value, read_text
 
 @dataclass(frozen=True)
 class Curve:
-    """One run, epoch by epoch of its main phase."""
+    """One run's main phase, epoch by epoch."""
 
     name: str
     seed: int
@@ -23,7 +23,7 @@ class Curve:
     """Mean over the epoch's training batches of the objective's KD term, τ²·KL(teacher ‖ student), unweighted; None
     for runs without one."""
     accuracy: tuple[float | None, ...]
-    """On the test images in percent; None for epochs without a test."""
+    """Accuracy on the test images in percent; None for epochs without a test."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Point:
 
 
 def curve(folder: RunFolder) -> Curve:
-    """The curve of a run, finished or not, from its log.
+    """Read the curve of a run, finished or not, from its log.
 
     Raises:
-        InputError: the folder is no run's, or its log is missing, damaged or empty.
+        InputError: the folder is not a run's, or its log is missing, damaged or empty.
     """
     run, path = folder.run(), folder.log
     try:
@@ -57,11 +57,11 @@ def curve(folder: RunFolder) -> Curve:
             rows.append((decode_value(row["phase"], str), decode_value(row["epoch"], int), *numbers))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if number == len(lines) and rows:
-                break  # being written at this moment
+                break  # still being written
             raise InputError(
-                f"{path}, line {number} is no row of a log: remove the folder to train it again"
+                f"{path}, line {number} is not a row of a log: remove the folder to train it again"
             ) from error
-    # The main phase is the last; first stages come before it.
+    # The main phase is the last one; first stages precede it.
     rows = [row for row in rows if row[0] == rows[-1][0]]
     if not rows:
         raise InputError(f"{path} is empty: train the run first")
@@ -75,9 +75,9 @@ def curve(folder: RunFolder) -> Curve:
 
 
 def points(folders: Iterable[RunFolder]) -> list[Point]:
-    """Teacher and student accuracies (last epoch) of distilled runs, whose teachers lie beside them.
+    """Collect teacher and student accuracies (last epoch) of distilled runs.
 
-    Runs without a trained teacher beside them are passed over.
+    Runs without their trained teacher in the same folder are skipped.
     """
     found = []
     for folder in folders:
@@ -93,7 +93,7 @@ def points(folders: Iterable[RunFolder]) -> list[Point]:
 
 
 def rows(curves: Sequence[Curve]) -> list[dict[str, object]]:
-    """A row an epoch, for CSV."""
+    """One row per epoch, for CSV."""
     return [
         {"run": one.name, "seed": one.seed, "epoch": epoch, "kl": kl, "test_accuracy": accuracy}
         for one in curves

@@ -1,6 +1,6 @@
-"""How alike a teacher and its student are (Tables 9 and 19): KL divergence, linear CKA, top-1 agreement.
+"""Similarity of a teacher and its student (Tables 9 and 19): KL divergence, linear CKA, top-1 agreement.
 
-Everything is summed up while the images go by: memory does not grow with their number.
+Everything is accumulated batch by batch, so memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 MINIBATCH = 256
-"""Images of one term of the minibatch estimate; it belongs to the estimate's definition."""
+"""Images per term of the minibatch estimate; part of the estimate's definition."""
 
 
 class CKA:
     """Exact linear CKA of two sets of features, in feature space (Kornblith et al., ICML 2019, equation 7).
 
-    ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖), Frobenius norms, centred columns. Memory is O(D²), whatever the number of images.
+    ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖), Frobenius norms, centred columns. Memory is O(D²) for any number of images.
     """
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class CKA:
         self._products: list[Tensor] = []
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """(B, D₁) and (B, D₂) features of the same images."""
+        """Add (B, D₁) and (B, D₂) features of the same images."""
         x, y = x.double(), y.double()
         if self._origin is None:
-            # Any origin gives the same; one near the mean keeps the digits.
+            # The result does not depend on the origin; one near the mean avoids cancellation.
             self._origin = x.mean(0), y.mean(0)
             self._sums = [torch.zeros_like(origin) for origin in self._origin]
             self._products = [x.new_zeros(a.shape[1], b.shape[1]) for a, b in ((x, y), (x, x), (y, y))]
@@ -51,7 +51,7 @@ class CKA:
             total += a.T @ b
 
     def value(self) -> float:
-        """0 to 1; nan where one of the two never changes."""
+        """CKA, 0 to 1; nan if one of the two is constant."""
         sx, sy = self._sums
         pairs = ((sx, sy), (sx, sx), (sy, sy))
         centred = [total - torch.outer(a, b) / self.count for total, (a, b) in zip(self._products, pairs)]
@@ -63,8 +63,8 @@ class MinibatchCKA:
     """Linear CKA from minibatches: unbiased estimates of HSIC, each averaged before the quotient is taken.
 
     Nguyen, Raghu and Kornblith (ICLR 2021), equations 2 and 3, with the HSIC₁ of Song et al. (2012). The features are
-    cut into minibatches of `size` in the order in which they come, whatever batches they come in; a rest is left out
-    unless there is nothing else.
+    split into minibatches of `size` in order of arrival, independently of the batches in which they arrive; an
+    incomplete last one is left out unless it is the only one.
     """
 
     def __init__(self, size: int = MINIBATCH) -> None:
@@ -74,7 +74,7 @@ class MinibatchCKA:
         self._terms = 0
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """(B, D₁) and (B, D₂) features of the same images."""
+        """Add (B, D₁) and (B, D₂) features of the same images."""
         x, y = x.double(), y.double()
         if self._rest is not None:
             x, y = torch.cat([self._rest[0], x]), torch.cat([self._rest[1], y])
@@ -85,7 +85,7 @@ class MinibatchCKA:
         self._rest = x.clone(), y.clone()
 
     def value(self) -> float:
-        """Near 0 to 1; nan with fewer than four images, or where one of the two never changes."""
+        """CKA, about 0 to 1; nan with fewer than four images, or if one of the two is constant."""
         sums = self._sums
         if not self._terms and self._rest is not None and len(self._rest[0]) > 3:
             sums = _hsics(*self._rest)
@@ -95,7 +95,7 @@ class MinibatchCKA:
 
 def _hsics(x: Tensor, y: Tensor) -> Tensor:
     """(3,) HSIC₁ of (x, y), (x, x), (y, y)."""
-    # Kernels of centred features differ by terms that HSIC₁ does not see, but have digits to spare.
+    # Centring the features changes the kernels only by terms that HSIC₁ ignores, and avoids cancellation.
     k, m = ((part - part.mean(0)) @ (part - part.mean(0)).T for part in (x, y))
     return torch.stack([unbiased_hsic(a, b) for a, b in ((k, m), (k, k), (m, m))]).cpu()
 
@@ -120,24 +120,23 @@ def similarity(
     batch: int = 250,
     minibatch: int = MINIBATCH,
 ) -> dict[str, float]:
-    """Likeness of a teacher and a student, in eval mode, over a split.
+    """Measure the similarity of a teacher and a student, in eval mode, over a split.
 
-    The layer of CKA is the last stage after pooling, which is the input of the classifier (`Activations.embedding`).
-    The images go by in an order that is fixed by a seed, so that a split that is sorted by class gives the minibatch
-    estimate mixed batches.
+    CKA compares the last stage after pooling, the input of the classifier (`Activations.embedding`). Images are visited
+    in an order fixed by a seed, so that even a split sorted by class gives the minibatch estimate mixed batches.
 
     Args:
         teacher: on the device of `fabric`.
-        student: on the device of `fabric`, of the same classes.
-        split: images.
+        student: on the device of `fabric`, with the same classes.
+        split: the images.
         normalisation: as in training.
         fabric: device and precision.
-        batch: images at once; changes nothing but speed and rounding.
-        minibatch: of the minibatch estimate.
+        batch: images per batch; affects speed and rounding only.
+        minibatch: images per term of the minibatch estimate.
 
     Returns:
         `kl`: mean KL(teacher ‖ student) in nats, temperature 1. `cka`: exact linear CKA, 0 to 1. `cka_minibatch`: its
-        estimate. `agreement`: how often both put the same class first, in percent.
+        estimate. `agreement`: how often both rank the same class first, in percent.
 
     Raises:
         InputError: the networks have different classes, or a minibatch has fewer than four images.

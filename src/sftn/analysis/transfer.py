@@ -1,10 +1,10 @@
-"""What a network's features are worth on other images (Table 12): frozen features, a linear classifier.
+"""Transfer of features to other images (Table 12): a linear classifier on frozen features.
 
 The protocol is HSAKD's (`eval_rep.py` of winycg/HSAKD; the paper gives none): images at 32×32, SGD with momentum 0.9,
-no weight decay, 100 epochs, learning rate 0.1 that falls to a tenth at 30, 60 and 90, batch 64, pixels normalised by
-the new data set. What differs: the features are extracted once, so the training images are not augmented (there:
-RandomResizedCrop and flips); plain momentum, not Nesterov's; the accuracy is the last epoch's (there the best one,
-which is given beside it); pixels are normalised by the new training images' own statistics, not by rounded constants.
+no weight decay, 100 epochs, learning rate 0.1 divided by 10 at epochs 30, 60 and 90, batch 64, pixels normalised by the
+new data set. Differences: features are extracted once, so the training images are not augmented (there:
+RandomResizedCrop and flips); plain momentum, not Nesterov's; the accuracy is the last epoch's (there the best, which is
+reported as well); pixels are normalised by statistics of the new training images, not by rounded constants.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Probe:
-    """How the linear classifier is trained."""
+    """Hyper-parameters of the linear classifier's training."""
 
     epochs: int = 100
     lr: float = 0.1
@@ -46,7 +46,7 @@ class Probe:
 def features(
     network: StagedNet, split: Split, normalisation: tuple[Tensor, Tensor], fabric: Fabric, *, batch: int = 250
 ) -> Tensor:
-    """(N, D) float32 on the fabric's device: the pooled last stage of every image, in eval mode, in order."""
+    """Extract the pooled last stage of every image, in eval mode, in order: (N, D) float32 on the fabric's device."""
     network.eval()
     found = []
     for images, _, _ in evaluation_batches(split, batch=batch, normalisation=normalisation, device=fabric.device):
@@ -61,13 +61,13 @@ def linear_probe(
 ) -> dict[str, float]:
     """Train a linear classifier on features and test it.
 
-    Softmax regression whose gradient is written out, (softmax − onehot)ᵀ·x / B: a step is four small products. An
+    This is softmax regression with an explicit gradient, (softmax − onehot)ᵀ·x / B: a step is four small products. An
     epoch over Tiny-ImageNet's 100,000 images takes one core 0.24 s with 64 features and 2.5 s with 1,024. The
-    classifier starts as `nn.Linear` does. Random numbers come from a CPU generator: every device sees the same ones.
+    classifier is initialised like `nn.Linear`. Random numbers come from a CPU generator, the same on every device.
 
     Args:
         train: (N, D) float32 features and (N,) labels, on one device.
-        test: the same of the test images.
+        test: the same for the test images.
         classes: K.
         probe: the protocol.
 
@@ -84,7 +84,7 @@ def linear_probe(
     generator = torch.Generator().manual_seed(probe.seed)
     width = x.shape[1]
     bound = width**-0.5
-    # The bias is one more weight, of a feature that is always 1.
+    # The bias is the weight of a feature that is always 1.
     weights = torch.empty(classes, width + 1).uniform_(-bound, bound, generator=generator).to(x)
     x, seen = (torch.cat([part, part.new_ones(len(part), 1)], dim=1) for part in (x, test[0]))
     velocity = torch.zeros_like(weights)
@@ -111,17 +111,17 @@ def _accuracy(weights: Tensor, x: Tensor, labels: Tensor) -> float:
 def transfer(
     network: StagedNet, dataset: Dataset, fabric: Fabric, probe: Probe = Probe(), *, batch: int = 250
 ) -> dict[str, float]:
-    """A linear classifier on a network's frozen features of a new data set.
+    """Train a linear classifier on a network's frozen features of a new data set.
 
     Args:
-        network: trained on other images; on the device of `fabric`. It does not change.
-        dataset: of the same number of channels; the paper's protocol has images of 32×32.
+        network: trained on other images, on the device of `fabric`; it is not changed.
+        dataset: images with the same number of channels; the paper's protocol uses 32×32.
         fabric: device and precision of the features; the classifier is float32.
         probe: how the classifier is trained.
-        batch: images at once when features are extracted.
+        batch: images per batch when features are extracted.
 
     Returns:
-        As `linear_probe`, and the number of `features`.
+        The results of `linear_probe`, and the number of `features`.
 
     Raises:
         InputError: the network reads another number of channels.
@@ -129,8 +129,8 @@ def transfer(
     channels = next(parameter.shape[1] for parameter in network.parameters() if parameter.dim() == 4)
     if channels != dataset.image[0]:
         raise InputError(
-            f"{network.name} reads images of {channels} channels and {dataset.name} has {dataset.image[0]}: "
-            "transfer to images of the same kind"
+            f"{network.name} takes images of {channels} channels and {dataset.name} has {dataset.image[0]}: "
+            "use images with as many channels"
         )
     sides = []
     for split in (dataset.train, dataset.test):

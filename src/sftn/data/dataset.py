@@ -1,4 +1,4 @@
-"""What a source of images gives: two splits of uint8 images, in memory or in files, and what may be done to them."""
+"""Data sets: a training and a test split of uint8 images, in memory or in files, and their augmentation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 SAMPLE = 1000
-"""Training images that the normalisation of a streamed data set is taken from."""
+"""Number of training images from which a streamed data set's normalisation is computed."""
 MEMORY = 4 * 2**30
-"""Bytes of decoded pixels that are kept in memory, unless asked otherwise; more are streamed."""
+"""Default limit on decoded pixels in memory, in bytes; larger data sets are streamed."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels, in memory; `sftn.data.file_split.Files` keeps them elsewhere."""
+    """Images and labels in memory; `sftn.data.file_split.Files` reads them from files instead."""
 
     images: Tensor
     """(N, C, H, W) uint8"""
@@ -41,15 +41,15 @@ class Split:
         return channels, height, width
 
     def pick(self, which: Tensor) -> Split:
-        """Some of the images, by mask or index."""
+        """Select images by mask or index."""
         return Split(self.images[which], self.labels[which])
 
     def sample(self, count: int) -> Split:
-        """All images: those in memory are cheap to look at, whatever `count` is."""
+        """Return all images, whatever `count` is: images in memory are cheap to read."""
         return self
 
     def hashed(self) -> Iterator[bytes | memoryview]:
-        """What a fingerprint is made of: shapes, pixels, labels."""
+        """Yield what the fingerprint covers: shapes, pixels, labels."""
         for tensor in (self.images, self.labels):
             yield f"{tuple(tensor.shape)}".encode()
             yield tensor.cpu().contiguous().numpy().data
@@ -64,15 +64,15 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
     flip: bool = True
-    """Whether a mirrored image is still an image of its class."""
+    """Whether a mirrored image still belongs to its class."""
     padding: int = 4
     """Zero pixels around a training image before a random crop of its own size."""
     resize: int | None = None
-    """What the shorter side of a file's image becomes before its centre is cut out; None for the cut's own size."""
+    """Length of an image file's shorter side before the centre crop; None for the size of the crop."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Mean and standard deviation of each channel, pixels in 0..255, where they are known; None to take them."""
+    """Known mean and standard deviation of each channel, pixels in 0..255; None to compute them."""
     skipped: int = 0
-    """Damaged images that were left out."""
+    """Number of damaged images that were left out."""
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -81,19 +81,19 @@ class Dataset:
 
     @property
     def streamed(self) -> bool:
-        """Whether images are read when they are wanted, instead of kept in memory."""
+        """Whether images are read on demand instead of kept in memory."""
         return type(self.train) is not Split
 
     @cached_property
     def identity(self) -> str:
-        """What a run records of its images: the first sixteen hexadecimal digits of their `fingerprint`."""
+        """The first sixteen hexadecimal digits of the `fingerprint`, which a run records."""
         return fingerprint(self)[:16]
 
     @cached_property
     def normalisation(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel over the training images, (C,) float32, pixels in 0..255.
 
-        Of streamed images `SAMPLE` are looked at, evenly from all, as they are in evaluation.
+        For streamed images, `SAMPLE` evenly spaced ones are used, preprocessed as in evaluation.
         """
         if self.statistics is not None:
             mean, std = (torch.tensor(values, dtype=torch.float32) for values in self.statistics)
@@ -101,44 +101,44 @@ class Dataset:
         levels = torch.arange(256, dtype=torch.float64)
         means, deviations = [], []
         for channel in self.train.sample(SAMPLE).images.unbind(1):
-            # A part at a time: to be counted, pixels are copied.
+            # In parts, because counting copies the pixels.
             count = sum(torch.bincount(part.flatten(), minlength=256) for part in channel.split(SAMPLE))
             share = torch.as_tensor(count).double() / channel.numel()
             mean = (share * levels).sum()
             means.append(mean)
             deviations.append((share * (levels - mean) ** 2).sum().sqrt())
-        # A constant channel carries nothing: leave its scale alone instead of dividing by zero.
+        # A constant channel carries no information: keep its scale instead of dividing by zero.
         std = torch.stack(deviations)
         return torch.stack(means).float(), torch.where(std > 0, std, torch.ones_like(std)).float()
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a source is asked for."""
+    """What a source is to load, and how."""
 
     path: str = ""
-    """What follows the colon of the data set's name."""
+    """The part of the data set's name after the colon."""
     data_dir: Path | None = None
-    """Where the person says that the files are."""
+    """Folder in which the user keeps the files."""
     size: int | None = None
     """Height and width of the images; None for the source's own."""
     download: bool = False
     """Whether missing files may be fetched."""
     stream: bool | None = None
-    """Whether images are read when they are wanted; None: if their pixels exceed `memory`."""
+    """Whether images are read on demand; None to do so if their pixels exceed `memory`."""
     memory: float = MEMORY
-    """Bytes of decoded pixels that may be kept."""
+    """Limit on decoded pixels in memory, in bytes."""
     damaged: Literal["refuse", "skip"] = "refuse"
-    """What is done about images that cannot be decoded."""
+    """Whether an image that cannot be decoded is an error or is left out."""
     workers: int = 2
-    """Processes that read streamed images; 0 for none but this one."""
+    """Processes that read streamed images; 0 to read in this process."""
 
 
 def fingerprint(dataset: Dataset) -> str:
     """SHA-256 (hex) of both splits: equal for the same data, whatever its name.
 
-    Of images in memory it covers shapes, pixels and labels; of streamed ones, which would all have to be read, names
-    within their source, bytes of each file and labels.
+    For images in memory it covers shapes, pixels and labels; for streamed ones, all of which would have to be read,
+    names within their source, the byte count of each file and labels.
     """
     digest = hashlib.sha256()
     for split in (dataset.train, dataset.test):
@@ -148,8 +148,8 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def held_out(names: list[str], count: int) -> set[int]:
-    """Which `count` of the `names` are put aside for testing: those whose SHA-256 is smallest.
+    """Indices of the `count` names that are held out for testing: those with the smallest SHA-256.
 
-    A hash needs no random generator, so that the choice depends neither on a library's version nor on the order.
+    Without a random generator, the choice depends neither on a library's version nor on the order of the names.
     """
     return set(sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i].encode()).digest())[:count])

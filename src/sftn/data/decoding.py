@@ -1,9 +1,9 @@
-"""The one place that opens images: a file becomes a square of uint8 pixels, or an error that names it.
+"""Image decoding, all in one place: a file becomes a square of uint8 pixels, or an error that names the file.
 
-What is unambiguous is converted: grey, palette and CMYK become RGB, 16-bit grey is scaled to 8 bits (65535 becomes
-255), a turned photograph is set upright by its EXIF orientation. Of an animation or a file of several pages the first
-image is read. An alpha channel is dropped as Pillow does: the colours that are stored under it stay. Refused are images
-of floating-point or 32-bit pixels, truncated ones, and those of more pixels than Pillow holds for safe.
+Unambiguous formats are converted: grey, palette and CMYK become RGB, 16-bit grey is scaled to 8 bits (65535 becomes
+255), and a rotated photograph is turned upright by its EXIF orientation. The first image of an animation or multi-page
+file is read. An alpha channel is dropped, as in Pillow: the colours stored under it stay. Images with floating-point or
+32-bit pixels, truncated images, and images with more pixels than Pillow considers safe are refused.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
-"""Of a random crop: its share of the image and its width over its height (section B.2)."""
+"""A random crop's share of the image area, its width over its height (section B.2), and the number of draws."""
 
 Box = tuple[float, float, float, float]
 """Left, upper, right and lower edge in pixels."""
 
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 _SIXTEEN_BITS = ("PNG", "PPM")
-"""Formats whose pixels of mode I are 16 bits deep."""
+"""Formats in which pixels of mode I are 16 bits deep."""
 LARGE = 2**23
-"""Pixels of an image that is decoded while no other such image is: the largest take 0.7 GB each."""
+"""Images with at least this many pixels are decoded one at a time: the largest take 0.7 GB each."""
 _filters, _alone = threading.Lock(), threading.Lock()
 
 
 class Damaged(InputError):
-    """An image that cannot be decoded, or must not be; `--damaged skip` leaves it out."""
+    """An image that cannot or must not be decoded; `--damaged skip` leaves it out."""
 
 
 def decode(path: Path, size: int, content: BinaryIO | None = None, *, resize: int | None = None) -> NDArray[np.uint8]:
-    """(3, size, size) of one image: its shorter side resized bilinearly, every pixel counted, and its centre cut out.
+    """Decode the centre of an image as (3, size, size), after resizing its shorter side (antialiased bilinear).
 
     Args:
-        path: of the file; its name in messages.
+        path: the file; also its name in messages.
         size: height and width.
-        content: what is in the file, where it lies elsewhere.
-        resize: what the shorter side becomes before the cut; None for `size`.
+        content: the file's content, if it does not come from `path`.
+        resize: length of the shorter side before the centre crop; None for `size`.
 
     Raises:
-        Damaged: it is no image, is truncated, has pixels of another kind, or more of them than is safe.
+        Damaged: it is not an image, is truncated, or has an unsupported pixel type or an unsafe number of pixels.
         InputError: the file cannot be opened.
     """
     return centre(path, size, content, resize=resize).transpose(2, 0, 1)
 
 
 def centre(path: Path, size: int, content: BinaryIO | None = None, *, resize: int | None = None) -> NDArray[np.uint8]:
-    """As `decode`, but (size, size, 3), as decoders lay pixels out."""
+    """Like `decode`, but (size, size, 3), the layout in which decoders return pixels."""
 
     def middle(width: int, height: int) -> Box:
         side = min(width, height) if resize is None else min(width, height) * size / resize
@@ -76,19 +76,19 @@ def centre(path: Path, size: int, content: BinaryIO | None = None, *, resize: in
 def crop(
     path: Path, size: int, uniform: Callable[[], float], content: BinaryIO | None = None, *, draft: bool = True
 ) -> NDArray[np.uint8]:
-    """(size, size, 3): a random part of the image, resized; `AREA` and `RATIO` say how large and of which shape.
+    """Crop a random part of the image, within `AREA` and `RATIO`, and resize it to (size, size, 3).
 
-    As torchvision's RandomResizedCrop: the area is uniform, the ratio log-uniform, a part that does not fit is drawn
-    again up to `TRIES` times, then the largest central part of an allowed ratio is taken. Section B.2 says that the
-    ratio is relative to the image's own, in the words of torchvision's documentation, whose code takes the ratio
-    itself; this does as the code.
+    As in torchvision's RandomResizedCrop, the area is uniform and the ratio log-uniform; a crop that does not fit is
+    redrawn up to `TRIES` times, then the largest central crop of an allowed ratio is taken. Section B.2 calls the ratio
+    relative to the image's own, as torchvision's documentation does; torchvision's code uses the ratio itself, and so
+    does this.
 
     Args:
-        path: of the file; its name in messages.
+        path: the file; also its name in messages.
         size: height and width.
-        uniform: gives the next random number of [0, 1).
-        content: what is in the file, where it lies elsewhere.
-        draft: decode a JPEG at a fraction of its size while the part keeps at least `size` pixels a side.
+        uniform: returns the next random number in [0, 1).
+        content: the file's content, if it does not come from `path`.
+        draft: decode a JPEG at a fraction of its size as long as the crop keeps at least `size` pixels a side.
 
     Raises:
         Damaged, InputError: as `decode`.
@@ -97,7 +97,7 @@ def crop(
     part: list[float] = []
 
     def chosen(width: int, height: int) -> Box:
-        # Drawn at the image's own size, asked for again at that of its draft.
+        # Drawn once, at the image's full size; called again with the size of its draft.
         if not part:
             part.extend(_part(width, height, uniform))
         return part[0] * width, part[1] * height, part[2] * width, part[3] * height
@@ -106,7 +106,7 @@ def crop(
 
 
 def _part(width: int, height: int, uniform: Callable[[], float]) -> Box:
-    """A random part of an image, in fractions of its width and height."""
+    """Draw a random part of an image, in fractions of its width and height."""
     for _ in range(TRIES):
         area = width * height * (AREA[0] + uniform() * (AREA[1] - AREA[0]))
         ratio = math.exp(math.log(RATIO[0]) + uniform() * math.log(RATIO[1] / RATIO[0]))
@@ -127,11 +127,11 @@ def _cut(
     spare: float,
     gap: float | None = None,
 ) -> Image.Image:
-    """The part of an upright image that `where` names for a width and height, resized to a square.
+    """Cut the part that `where(width, height)` returns out of the upright image and resize it to a square.
 
-    `spare`: a draft keeps so many times the pixels that the square needs. `gap`: Pillow's `reducing_gap`.
+    A draft keeps at least `spare` times the pixels per side that the square needs; `gap` is Pillow's `reducing_gap`.
     """
-    # Imported here: most data sets need no decoder.
+    # Imported here because most data sets need no decoder.
     from PIL import Image, ImageOps
 
     try:
@@ -145,38 +145,38 @@ def _cut(
             with _alone if image.width * image.height > LARGE else nullcontext():
                 ImageOps.exif_transpose(image, in_place=True)
                 whole = _rgb(image, path)
-                # The part alone: a resized strip of 1×10⁷ pixels would fill the memory.
+                # Crop before resizing: a resized strip of 1×10⁷ pixels would fill the memory.
                 left, top, right, bottom = where(*whole.size)
                 box = (left, top, min(right, whole.size[0]), min(bottom, whole.size[1]))
                 cut = whole.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=gap)
                 image.close()
-                del whole  # both are gone before the next large one begins
+                del whole  # free both before the next large image
             return cut
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Damaged(f"{path} is huge ({error}): make it smaller") from error
     except MemoryError as error:
-        raise InputError(f"{path} does not fit into the memory that is free: make it smaller") from error
+        raise InputError(f"{path} does not fit into free memory: make it smaller") from error
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         if number in (errno.EMFILE, errno.ENFILE):
             raise InputError(
-                f"{path} cannot be opened, too many files are: raise the limit (ulimit -n) or give fewer --workers"
+                f"{path} cannot be opened, too many files are open: raise the limit (ulimit -n) or give fewer --workers"
             ) from error
         if number is not None:
             raise InputError(
                 f"{path} cannot be read ({getattr(error, 'strerror', error)}): make it readable"
             ) from error
-        # Decoders fail in many ways on broken files; each of them means the same.
-        raise Damaged(f"{path} is no readable image ({type(error).__name__}): repair or remove it") from error
+        # Decoders raise many kinds of errors on broken files; all of them mean the same.
+        raise Damaged(f"{path} is not a readable image ({type(error).__name__}): repair or remove it") from error
 
 
 def _open(path: Path, content: BinaryIO | None) -> Image.Image:
-    """An image whose pixels are not read yet. Pillow only warns of one between one and two times its limit."""
+    """Open an image without reading its pixels; between one and two times its size limit, Pillow would only warn."""
     from PIL import Image
 
-    # The filters of warnings belong to the whole process.
+    # Warning filters are global to the process.
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return Image.open(path if content is None else content, formats=FORMATS)
@@ -190,11 +190,11 @@ def _rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
         deep = np.asarray(image)
         grey = np.empty(deep.shape, np.uint8)
-        for row in range(0, len(deep), 256):  # all at once would take 13 bytes a pixel
+        for row in range(0, len(deep), 256):  # all at once would take 13 bytes per pixel
             grey[row : row + 256] = (deep[row : row + 256].astype(np.uint32) * 255 + 32767) // 65535
         image = Image.fromarray(grey)
     if image.mode.startswith(("I", "F")):
-        raise Damaged(f"{path} has pixels of more than 16 bits, whose range is unknown: convert it to 8 bits")
+        raise Damaged(f"{path} has more than 16 bits per channel, so its range is unknown: convert it to 8 bits")
     image.load()
-    image.info.pop("transparency", None)  # Pillow would warn that it drops it
+    image.info.pop("transparency", None)  # Pillow would warn that it is dropped
     return image.convert("RGB")

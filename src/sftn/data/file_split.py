@@ -1,4 +1,4 @@
-"""A split whose images stay where they are until they are wanted: which ones, their labels, and how to read one."""
+"""Splits whose images are read on demand: which images, their labels, and how to read one."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from sftn.data.decoding import Damaged, decode
 from sftn.errors import InputError
 
 WORKERS = 2
-"""Processes that read and decode, unless asked otherwise."""
+"""Default number of processes that read and decode."""
 
 
 class Reader(Protocol):
-    """Images somewhere, by row. It is sent to worker processes, so it holds no open file when it is pickled."""
+    """Reads encoded images by row. It is sent to worker processes, so its pickle holds no open file."""
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """(N,) bytes of each, encoded."""
+        """(N,) size of each encoded image, in bytes."""
 
     @property
     def stamp(self) -> str:
-        """Where they are, and something that changes when they do."""
+        """Where the images are, with something that changes when they do."""
 
     def name(self, row: int) -> str:
-        """What it is called there; the same wherever the images lie."""
+        """Name of an image within its source, wherever that is stored."""
 
     def open(self, row: int) -> tuple[Path, BinaryIO | None]:
-        """Its path, and its content where no file has that path."""
+        """Path of an image, and its content if there is no file at that path."""
 
 
 class Names:
-    """Many strings in few objects: a million take what they are long, and processes may share them untouched."""
+    """Many strings in few objects: a million take only their own length, and processes can share the memory."""
 
     def __init__(self, names: Iterable[str]) -> None:
         parts = [name.encode("utf-8", "surrogateescape") for name in names]
@@ -56,17 +56,17 @@ class Names:
 
 
 class Files(Split):
-    """A split whose images are read and decoded when they are wanted.
+    """A split whose images are read and decoded on demand.
 
-    A loader and `evaluation_batches` take it as any other split; asking for all pixels at once raises an error.
+    Loaders and `evaluation_batches` take it like any other split; accessing all pixels at once raises an error.
 
     Args:
-        reader: of the images.
-        rows: (N,) int64: which of the reader's.
+        reader: reads the encoded images.
+        rows: (N,) int64: rows of the reader that belong to the split.
         labels: (N,) int64.
         size: height and width.
-        resize: what the shorter side becomes before the centre is cut out, in evaluation; None for `size`.
-        workers: processes that read and decode; 0 for none but this one. They change nothing but speed.
+        resize: length of the shorter side before the centre crop, in evaluation; None for `size`.
+        workers: processes that read and decode; 0 to do so in this process. Affects speed only.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Files(Split):
         self.size: int
         self.resize: int | None
         self.workers: int
-        # A split is frozen.
+        # The dataclass is frozen.
         vars(self).update(reader=reader, rows=rows, labels=labels, size=size, resize=resize, workers=workers)
 
     __eq__ = object.__eq__
@@ -99,29 +99,29 @@ class Files(Split):
 
     @property
     def images(self) -> Tensor:
-        """There are no pixels to hold.
+        """Unavailable, because streamed images are not held in memory.
 
         Raises:
             InputError: always.
         """
         raise InputError(
-            "this needs all pixels in memory and these images are streamed: take fewer, or give --memory, not --stream"
+            "this needs all pixels in memory, but the images are streamed: use fewer, or --memory instead of --stream"
         )
 
     def to(self, device: torch.device | str) -> Files:
-        """Itself: batches are brought to the device one by one."""
+        """Return the split itself: batches are moved to the device one by one."""
         return self
 
     def pick(self, which: Tensor) -> Files:
-        """Some of the images, by mask or index."""
+        """Select images by mask or index."""
         return Files(self.reader, self.rows[which], self.labels[which], self.size, self.resize, self.workers)
 
     def name(self, i: int) -> str:
-        """What the i-th image is called at its source."""
+        """Name of the i-th image within its source."""
         return self.reader.name(int(self.rows[i]))
 
     def sample(self, count: int) -> Split:
-        """So many images, evenly from the whole split, decoded as in evaluation.
+        """Decode `count` images, evenly spaced over the split, as in evaluation.
 
         Raises:
             InputError: one of them cannot be decoded.
@@ -134,7 +134,7 @@ class Files(Split):
         return split
 
     def hashed(self) -> Iterator[bytes | memoryview]:
-        """What a fingerprint is made of: names, bytes of each file, and labels; not the pixels."""
+        """Yield what the fingerprint covers: names, byte counts of the files, and labels; not the pixels."""
         yield f"files {self.shape} {self.resize} {len(self)}".encode()
         for row in self.rows.tolist():
             yield f"{self.reader.name(row)}\0{self.reader.sizes[row]}\n".encode("utf-8", "surrogateescape")
@@ -142,7 +142,7 @@ class Files(Split):
 
 
 def decoded(files: Files) -> tuple[Split, list[tuple[int, str]]]:
-    """All images of a split in memory, and what is wrong with those that cannot be had, whose pixels are undefined.
+    """Load a split into memory; also return the errors of unreadable images, whose pixels are undefined.
 
     Raises:
         InputError: a file cannot be opened.

@@ -1,6 +1,6 @@
 """Sources of images by name: `load("digits")`, `load("folder:pets", size=64)`.
 
-A new source is a function of a `Request`, and a line in `SOURCES`.
+A new source is a function that takes a `Request`, and one line in `SOURCES`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sftn.data.file_split import WORKERS
 from sftn.errors import InputError, unknown
 
 Source: TypeAlias = Callable[[Request], Dataset]
-"""The first line of its docstring says what it gives."""
+"""The first line of its docstring describes the data set."""
 
 SOURCES: dict[str, str | Source] = {
     "cifar10": "cifar:cifar10",
@@ -30,14 +30,14 @@ SOURCES: dict[str, str | Source] = {
     "stl10": "stl10:load",
     "tiny-imagenet": "tiny_imagenet:load",
 }
-"""Each one, or where it is in `sftn.data.sources`, which is imported when it is asked for."""
+"""Each source, or its place in `sftn.data.sources`, which is imported on first use."""
 _WITH_PATH = {"folder": "folder:PATH", "hf": "hf:NAME"}
 _FILES = {"folder", "hf", "imagenet", "tiny-imagenet"}
-"""Sources of image files, which may be streamed and have damaged ones."""
+"""Sources of image files, which can be streamed and may contain damaged images."""
 
 
 def source(name: str) -> Source:
-    """The source with a name that is a key of `SOURCES`."""
+    """Return the source that a key of `SOURCES` names."""
     found = SOURCES[name]
     if isinstance(found, str):
         module, _, function = found.partition(":")
@@ -59,32 +59,33 @@ def load(
     damaged: Literal["refuse", "skip"] = "refuse",
     workers: int = WORKERS,
 ) -> Dataset:
-    """A data set by name, whole or a part of it.
+    """Load a data set by name, or a part of it.
 
     Args:
-        name: a key of `SOURCES`; `folder:PATH` for one's own images, `hf:NAME` for those of the Hugging Face hub.
-        data_dir: where files are looked for first.
-        limit: keep that many training images, as evenly from the classes as their numbers allow, the first ones of each
-            in the order of the source, which stays. The test split stays whole.
-        classes: keep only the first so many classes of both splits.
+        name: a key of `SOURCES`; `folder:PATH` for your own images, `hf:NAME` for a data set of the Hugging Face Hub.
+        data_dir: folder that is searched first for files.
+        limit: number of training images to keep, as balanced over the classes as their sizes allow: the first images
+            of each class, in the order of the source. The test split stays whole.
+        classes: number of classes to keep in both splits, the first ones.
         size: height and width of images that come as files, and of STL-10.
-        download: whether missing files may be fetched.
-        stream: read images when they are wanted, with random parts of them in training; False keeps them in memory
-            however many they are, None decides by `memory`.
-        memory: GiB of decoded pixels that are kept in memory.
-        damaged: whether images that cannot be decoded are refused or left out; streamed ones are then all read once.
-        workers: processes that read streamed images; 0 for none but this one. They change nothing but speed.
+        download: whether missing files may be downloaded.
+        stream: read images on demand, with random crops in training; False keeps them in memory, however many there
+            are; None decides by `memory`.
+        memory: limit on decoded pixels in memory, in GiB.
+        damaged: whether an image that cannot be decoded is an error or is left out; to leave out damaged images of a
+            streamed data set, all of its images are read once.
+        workers: processes that read streamed images; 0 to read in this process. Affects speed only.
 
     Raises:
-        InputError: unknown name, missing or wrong files, or a part that cannot be had.
+        InputError: the name is unknown, files are missing or wrong, or the part does not exist.
     """
     key, colon, path = name.partition(":")
     if key not in SOURCES:
         raise unknown("data set", key, [_WITH_PATH.get(known, known) for known in SOURCES])
     if colon and key not in _WITH_PATH:
-        raise InputError(f"the data set {key} takes nothing after its name: leave {colon + path} out")
+        raise InputError(f"the data set {key} takes nothing after its name: leave out {colon + path}")
     if key not in _FILES and stream:
-        raise InputError(f"{key} fits into memory: leave --stream out")
+        raise InputError(f"{key} fits into memory: leave out --stream")
     if memory < 0 or workers < 0:
         raise InputError(f"memory {memory:g}, workers {workers}: neither may be negative")
     request = Request(path, data_dir, size, download, stream, memory * 2**30, damaged, workers)
@@ -94,7 +95,7 @@ def load(
     if limit is not None:
         dataset = _limited(dataset, limit)
     if not len(dataset.test):
-        raise InputError(f"{name} has no test images of its first {len(dataset.classes)} classes: take more classes")
+        raise InputError(f"{name} has no test images of its first {len(dataset.classes)} classes: use more classes")
     return dataset
 
 
@@ -108,8 +109,8 @@ def _first_classes(dataset: Dataset, classes: int) -> Dataset:
 def _limited(dataset: Dataset, limit: int) -> Dataset:
     labels, classes = dataset.train.labels, len(dataset.classes)
     if not classes <= limit <= len(labels):
-        raise InputError(f"limit {limit}: {dataset.name} allows {classes} (one image a class) to {len(labels)}")
-    # By rank within the class: the first images of all classes, then the second ones, …; ties in the source's order.
+        raise InputError(f"limit {limit}: {dataset.name} allows {classes} (one image per class) to {len(labels)}")
+    # By rank within the class: the first images of all classes, then the second ones, …; ties keep the source's order.
     grouped = labels.argsort(stable=True)
     counts = labels.bincount(minlength=classes)
     rank = torch.empty_like(labels)

@@ -1,7 +1,7 @@
-"""The device-resident loader: uint8 images stay on the device, whole batches are augmented there.
+"""Device-resident loading: uint8 images stay on the device, where whole batches are augmented.
 
-On a CPU a batch of 64 images of 3×32×32 takes one thread about half a millisecond: padded images are seen through a
-view of every crop, so that one indexing gathers a batch of crops, row by row (see `Loader`).
+On a CPU, one thread makes a batch of 64 images of 3×32×32 in about half a millisecond: a view of the padded images
+exposes every crop, so that a single indexing operation gathers a batch of crops, row by row (see `Loader`).
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ __all__ = ["Batch", "Batches", "Loader", "SharedBatches", "evaluation_batches", 
 
 
 class Batches(Protocol):
-    """Training batches, wherever they come from."""
+    """The interface of loaders of training batches."""
 
     @property
     def views(self) -> int | None:
-        """In how many ways an image may be shown; None if these are not numbered."""
+        """Number of augmented views of an image; None if views are not numbered."""
 
     def outcomes(self, epoch: int) -> Tensor | None:
-        """(N,) int64, from 0 to `views` - 1: in which of these ways an epoch shows each image, in its first copy."""
+        """(N,) int64, 0 to `views` - 1: the view of each image in an epoch, of its first copy."""
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
 
     def images(self, step: int) -> int:
-        """Images of a step, counted from 1, of all processes together."""
+        """Number of images in a step (counted from 1), over all processes."""
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0, from step `start` on; they follow from seed and epoch alone."""
+        """Batches of an epoch (counted from 0) from step `start` on; they depend on seed and epoch alone."""
 
 
 def training_batches(
@@ -54,20 +54,20 @@ def training_batches(
     share: tuple[int, int] = (0, 1),
     least: int = 1,
 ) -> Batches:
-    """The loader of a data set's training images: `Loader` for those in memory, `StreamLoader` for others.
+    """Make the loader of a data set's training images: `Loader` in memory, `StreamLoader` if streamed.
 
     Args:
-        dataset: its padding, flips and normalisation are used.
-        batch: images a step.
-        flip: False forbids flips that the data set allows.
+        dataset: provides the images, padding, flips and normalisation.
+        batch: images per step.
+        flip: False disables flips that the data set allows.
         copies: augmented copies of each image.
-        seed: of everything random.
-        device: where the batches are wanted.
-        share: which process this is, of how many: each gets its part of every batch.
-        least: images that each needs.
+        seed: seed of all random numbers.
+        device: device of the batches.
+        share: (rank, number of processes); each process gets its part of every batch.
+        least: images that each process needs.
 
     Raises:
-        InputError: as the loaders do, or there are too few images for all processes.
+        InputError: as the loaders, or there are too few images for all processes.
     """
     if share[1] > 1:
         check_shares(len(dataset.train), batch, share, least)
@@ -97,37 +97,37 @@ def training_batches(
 
 
 def view_count(padding: int, flip: bool) -> int:
-    """In how many ways `Loader` shows an image: 162 for the usual 4 pixels of padding and flips."""
+    """Number of views that `Loader` makes of an image: 162 with the usual 4 pixels of padding and flips."""
     return (2 * padding + 1) ** 2 * (1 + flip)
 
 
 class Loader:
-    """Augmented, shuffled training batches, made on the device out of uint8 images that never leave it.
+    """Augmented, shuffled training batches, made on the device from uint8 images that never leave it.
 
-    Everything random of an epoch (the order, the crops, the flips) is drawn when the epoch starts, on the device, from
-    (seed, epoch) alone: an epoch can be taken up at any step and gives the same batches. Another kind of device draws
+    All random choices of an epoch (order, crops, flips) are drawn on the device when the epoch starts, from
+    (seed, epoch) alone, so that an epoch can resume at any step with the same batches. Other kinds of devices draw
     other numbers. A step only indexes and never waits for the device. The last, smaller batch is kept unless it is a
-    single image, which is dropped: batch norm cannot train on one 1×1 map.
+    single image, which is dropped because batch norm cannot train on one 1×1 map.
 
-    A CPU keeps no copy of the images: those of a batch are padded when it is made, which takes it a tenth of a
-    millisecond. Other devices hold them padded and with their channels last, for they wait for every operation that is
-    sent to them: (1 + 2·padding/H)·(1 + 2·padding/W) times the bytes of the split, 1.56 times for 32×32 and padding 4.
+    On a CPU no copy of the images is kept: those of a batch are padded when it is made, which takes a tenth of a
+    millisecond. Other devices hold them padded and channels-last, because each operation sent to them has a cost:
+    (1 + 2·padding/H)·(1 + 2·padding/W) times the bytes of the split, 1.56 times for 32×32 and padding 4.
 
     Args:
         split: the training images, (N, C, H, W) uint8.
-        batch: images a step; the last may have fewer.
+        batch: images per step; the last may have fewer.
         normalisation: mean and standard deviation of each channel, (C,), of pixels in 0..255.
         padding: black pixels around an image before a random crop of its own size (as torchvision's `RandomCrop`);
             0 leaves the images in place.
         flip: whether an image is mirrored with probability 1/2.
         copies: independently augmented copies of each image, side by side.
-        seed: of everything random.
+        seed: seed of all random numbers.
         device: where the images stay.
-        channels_last: the memory format of the batches; False for contiguous ones.
-        share: which process this is, of how many. All draw the same epoch, and each makes its part of every batch.
+        channels_last: whether batches are channels-last; False for contiguous ones.
+        share: (rank, number of processes). All draw the same epoch, and each makes its part of every batch.
 
     Raises:
-        InputError: fewer than one image a batch, negative padding, no copy, or no batch at all.
+        InputError: the batch or the number of copies is below 1, the padding is negative, or there is no batch.
     """
 
     def __init__(
@@ -159,16 +159,16 @@ class Loader:
             raise InputError(f"{len(split)} training images make no batch of {batch}: give at least 2 images")
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         steps, rest = divmod(len(self.labels), self.batch)
         return steps + (rest > 1)
 
     def images(self, step: int) -> int:
-        """Images of a step, counted from 1, of all processes together."""
+        """Number of images in a step (counted from 1), over all processes."""
         return min(self.batch, len(self.labels) - (step - 1) * self.batch)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0, from step `start` on."""
+        """Batches of an epoch (counted from 0) from step `start` on."""
         order, rows, columns, mirrored = self._draw(epoch)
         for step in range(start, len(self)):
             at = part(step * self.batch, step * self.batch + self.images(step + 1), *self.share)
@@ -184,11 +184,11 @@ class Loader:
 
     @property
     def views(self) -> int:
-        """In how many ways a crop and a flip show an image."""
+        """Number of views of an image: crops times flips."""
         return view_count(self.padding, self.flip)
 
     def outcomes(self, epoch: int) -> Tensor:
-        """(N,) int64, from 0 to `views` - 1: in which of these ways an epoch shows each image, in its first copy."""
+        """(N,) int64, 0 to `views` - 1: the view of each image in an epoch, of its first copy."""
         order, rows, columns, mirrored = (drawn if drawn.dim() == 1 else drawn[:, 0] for drawn in self._draw(epoch))
         crops = rows * (2 * self.padding + 1) + columns
         found = torch.empty_like(order)
@@ -196,7 +196,7 @@ class Loader:
         return found
 
     def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is random in an epoch: (N,) the order of the images; (N, copies) rows, columns, whether mirrored."""
+        """Random choices of an epoch: (N,) order of the images; (N, copies) crop rows, crop columns, flips."""
         images, sides = len(self.labels), 2 * self.padding + 1
         generator = torch.Generator(self.device).manual_seed(mixed(self.seed, epoch))
         order = torch.randperm(images, generator=generator, device=self.device)
@@ -206,9 +206,9 @@ class Loader:
 
 
 class SharedBatches:
-    """A loader for several consumers, each of which goes through the epochs: at the same step they get the same batch.
+    """A loader shared by several consumers, which get the same batch at the same step.
 
-    The last batch is kept; a consumer that is at another step makes the loader start there.
+    The most recent batch is kept; a consumer at another step makes the loader start there.
     """
 
     def __init__(self, loader: Batches) -> None:
@@ -218,11 +218,11 @@ class SharedBatches:
 
     @property
     def views(self) -> int | None:
-        """As the loader has it."""
+        """As in the shared loader."""
         return self.loader.views
 
     def outcomes(self, epoch: int) -> Tensor | None:
-        """As the loader has it."""
+        """As in the shared loader."""
         return self.loader.outcomes(epoch)
 
     def __len__(self) -> int:
@@ -230,11 +230,11 @@ class SharedBatches:
         return len(self.loader)
 
     def images(self, step: int) -> int:
-        """Images of a step, counted from 1."""
+        """Number of images in a step, counted from 1."""
         return self.loader.images(step)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from a step on, both counted from 0."""
+        """Batches of an epoch from a step on, both counted from 0."""
         for step in range(start, len(self.loader)):
             yield self._take(epoch, step)
 
@@ -257,14 +257,14 @@ def evaluation_batches(
     channels_last: bool = True,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Every image as it is, in order, for evaluation; the last batch may be smaller.
+    """Batches of every image in order, without augmentation, for evaluation; the last batch may be smaller.
 
-    Images that are elsewhere are brought to the device a batch at a time; `split.to(device)` first spares that. Those
-    that are streamed have their shorter side resized and their centre cut out. With a `share` (which process, of how
-    many) each batch is that part of one, which may be empty.
+    Images on another device are moved a batch at a time; calling `split.to(device)` first avoids that. Streamed images
+    are resized by their shorter side and centre-cropped. With a `share`, (rank, number of processes), each batch is
+    this process's part, which may be empty.
 
     Raises:
-        InputError: fewer than one image a batch, or an image that is streamed cannot be read.
+        InputError: the batch is below 1, or a streamed image cannot be read.
     """
     if batch < 1:
         raise InputError(f"batch {batch}: give at least 1")
@@ -287,7 +287,7 @@ def evaluation_batches(
 
 
 def _padded(images: Tensor, padding: int) -> Tensor:
-    """(N, C, H, W) -> (N, H + 2·padding, W + 2·padding, C)."""
+    """Pad images: (N, C, H, W) -> (N, H + 2·padding, W + 2·padding, C)."""
     count, channels, height, width = images.shape
     padded = images.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
     padded[:, padding : padding + height, padding : padding + width] = images.permute(0, 2, 3, 1)
@@ -295,10 +295,10 @@ def _padded(images: Tensor, padding: int) -> Tensor:
 
 
 def _crops(padded: Tensor, padding: int) -> Tensor:
-    """A view of all crops of padded images: (N, 2·padding + 1, 2·padding + 1, H, W, C).
+    """View of all crops of padded images: (N, 2·padding + 1, 2·padding + 1, H, W, C).
 
-    Indexing its first three dimensions gathers a batch of crops in runs of whole pixels. One thread of a CPU does so
-    in 0.14 ms for 64 images of 3×32×32, and in 0.23 ms if it pads them first; indexing each pixel takes 0.67 ms.
+    Indexing its first three dimensions gathers a batch of crops in runs of whole pixels. One CPU thread takes 0.14 ms
+    for 64 images of 3×32×32, or 0.23 ms including the padding; indexing each pixel takes 0.67 ms.
     """
     height, width = (side - 2 * padding for side in padded.shape[1:3])
     return padded.unfold(1, height, 1).unfold(2, width, 1).permute(0, 1, 2, 4, 5, 3)

@@ -1,8 +1,8 @@
-"""Images that do not fit into memory: worker processes read, decode and cut them, a batch at a time.
+"""Streaming of images that do not fit into memory: worker processes read, decode and crop them, a batch at a time.
 
-Everything random of an image follows from (seed, epoch, position in the epoch, copy) alone, so an epoch can be taken up
-at any step and gives the same batches with any number of workers. A worker makes whole batches of uint8, two of which
-wait for each worker at most; they are normalised on the device.
+An image's random numbers depend on (seed, epoch, position in the epoch, copy) alone, so an epoch can resume at any
+step and gives the same batches with any number of workers. A worker makes whole batches of uint8, at most two of which
+are queued per worker; they are normalised on the device.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from sftn.runtime.collectives import part
 
 
 class Order(NamedTuple):
-    """What a worker is asked for."""
+    """The images that a worker is to read, as one batch."""
 
     rows: NDArray[np.int64]
-    """(B,) which images of the reader."""
+    """(B,) rows of the reader."""
     begin: int = 0
-    """The position of the first one in the epoch."""
+    """Position of the first image in the epoch."""
     key: int | None = None
-    """Of the epoch's random numbers; None for images as they are in evaluation."""
+    """Key of the epoch's random numbers; None to preprocess as in evaluation."""
 
 
 class Maker:
-    """Makes a batch of pixels from an order, in any process."""
+    """Turns an order into a batch of pixels, in any process."""
 
     def __init__(self, files: Files, copies: int = 1, flip: bool = False) -> None:
         self.reader, self.size, self.resize = files.reader, files.size, files.resize
@@ -56,7 +56,7 @@ class Maker:
         path, content = self.reader.open(row)
         if key is None:
             return centre(path, self.size, content, resize=self.resize)
-        # A counter instead of a state: any image's numbers can be had without those of the others.
+        # A counter-based generator gives any image's numbers without drawing those of the others.
         uniform = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, copy, position])).random
         mirrored = uniform() < 0.5
         pixels = crop(path, self.size, uniform, content)
@@ -64,13 +64,13 @@ class Maker:
 
 
 class Checker:
-    """Reads and decodes the images of an order and says which cannot be."""
+    """Reads and decodes the images of an order and reports which of them are damaged."""
 
     def __init__(self, reader: Reader, size: int) -> None:
         self.reader, self.size = reader, size
 
     def __getitem__(self, order: Order) -> list[tuple[int, str]] | Failed:
-        """(row, message) of each bad one."""
+        """(row, message) of each damaged image."""
         bad = []
         try:
             for row in order.rows.tolist():
@@ -85,25 +85,25 @@ class Checker:
 
 
 class StreamLoader:
-    """Augmented, shuffled training batches of images that are read when they are wanted.
+    """Augmented, shuffled training batches of images that are read on demand.
 
-    An image is a random part of its file (`sftn.data.decoding.crop`), mirrored with probability 1/2. The last, smaller
-    batch is kept unless it is a single image, as by `sftn.data.loader.Loader`.
+    An image is a random crop of its file (`sftn.data.decoding.crop`), mirrored with probability 1/2. As in
+    `sftn.data.loader.Loader`, the last, smaller batch is kept unless it is a single image.
 
     Args:
         split: the training images.
-        batch: images a step; the last may have fewer.
+        batch: images per step; the last may have fewer.
         normalisation: mean and standard deviation of each channel, (C,), of pixels in 0..255.
         flip: whether images are mirrored.
         copies: independently augmented copies of each image, side by side.
-        seed: of everything random.
-        device: where the batches go.
-        channels_last: the memory format of the batches; False for contiguous ones.
-        share: which process this is, of how many. All draw the same epoch, and each makes its part of every batch.
-        context: how workers start (fork, spawn, forkserver); None for the system's way.
+        seed: seed of all random numbers.
+        device: device of the batches.
+        channels_last: whether batches are channels-last; False for contiguous ones.
+        share: (rank, number of processes). All draw the same epoch, and each makes its part of every batch.
+        context: start method of the workers (fork, spawn, forkserver); None for the system's default.
 
     Raises:
-        InputError: fewer than one image a batch, no copy, a negative number of workers, or no batch at all.
+        InputError: the batch or the number of copies is below 1, that of workers is negative, or there is no batch.
     """
 
     def __init__(
@@ -132,22 +132,22 @@ class StreamLoader:
             raise InputError(f"{len(split)} training images make no batch of {batch}: give at least 2 images")
 
     views: None = None
-    """A random part of an image is none of a number of views."""
+    """Random crops of files are not numbered."""
 
     def outcomes(self, epoch: int) -> None:
-        """None: views are not numbered."""
+        """Return None, because views are not numbered."""
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         steps, rest = divmod(len(self.labels), self.batch)
         return steps + (rest > 1)
 
     def images(self, step: int) -> int:
-        """Images of a step, counted from 1, of all processes together."""
+        """Number of images in a step (counted from 1), over all processes."""
         return min(self.batch, len(self.labels) - (step - 1) * self.batch)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0, from step `start` on.
+        """Batches of an epoch (counted from 0) from step `start` on.
 
         Raises:
             InputError: an image cannot be read, or a worker died.
@@ -171,7 +171,7 @@ def streamed(
     channels_last: bool,
     share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Every image in order, for evaluation: its shorter side resized and its centre cut out."""
+    """Batches of every image in order, resized by the shorter side and centre-cropped, for evaluation."""
     scale = by_row(normalisation, split.size, device)
     at = [part(begin, min(begin + batch, len(split)), *share) for begin in range(0, len(split), batch)]
     orders = (Order(split.rows[own].numpy()) for own in at)
@@ -181,7 +181,7 @@ def streamed(
 
 
 def unreadable(files: Files, batch: int = 64) -> Iterator[tuple[int, list[tuple[int, str]]]]:
-    """Read and decode every image once: how many are done, and (index, message) of the bad ones among the last."""
+    """Read and decode every image once; yield how many are done, and (index, message) of newly found damaged ones."""
     parts: Sequence[Tensor] = torch.arange(len(files)).split(batch)
     orders = (Order(files.rows[some].numpy()) for some in parts)
     for some, bad in zip(parts, Pool(Checker(files.reader, files.size), files.workers).made(orders), strict=True):

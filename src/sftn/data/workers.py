@@ -1,4 +1,4 @@
-"""Worker processes that carry orders out one after the other, by torch's DataLoader; what becomes of them in a line."""
+"""Worker processes that carry out orders in sequence, on top of torch's DataLoader, with one-line errors."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from torch.utils.data import DataLoader
 from sftn.errors import InputError
 
 PREFETCH = 2
-"""Results that wait for each worker."""
+"""Results that are queued per worker."""
 
 
 class Failed(NamedTuple):
-    """An `InputError` of a worker: as an exception it would come with the worker's traceback."""
+    """The message of a worker's `InputError`, which as an exception would carry the worker's traceback."""
 
     message: str
 
 
 class Pool:
-    """Carries orders out, in order, by worker processes that stay until it is gone; by none if `workers` is 0.
+    """Carries out orders in sequence, in worker processes that live as long as the pool.
 
     Args:
         maker: `maker[order]` is the result, or `Failed`; it is sent to every worker.
-        workers: how many.
-        context: how they start (fork, spawn, forkserver); None for the system's way.
+        workers: number of processes; 0 to work in this one.
+        context: start method of the workers (fork, spawn, forkserver); None for the system's default.
 
     Raises:
-        InputError: a negative number of workers.
+        InputError: the number of workers is negative.
     """
 
     def __init__(self, maker: Any, workers: int, context: str | None = None) -> None:
@@ -45,10 +45,10 @@ class Pool:
         self._loader: DataLoader[Any] | None = None
 
     def made(self, orders: Iterable[Any]) -> Iterator[Any]:
-        """What comes of each order.
+        """Yield the result of each order.
 
         Raises:
-            InputError: an image cannot be read, a worker died, or files cannot be opened any more.
+            InputError: an image cannot be read, a worker died, or too many files are open.
         """
         here = (self._maker[order] for order in orders)
         for one in self._by_workers(orders) if self._workers else here:
@@ -71,7 +71,7 @@ class Pool:
 
 
 class _Orders:
-    """What a DataLoader takes for its sampler: the orders of the moment."""
+    """A sampler for the DataLoader that yields the current orders."""
 
     now: Iterable[Any] = ()
 
@@ -79,7 +79,7 @@ class _Orders:
         return iter(self.now)
 
     def __len__(self) -> int:
-        raise TypeError("nobody knows how many orders will come")
+        raise TypeError("the number of orders is unknown")
 
 
 def _as_it_is(made: Any) -> Any:
@@ -97,14 +97,14 @@ def _loader(maker: Any, orders: _Orders, workers: int, context: str | None) -> D
             persistent_workers=True,
             collate_fn=_as_it_is,
             multiprocessing_context=context,
-            generator=torch.Generator(),  # or it would draw from the global one
+            generator=torch.Generator(),  # else it draws from the global one
         )
 
 
 def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
-    """An iterator over what workers make, without torch's handler of SIGCHLD.
+    """Start iterating over the workers' results, without torch's handler of SIGCHLD.
 
-    It would raise wherever the main thread is when a worker dies. The iterator notices by itself, within seconds.
+    That handler raises wherever the main thread is when a worker dies; the iterator itself notices within seconds.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
         return iter(loader)
@@ -118,23 +118,23 @@ def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Without torch's warning of more workers than cores: their number was asked for."""
+    """Suppress torch's warning about more workers than cores, because the user chose their number."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         yield
 
 
 def _explained(error: Exception) -> str | None:
-    """What has become of the workers, in a line; None if it is something else."""
+    """Explain in one line what happened to the workers; None for unrelated errors."""
     text = str(error)
     if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or "open files" in text or "ancdata" in text:
-        return "too many files are open to talk with the workers: raise the limit (ulimit -n) or give fewer --workers"
+        return "too many files are open to talk to the workers: raise the limit (ulimit -n) or give fewer --workers"
     if getattr(error, "errno", None) in (errno.EAGAIN, errno.ENOMEM):
         return f"no worker can be started ({getattr(error, 'strerror', '')}): give fewer --workers"
     gone = isinstance(error, ConnectionError | EOFError) or "exited unexpectedly" in text or "killed by signal" in text
     if gone:
         return (
             "a worker that reads images died (killed, or out of memory or of /dev/shm): "
-            "the same command goes on from the last checkpoint; fewer --workers take less memory, 0 takes none"
+            "the same command resumes from the last checkpoint; fewer --workers take less memory, 0 takes none"
         )
     return None

@@ -1,1 +1,1 @@
-"""A trained network in the hands of somebody else: as a file with all that is needed to use it, and used from there."""
+"""Deployment of trained networks: export to self-contained files, and prediction with these files."""

@@ -1,4 +1,4 @@
-"""A network with its normalisation and its labels inside: pixels in, logits out."""
+"""A network together with its normalisation and labels: pixels in, logits out."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sftn.networks.weights import network_from_file, read_metadata, read_state, 
 
 
 class Classifier(nn.Module):
-    """(B, C, H, W) pixels in 0..255, uint8 or floating point, RGB -> (B, K) logits.
+    """A classifier of RGB pixels: (B, C, H, W) in 0..255, uint8 or floating point -> (B, K) logits.
 
     Args:
         network: trained; shared, not copied.
-        images: what it was trained on.
-        name: by which `sftn.networks.build` makes such a network.
+        images: the images that it was trained on.
+        name: its name for `sftn.networks.build`.
     """
 
     mean: Tensor
@@ -37,14 +37,14 @@ class Classifier(nn.Module):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Their names, in the order of the logits."""
+        """Names of the classes, in the order of the logits."""
         return self.images.classes
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of pixels.
+        """Compute the logits of pixels.
 
         Raises:
-            InputError: the images are of another shape than the network was trained on.
+            InputError: the images do not have the shape that the network was trained on.
         """
         if images.dim() != 4 or tuple(images.shape[1:]) != self.images.shape:
             given, wanted = ("×".join(map(str, shape)) for shape in (images.shape, ("B", *self.images.shape)))
@@ -53,14 +53,14 @@ class Classifier(nn.Module):
         return logits
 
     def save(self, path: Path, run: str = "") -> None:
-        """Write a file of weights that says all that is needed to use them; `load` and `sftn evaluate` read it.
+        """Write a self-contained file of weights, which `load` and `sftn evaluate` read.
 
         Args:
             path: ends in .safetensors.
-            run: the id of the run that trained them.
+            run: id of the run that trained them.
 
         Raises:
-            InputError: it cannot be written there.
+            InputError: the file cannot be written.
         """
         images = self.images
         mean, std = (json.dumps(list(values)) for values in (images.mean, images.std))
@@ -69,15 +69,15 @@ class Classifier(nn.Module):
 
     @staticmethod
     def load(path: Path) -> Classifier:
-        """What `save` wrote.
+        """Load a file that `save` wrote.
 
         Raises:
-            InputError: the file is missing, damaged, or does not say what images it takes.
+            InputError: the file is missing, damaged, or does not record what images it takes.
         """
         said = read_metadata(path)
         if "images" not in said or "network" not in said:
             raise InputError(
-                f"{path} does not say what images it takes: give the run's folder, or what sftn export wrote of it"
+                f"{path} does not record what images it takes: give the run's folder, or a file that sftn export wrote"
             )
         try:
             record = json.loads(said["images"])
@@ -88,13 +88,13 @@ class Classifier(nn.Module):
 
     @staticmethod
     def of(name: str, images: Images, path: Path) -> Classifier:
-        """A network for some images with a file's weights.
+        """Build a network for these images and load a file's weights.
 
         Raises:
-            InputError: the file is missing, damaged, or another network's.
+            InputError: the file is missing, damaged, or belongs to another network.
         """
         classes, state = len(images.classes), read_state(path)
-        # Only a matrix that is there may say how many classes are built.
+        # The number of classes is taken from the file only if a matrix of that size is in it.
         if not any(tensor.dim() > 1 and len(tensor) == classes and tensor.numel() for tensor in state.values()):
-            raise InputError(f"{path} has no classifier of {classes} classes: give the weights that were measured")
+            raise InputError(f"{path} has no classifier of {classes} classes: give the weights that were recorded")
         return Classifier(network_from_file(name, path, classes, images.shape), images, name)

@@ -1,4 +1,4 @@
-"""Export a run: the file, the check of it, what int8 costs and saves, and the card beside it."""
+"""Export of a run: the file, its check against PyTorch, the cost and gain of int8, and the model card."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from sftn.storage.json_files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 FILES = {"onnx": "model.onnx", "safetensors": "model.safetensors", "torch-export": "model.pt2"}
-"""The formats, and what their files are called."""
+"""Formats and the names of their files."""
 INT8 = "model.int8.onnx"
 RECORD, CONFIG = "export.json", "config.json"
 CHECKED = 100
-"""Images that a file is checked with, unless asked otherwise."""
+"""Default number of images with which a file is checked."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export left."""
+    """The result of an export."""
 
     folder: Path
     files: tuple[Path, ...]
     agreement: Agreement | None
-    """None for weights alone, which are read again and compared bit by bit."""
+    """None for weights alone, which are read back and compared bit by bit."""
     measured: tuple[Measured, ...]
-    """Float32 and int8, the student's and the teacher's, where int8 was asked for."""
+    """Float32 and int8 of student and teacher, if int8 was requested."""
 
 
 def export(
@@ -60,21 +60,21 @@ def export(
     data: str | None = None,
     data_dir: Path | None = None,
 ) -> Exported:
-    """Write a finished run's network for others, with its normalisation and labels inside, and check what was written.
+    """Export a finished run's network, with its normalisation and labels inside, and check the file.
 
     Args:
-        run_folder: of the run.
+        run_folder: folder of the run.
         to: one of `FILES`.
-        out: where the files go; `export` in the run's folder if None.
-        check_images: test images that the file is compared with PyTorch on.
-        int8: also write the file in int8, and measure both, and the teacher's.
-        licence: of the weights, for the card.
-        data: other images than the run's, to check and measure with.
-        data_dir: where the files of the images are.
+        out: folder for the files; `export` in the run's folder if None.
+        check_images: number of test images on which the file is compared with PyTorch.
+        int8: also write an int8 file, and measure both files and the teacher's.
+        licence: licence of the weights, for the card.
+        data: images to check and measure with, instead of the run's.
+        data_dir: folder of these images' files.
 
     Raises:
-        InputError: the run is not finished, a package is missing, the network cannot be exported, the file does not
-            answer as PyTorch does, the images for int8 are not there, or the folder cannot be written.
+        InputError: the run is not finished, a package is missing, the network cannot be exported, the file's results
+            differ from PyTorch's, the images for int8 are missing, or the folder cannot be written.
     """
     if to not in FILES:
         raise unknown("format", to, FILES)
@@ -93,7 +93,7 @@ def export(
         except InputError as error:
             if int8 or data is not None:
                 raise
-            logger.warning(f"checked on noise, because the run's images cannot be had ({error})")
+            logger.warning(f"checked on noise, because the run's images cannot be loaded ({error})")
     place = run_folder / "export" if out is None else out
     make_folder(place)
     model_card.check_place(place)
@@ -139,14 +139,14 @@ def export(
 
 
 def thread_count() -> int:
-    """Of onnxruntime while it is timed: as many as PyTorch uses, so that OMP_NUM_THREADS counts."""
+    """Threads of onnxruntime for timing: as many as PyTorch uses, so that OMP_NUM_THREADS applies."""
     return torch.get_num_threads()
 
 
 def _made(
     classifier: Classifier, to: str, about: Mapping[str, Any], dataset: Dataset | None, count: int, run: str
 ) -> tuple[bytes, Agreement | None]:
-    """What a file holds, and how near it is to PyTorch."""
+    """Content of a file, and its agreement with PyTorch."""
     if to == "safetensors":
         with tempfile.TemporaryDirectory() as name:
             path = Path(name) / FILES[to]
@@ -167,7 +167,7 @@ def _made(
 
 
 def _teacher(student: Source, dataset: Dataset) -> list[tuple[str, bytes, bytes]]:
-    """The teacher's name and its files, in float32 and int8; none where it cannot be had."""
+    """Name of the teacher and its files, in float32 and int8; empty if it is not available."""
     try:
         teacher = student.teacher()
         if teacher is None:
@@ -175,12 +175,12 @@ def _teacher(student: Source, dataset: Dataset) -> list[tuple[str, bytes, bytes]
         content = to_onnx(teacher, config(teacher.name, teacher.images, ""))
         return [(teacher.name, content, quantize(content, dataset.train))]
     except InputError as error:
-        logger.warning(f"the student is measured alone ({error})")
+        logger.warning(f"only the student is measured ({error})")
         return []
 
 
 def _record(folder: Path, to: str, entry: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Add an export to those that the run's folder tells of."""
+    """Add an export to the record in the run's folder."""
     path = folder / RECORD
     known: dict[str, dict[str, Any]] = {}
     if path.exists():

@@ -1,4 +1,4 @@
-"""Students on the Hugging Face Hub: `Student.from_pretrained("FOLDER or REPOSITORY")`, by the library's own mixin."""
+"""Students on the Hugging Face Hub: `Student.from_pretrained("FOLDER or REPOSITORY")`, with the library's mixin."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ WEIGHTS = FILES["safetensors"]
 
 
 class Student(Classifier, ModelHubMixin):
-    """A trained network with its normalisation, its labels and its card: pixels in, logits out.
+    """A trained network with its normalisation, labels and model card: pixels in, logits out.
 
     `from_pretrained`, `save_pretrained` and `push_to_hub` are those of `huggingface_hub.ModelHubMixin`; a folder holds
     `model.safetensors`, `config.json` and `README.md`, as `sftn export --to safetensors` writes them.
 
     Args:
-        classifier: whose network and record it shares.
-        card: the text of README.md; the library's own template if empty.
-        run: the id of the run that trained it.
+        classifier: shares its network and record.
+        card: text of README.md; the library's template if empty.
+        run: id of the run that trained it.
     """
 
     def __init__(self, classifier: Classifier, card: str = "", run: str = "") -> None:
@@ -44,7 +44,7 @@ class Student(Classifier, ModelHubMixin):
 
     @staticmethod
     def of_run(folder: str | Path) -> Student:
-        """The network that a finished run left.
+        """Load the network of a finished run.
 
         Raises:
             InputError: it is not finished, or not a run's folder.
@@ -54,7 +54,7 @@ class Student(Classifier, ModelHubMixin):
         return Student(source.classifier, text, source.run.id)
 
     def predict(self, paths: Sequence[str | Path], top: int = 5) -> list[Answer]:
-        """The classes of image files.
+        """Classify image files.
 
         Raises:
             InputError: a file cannot be read.
@@ -63,10 +63,10 @@ class Student(Classifier, ModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Student:
-        """The student of a folder or a repository; `options` are the mixin's.
+        """Load a student from a folder or a repository; `options` are the mixin's.
 
         Raises:
-            InputError: a file is missing, damaged, or does not say what images it takes.
+            InputError: a file is missing, damaged, or does not record what images it takes.
         """
         path = Path(pretrained_model_name_or_path) / CONFIG
         try:
@@ -86,7 +86,7 @@ class Student(Classifier, ModelHubMixin):
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> Student:
-        """What the mixin calls; of its options those that say how to download are handed on."""
+        """Load for the mixin, which passes all its options; those for the download are used."""
         known = ("revision", "cache_dir", "force_download", "token", "local_files_only")
         how = {name: options[name] for name in known if name in options}
         folder = Path(model_id)

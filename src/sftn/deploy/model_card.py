@@ -1,4 +1,4 @@
-"""A model card: what somebody must know who finds an exported network, in Hugging Face's form."""
+"""Model cards in Hugging Face's format: what users of an exported network must know."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def check_place(folder: Path) -> None:
     """Check that a card may be written into a folder.
 
     Raises:
-        InputError: a README.md of something else is there.
+        InputError: the folder has a README.md that is not a card of ours.
     """
     path = folder / NAME
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
-        raise InputError(f"{path} is of something else: choose another --out")
+        raise InputError(f"{path} was not written by sftn export: choose another --out")
 
 
 def check_licence(licence: str | None) -> None:
     """Check the name of a licence.
 
     Raises:
-        InputError: it cannot be one of Hugging Face's identifiers.
+        InputError: it does not have the form of Hugging Face's identifiers.
     """
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence):
         raise InputError(f"--license {licence!r}: write Hugging Face's identifier, such as mit, apache-2.0 or other")
@@ -47,12 +47,12 @@ def write(folder: Path, text: str) -> None:
 
 
 def card(source: Source, exports: Sequence[Mapping[str, Any]], licence: str | None) -> str:
-    """The card of a run's network, as Markdown.
+    """Make the card of a run's network, as Markdown.
 
     Args:
-        source: the network, of a run.
-        exports: what was exported into the folder: the entries of `export.json`.
-        licence: of the weights; None if it is not stated.
+        source: the run's network.
+        exports: the entries of `export.json`, for the files exported into the folder.
+        licence: licence of the weights; None if not stated.
     """
     run, classifier = source.run, source.classifier
     front = ["library_name: sftn", "pipeline_tag: image-classification", "metrics:", "- accuracy"]
@@ -80,7 +80,7 @@ def _numbers(source: Source, exports: Sequence[Mapping[str, Any]]) -> str:
         rows.append(("accuracy of its teacher", f"{done['accuracy']:.2f} %" if done else "not recorded here"))
     found = layers(classifier.network, classifier.images.shape)
     rows.append(("parameters", f"{sum(p.numel() for p in classifier.network.parameters()):,}"))
-    rows.append(("multiply-adds of an image", f"{sum(layer.multiply_adds for layer in found):,}"))
+    rows.append(("multiply-adds per image", f"{sum(layer.multiply_adds for layer in found):,}"))
     lines = ["## Numbers", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     for entry in exports:
         if entry.get("measured"):
@@ -94,7 +94,7 @@ def _numbers(source: Source, exports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def threads(count: int) -> str:
-    """As people say it."""
+    """Write out a number of threads."""
     return f"{count} thread{'s' if count > 1 else ''}"
 
 
@@ -104,7 +104,7 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """What was measured of files, as text; the header first."""
+    """Measurements of files as rows of text, beginning with the header."""
     sizes = list(rows[0]["seconds"])
     found: list[tuple[str, ...]] = [
         ("", "numbers", "file", "test accuracy", *(f"{'image' if str(n) == '1' else f'batch of {n}'}" for n in sizes))
@@ -151,8 +151,8 @@ def _use(classifier: Classifier, exports: Sequence[Mapping[str, Any]]) -> str:
     resize = classifier.images.resize
     lines.append(
         f"`pixels` are {colours}, uint8 in 0..255, (B, {channels}, {height}, {width}): the shorter side of an image "
-        f"resized to {resize}, its centre cut out. The normalisation is inside. `config.json` and the file itself name "
-        "the classes. On files: `sftn predict FILE IMAGE`."
+        f"resized to {resize}, then its centre cropped. The normalisation is inside. `config.json` and the file itself "
+        "name the classes. For image files: `sftn predict FILE IMAGE`."
     )
     for entry in exports:
         if entry.get("check"):
@@ -183,7 +183,7 @@ def _training(source: Source) -> str:
 
 
 def data_name(run: Run) -> str:
-    """The name of a run's images, without the folders above theirs: a card may be read by anybody."""
+    """Name of a run's images without parent folders, because cards are public."""
     source, colon, path = run.data.name.partition(":")
     return source + colon + Path(path).name if colon else source
 
@@ -194,12 +194,12 @@ def _teaching(run: Run) -> list[str]:
         frozen, rate = run.fine_tune.frozen_stages, run.fine_tune.backbone_rate
         lines.append(f"fine-tuned from trained weights, backbone at {rate:g} of the rate, {frozen} stages frozen")
     if run.friendly is not None:
-        lines.append(f"made friendly to {run.friendly.student}: {_weights(run)}")
+        lines.append(f"friendly to {run.friendly.student}: {_weights(run)}")
     teacher = run.teacher
     if isinstance(teacher, Weights):
         lines.append(f"teacher: {teacher.network}, from a file of weights (SHA-256 {teacher.sha256})")
     elif teacher is not None:
-        kind = f"made friendly to {teacher.friendly.student} ({_weights(teacher)})" if teacher.friendly else "standard"
+        kind = f"friendly to {teacher.friendly.student} ({_weights(teacher)})" if teacher.friendly else "standard"
         lines.append(f"teacher: {teacher.network}, {kind}, {teacher.schedule.epochs} epochs, run {teacher.id}")
     if run.objective is not None:
         kd = f", KD at temperature {run.objective.temperature:g}" if run.objective.kd else ""
@@ -225,9 +225,9 @@ def _limits(source: Source, licence: str | None) -> str:
         [
             "## Limits",
             "",
-            f"Every image gets one of the {len(source.classifier.classes)} classes, also one that shows none of them. "
-            f"The accuracy is that on the test images of {data_name(source.run)}; other cameras, places or times may "
-            "do worse, and probabilities were not calibrated. "
-            f"{stated} That of the images was not looked at.",
+            f"Every image gets one of the {len(source.classifier.classes)} classes, even if it shows none of them. "
+            f"The accuracy was measured on the test images of {data_name(source.run)}; with other cameras, places or "
+            "times it may be lower, and probabilities were not calibrated. "
+            f"{stated} That of the images was not checked.",
         ]
     )

@@ -1,4 +1,4 @@
-"""ONNX files: made by PyTorch's own exporter, checked, with labels inside, and run by onnxruntime."""
+"""ONNX files, written by PyTorch's exporter with the labels inside, and run by onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from sftn.errors import InputError
 from sftn.networks.foreign.cut import first_line
 
 OPSET = 18
-"""What PyTorch's exporter writes without converting; onnxruntime reads it from 1.14 on."""
+"""Opset that PyTorch's exporter writes without conversion; onnxruntime reads it from 1.14 on."""
 INPUT, LOGITS, PROBABILITIES = "images", "logits", "probabilities"
 _METADATA = "sftn"
 _ELSEWHERE = re.compile(rb"[\x08\x00]location")
-"""The key under which a tensor names the file, or the address in memory, where its numbers lie: its length, 8, and the
-text. A length may be written longer than need be, and then ends in a zero byte."""
+"""The key under which a tensor names an external file or memory address for its numbers: its length, 8, and the text.
+A length may be encoded in more bytes than necessary, and then ends in a zero byte."""
 
 
 def package(name: str) -> Any:
-    """onnx, onnxruntime or a module of theirs.
+    """Import onnx, onnxruntime or one of their modules.
 
     Raises:
         InputError: it is not installed.
@@ -41,9 +41,9 @@ def package(name: str) -> Any:
 
 
 def to_onnx(classifier: Classifier, about: dict[str, Any]) -> bytes:
-    """A network as an ONNX file: images (batch, C, H, W) uint8 -> logits and probabilities (batch, K) float32.
+    """Convert a network to an ONNX file: images (batch, C, H, W) uint8 -> logits and probabilities (batch, K) float32.
 
-    The weights are in the file itself. Its metadata hold the record under `sftn` and the names of the classes under
+    The weights are in the file itself. Its metadata contain the record under `sftn` and the names of the classes under
     `labels`, both as JSON.
 
     Args:
@@ -73,46 +73,46 @@ def to_onnx(classifier: Classifier, about: dict[str, Any]) -> bytes:
         onnx.helper.set_model_props(model, {_METADATA: json.dumps(about), "labels": json.dumps(classifier.classes)})
         onnx.checker.check_model(model, full_check=True)
         content: bytes = model.SerializeToString()
-    except Exception as error:  # a foreign network can hold what no exporter knows
-        raise InputError(f"{classifier.name} cannot become an ONNX file: {first_line(error)}") from error
+    except Exception as error:  # a foreign network can contain what no exporter supports
+        raise InputError(f"{classifier.name} cannot be exported to ONNX: {first_line(error)}") from error
     return content
 
 
 class Session:
     """An ONNX file in onnxruntime, on the CPU.
 
-    All that it needs must be in the file itself: one that refers to other files is refused before onnxruntime sees it.
+    The file must be self-contained: one that refers to other files is refused before onnxruntime sees it.
 
     Args:
-        content: the file, or what it holds.
-        threads: within an operation; None for onnxruntime's own choice.
+        content: the file, or its content.
+        threads: threads within an operation; None for onnxruntime's default.
 
     Raises:
-        InputError: onnxruntime is not installed, or it is no whole ONNX file of ours.
+        InputError: onnxruntime is not installed, or it is not a complete ONNX file of ours.
     """
 
     def __init__(self, content: Path | bytes, threads: int | None = None) -> None:
         runtime = package("onnxruntime")
         options = runtime.SessionOptions()
-        options.log_severity_level = 4  # what is fatal; errors are raised
-        options.add_session_config_entry("session.load_model_format", "ONNX")  # not its own format, which is unchecked
+        options.log_severity_level = 4  # log fatal errors only; others are raised
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is not checked
         if threads is not None:
             options.intra_op_num_threads = threads
         where = str(content) if isinstance(content, Path) else "the ONNX file"
         if isinstance(content, Path):
             content = _read(content)
         if _ELSEWHERE.search(content):
-            raise InputError(f"{where} keeps numbers in other files, which sftn export never does: export it again")
+            raise InputError(f"{where} refers to other files, which sftn export never writes: export it again")
         try:
             cpu = ["CPUExecutionProvider"]
             self.session = runtime.InferenceSession(content, options, providers=cpu, enable_fallback=0)
             record = self.session.get_modelmeta().custom_metadata_map.get(_METADATA)
             ends = [*self.session.get_inputs(), *self.session.get_outputs()]
             names, shapes = [end.name for end in ends], [tuple(end.shape[1:]) for end in ends]
-        except Exception as error:  # damaged files fail in many ways
+        except Exception as error:  # damaged files raise many kinds of errors
             raise InputError(f"{where} is not a whole ONNX file ({first_line(error)}): export it again") from error
         if record is None:
-            raise InputError(f"{where} says nothing of its classes: give a file that sftn export wrote")
+            raise InputError(f"{where} does not name its classes: give a file that sftn export wrote")
         try:
             self.about = json.loads(record)
             given = self.about["images"]
@@ -121,7 +121,7 @@ class Session:
         self.images, self.where = Images.read(given, where), where
         classes = (len(self.images.classes),)
         if names != [INPUT, LOGITS, PROBABILITIES] or shapes != [self.images.shape, classes, classes]:
-            raise InputError(f"{where} is not the network that its metadata tell of: export it again")
+            raise InputError(f"{where} does not fit its metadata: export it again")
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(B, C, H, W) -> (B, K)"""
@@ -134,7 +134,7 @@ class Session:
     def _run(self, end: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
             found: NDArray[np.float32] = self.session.run([end], {INPUT: pixels})[0]
-        except Exception as error:  # as its parts may not fit each other
+        except Exception as error:  # its parts may not fit together
             raise InputError(f"{self.where} cannot be run ({first_line(error)}): export it again") from error
         if found.shape != (len(pixels), len(self.images.classes)):
             raise InputError(f"{self.where} gives {'×'.join(map(str, found.shape))} numbers: export it again")

@@ -1,4 +1,4 @@
-"""Whether an exported file answers as PyTorch does: on real images, one at a time and seven at a time."""
+"""Parity of an exported file with PyTorch: on real images, in batches of one and of seven."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sftn.deploy.classifier import Classifier
 from sftn.errors import InputError
 
 BATCHES = (1, 7)
-"""Sizes of the batches that are tried; one of them divides no number of images that people choose."""
+"""Tested batch sizes; 7 does not divide the numbers of images that people choose."""
 TOLERANCE = 1e-3
-"""Of a logit's difference, over the largest logit; float32 rounds to about 1e-6 of it in each layer."""
+"""Largest allowed difference of a logit, relative to the largest logit; float32 rounds to about 1e-6 per layer."""
 
 Answer = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 """(B, C, H, W) pixels -> (B, K) logits or probabilities."""
@@ -27,55 +27,55 @@ Answer = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near a file's answers are to PyTorch's."""
+    """How closely a file's results agree with PyTorch's."""
 
     images: int
     kind: str
     """Which images."""
     same: int
-    """Images whose most likely class is the same, in batches of every size."""
+    """Number of images with the same most likely class, in batches of every size."""
     difference: float
-    """The largest of a logit's."""
+    """Largest difference of a logit."""
     largest: float
-    """The largest logit, as a measure for the difference."""
+    """Largest logit, as a scale for the difference."""
 
     @property
     def line(self) -> str:
-        """For a person."""
+        """The agreement as a sentence."""
         return (
-            f"{self.same} of {self.images} {self.kind} get the class that PyTorch gives, in batches of "
+            f"{self.same} of {self.images} {self.kind} get the same class as in PyTorch, in batches of "
             f"{' and '.join(map(str, BATCHES))}; logits differ by at most {self.difference:.1e}"
         )
 
     def record(self) -> dict[str, Any]:
-        """For a file."""
+        """The agreement as JSON values."""
         return asdict(self)
 
 
 def some(split: Split | Files, count: int) -> NDArray[np.uint8]:
-    """So many images of a split, spread evenly over it: classes may stand one after the other."""
+    """Take `count` images, evenly spaced over a split, because it may be sorted by class."""
     places = torch.linspace(0, len(split) - 1, min(count, len(split))).round().long()
     pixels: NDArray[np.uint8] = split.pick(places).sample(len(places)).images.numpy()
     return pixels
 
 
 def noise(shape: tuple[int, int, int], count: int) -> NDArray[np.uint8]:
-    """Images to check with where there are no others; the same ones each time."""
+    """Make reproducible images of noise, for checks without real images."""
     return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
 def compare(classifier: Classifier, answer: Answer, pixels: NDArray[np.uint8], kind: str, what: str) -> Agreement:
-    """How a file's logits compare with those of the network that it was made of.
+    """Compare a file's logits with those of the network that it was exported from.
 
     Args:
         classifier: the network, on the CPU.
-        answer: what the file answers.
+        answer: computes the file's logits.
         pixels: (N, C, H, W)
-        kind: which images these are.
+        kind: description of the images.
         what: the format, for the message.
 
     Raises:
-        InputError: they differ by more than rounding, or in a class.
+        InputError: logits differ by more than rounding, or classes differ.
     """
     with torch.no_grad():
         expected = torch.cat([classifier(part) for part in Tensor.split(torch.from_numpy(pixels), 64)]).numpy()
@@ -86,9 +86,7 @@ def compare(classifier: Classifier, answer: Answer, pixels: NDArray[np.uint8], k
         same &= found.argmax(axis=1) == expected.argmax(axis=1)
     largest = float(np.abs(expected).max())
     agreement = Agreement(len(pixels), kind, int(same.sum()), difference, largest)
-    # Not `>`: a NaN must not pass.
+    # Not `>`, which a NaN would pass.
     if not difference <= TOLERANCE * largest or not same.all():
-        raise InputError(
-            f"{classifier.name} as {what} is not what PyTorch computes, nothing was kept: {agreement.line}"
-        )
+        raise InputError(f"{classifier.name} as {what} differs from PyTorch, nothing was kept: {agreement.line}")
     return agreement

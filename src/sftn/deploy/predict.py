@@ -1,4 +1,4 @@
-"""The classes of image files, by a run, a file of weights or an ONNX file."""
+"""Classification of image files by a run, a file of weights or an ONNX file."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from sftn.deploy.preprocessing import Images
 from sftn.errors import InputError
 
 BATCH, PIXELS = 32, 2**22
-"""Images at once, and so many pixels of them, unless one alone has more."""
+"""Largest number of images per batch, and of their pixels, unless a single image has more."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a network says of an image."""
+    """A network's prediction for an image."""
 
     path: Path
     classes: tuple[tuple[str, float], ...]
-    """Names and probabilities, the likeliest first."""
+    """Names and probabilities, most likely first."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """Something that answers."""
+    """A network in any format, ready to predict."""
 
     images: Images
     probabilities: Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
@@ -40,13 +40,13 @@ class Model:
 
 
 def opened(path: Path) -> Model:
-    """A model by its file.
+    """Load a model from its file.
 
     Args:
-        path: `.onnx`, or `.safetensors` as `sftn export` writes it; a folder that it exported into.
+        path: `.onnx`, or `.safetensors` as written by `sftn export`; or a folder that it exported into.
 
     Raises:
-        InputError: the file is missing, damaged, of another kind, or does not say what images it takes.
+        InputError: the file is missing, damaged, of another kind, or does not record what images it takes.
     """
     if path.suffix == ".onnx":
         from sftn.deploy.onnx_file import Session
@@ -61,7 +61,7 @@ def opened(path: Path) -> Model:
 
 
 def of_classifier(classifier: Classifier) -> Model:
-    """A model in PyTorch, on the device where it is."""
+    """Make a model of a PyTorch classifier, on its current device."""
 
     @torch.no_grad()
     def probabilities(pixels: NDArray[np.uint8]) -> NDArray[np.floating[Any]]:
@@ -75,13 +75,13 @@ def of_classifier(classifier: Classifier) -> Model:
 def predict(
     model: Model, paths: Iterable[Path], *, top: int = 5, bad: Callable[[InputError], None] | None = None
 ) -> Iterator[Answer]:
-    """What a model says of image files, in their order.
+    """Predict the classes of image files, in order.
 
     Args:
-        model: by `opened` or `of_classifier`.
-        paths: of image files.
-        top: so many classes.
-        bad: is told of a file that cannot be read, which is then passed over; None raises instead.
+        model: from `opened` or `of_classifier`.
+        paths: the image files.
+        top: number of classes to return per image.
+        bad: called with the error of a file that cannot be read, which is then skipped; None to raise it instead.
 
     Raises:
         InputError: a file cannot be read, or `top` is not positive.
@@ -105,7 +105,7 @@ def predict(
 
 
 def files(places: Sequence[Path]) -> Iterator[Path]:
-    """Image files by name; of a folder, all those in it and below, in the order of their names.
+    """List image files; a folder stands for all image files in and below it, sorted by name.
 
     Raises:
         InputError: a folder has no images.

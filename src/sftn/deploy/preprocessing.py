@@ -1,4 +1,4 @@
-"""What a trained network is given and what it answers: the record that travels with its weights."""
+"""The record of a trained network's input and classes that is stored with its weights."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from numpy.typing import NDArray
 from sftn.errors import InputError
 
 LARGEST = 2048
-"""Pixels of a side, of what a network is given and of what an image is resized to before."""
+"""Limits in pixels on a side of a network's input, and on the length to which an image is resized before."""
 LUMA = (0.299, 0.587, 0.114)
-"""Of red, green and blue in a grey pixel (ITU-R BT.601), for networks of one channel."""
+"""Weights of red, green and blue in a grey pixel (ITU-R BT.601), for networks with one channel."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """How an image becomes what a network was trained on."""
+    """How an image is turned into a network's input."""
 
     classes: tuple[str, ...]
-    """Their names, in the order of the logits."""
+    """Names of the classes, in the order of the logits."""
     shape: tuple[int, int, int]
     """(C, H, W)"""
     resize: int
-    """What the shorter side of an image becomes before its centre is cut out."""
+    """Length of an image's shorter side before the centre crop."""
     mean: tuple[float, ...]
-    """Of each channel, pixels in 0..255."""
+    """Mean and standard deviation of each channel, pixels in 0..255."""
     std: tuple[float, ...]
 
     @staticmethod
     def read(record: Any, where: str) -> Images:
-        """The record in a file.
+        """Read the record of a file.
 
         Args:
-            record: what the file holds.
+            record: content of the file.
             where: the file, for the message.
 
         Raises:
@@ -56,26 +56,26 @@ class Images:
             if not whole or not finite or not len(mean) == len(std) == shape[0]:
                 raise ValueError("its parts do not fit each other")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"{where} does not say what images it takes ({error}): export the run again") from error
+            raise InputError(f"{where} does not record what images it takes ({error}): export the run again") from error
         return found
 
     def record(self) -> dict[str, Any]:
-        """For a file."""
+        """The record as JSON values."""
         return asdict(self)
 
     def pixels(self, path: Path) -> NDArray[np.uint8]:
-        """(C, H, W) of an image file, as the network was trained on: upright, resized, its centre cut out.
+        """Read an image file as the network's input, (C, H, W): turned upright, resized, centre-cropped.
 
-        A network of one channel gets the grey that `LUMA` makes of red, green and blue.
+        For a network with one channel, `LUMA` converts red, green and blue to grey.
 
         Raises:
-            InputError: the file is no readable image, or no image has the network's shape.
+            InputError: the file is not a readable image, or the network's input is not an image.
         """
         from sftn.data.decoding import decode
 
         channels, height, width = self.shape
         if height != width or channels not in (1, 3):
-            raise InputError(f"the network takes images of {channels}×{height}×{width}, which no image file gives")
+            raise InputError(f"the network takes images of {channels}×{height}×{width}, which no image file has")
         colours = decode(path, height, resize=self.resize)
         if channels == 3:
             return colours
@@ -84,18 +84,18 @@ class Images:
 
 
 def config(network: str, images: Images, run: str) -> dict[str, Any]:
-    """What `config.json` beside an exported network says; `id2label` is where Hugging Face's tools look for names.
+    """Make the `config.json` of an exported network; Hugging Face's tools look for names in `id2label`.
 
     Args:
         network: its name.
-        images: what it is given.
-        run: the id of the run that trained it.
+        images: its input.
+        run: id of the run that trained it.
     """
     labels = {str(number): name for number, name in enumerate(images.classes)}
     return {"library": "sftn", "network": network, "run": run, "id2label": labels, "images": images.record()}
 
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-    """(N, K) logits -> (N, K) probabilities."""
+    """Compute (N, K) probabilities from (N, K) logits."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)

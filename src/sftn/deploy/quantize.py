@@ -1,4 +1,4 @@
-"""Eight-bit integers by onnxruntime's own static quantisation, and what they cost and save."""
+"""Quantisation to int8 by onnxruntime's static quantisation, and the measurement of its cost and gain."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from sftn.errors import InputError
 from sftn.networks.foreign.cut import first_line
 
 CALIBRATION = 256
-"""Training images by which the ranges of activations are found."""
+"""Number of training images used to find the ranges of activations."""
 SIZES = (1, 64)
-"""Of the batches that are timed."""
+"""Batch sizes that are timed."""
 ROUNDS, SECONDS = {1: 50, 64: 10}, 20.0
-"""So often each batch is timed, and no longer than that for all files together; three times at least."""
+"""Timed repetitions of each batch size, and the limit in seconds over all files; at least three are timed."""
 _BATCH = 32
 
 
 def quantize(content: bytes, calibration: Split | Files) -> bytes:
-    """An ONNX file in 8 bits: QDQ, int8 weights by channel, uint8 activations whose ranges are the extremes seen.
+    """Quantise an ONNX file to 8 bits: QDQ, int8 weights per channel, uint8 activations with min/max ranges.
 
     Activations are uint8, which onnxruntime multiplies fastest on x86; signed ones, its default, were hardly faster
     than float32 here. A CPU without VNNI may lose accuracy by overflow, which `reduce_range`, not used here, prevents.
 
     Args:
-        content: the file in float32.
+        content: the float32 file.
         calibration: training images; `CALIBRATION` of them are used.
 
     Raises:
@@ -70,34 +70,34 @@ def quantize(content: bytes, calibration: Split | Files) -> bytes:
                 weight_type=library.QuantType.QInt8,
                 calibrate_method=library.CalibrationMethod.MinMax,
             )
-        except Exception as error:  # a foreign network can hold what it does not know
+        except Exception as error:  # a foreign network can contain what it does not support
             raise InputError(f"onnxruntime cannot quantise this network: {first_line(error)}") from error
         return made.read_bytes()
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a file costs and does."""
+    """Size, accuracy and speed of a file."""
 
     role: str
-    """"student" or "teacher"; "network" where there is no teacher."""
+    """"student" or "teacher"; "network" if there is no teacher."""
     network: str
     numbers: str
     """"float32" or "int8"."""
     bytes: int
     accuracy: float
-    """On the test split, in percent."""
+    """Accuracy on the test split, in percent."""
     seconds: dict[int, float]
-    """The median of a batch, by its size."""
+    """Median seconds per batch, by batch size."""
 
     def record(self) -> dict[str, Any]:
-        """For a file."""
+        """The measurement as JSON values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class File:
-    """An ONNX file that is to be measured."""
+    """An ONNX file to measure."""
 
     role: str
     network: str
@@ -106,14 +106,14 @@ class File:
 
 
 def measure(files: Sequence[File], test: Split | Files, threads: int) -> list[Measured]:
-    """Accuracy on a test split, and the time that batches take on this CPU.
+    """Measure accuracy on a test split, and the time per batch on this CPU.
 
-    The files take turns, so that a machine with other work slows all of them alike.
+    The files take turns, so that other work on the machine slows all of them equally.
 
     Args:
-        files: of networks that are given the same images.
+        files: ONNX files of networks with the same input.
         test: the test images.
-        threads: of onnxruntime.
+        threads: threads of onnxruntime.
     """
     sessions = [Session(file.content, threads) for file in files]
     accuracies = [accuracy(session, test) for session in sessions]
@@ -140,7 +140,7 @@ def accuracy(session: Session, split: Split | Files) -> float:
 
 
 def _timed(sessions: Sequence[Session], images: NDArray[np.uint8]) -> list[float]:
-    """The median seconds of each session for a batch."""
+    """Median seconds per batch of each session."""
     for session in sessions:
         session.logits(images)
     taken: list[list[float]] = [[] for _ in sessions]

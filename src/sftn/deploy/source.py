@@ -1,4 +1,4 @@
-"""What is handed on: the network that a finished run left, its teacher's, and the images that both are checked on."""
+"""What is exported: a finished run's network, its teacher's, and the images for checking both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sftn.storage.json_files import sha256
 
 @dataclass(frozen=True)
 class Source:
-    """The network of a finished run, and what is known of it."""
+    """The network of a finished run, with its record and result."""
 
     classifier: Classifier
     trained: Trained
@@ -29,31 +29,31 @@ class Source:
 
     @staticmethod
     def of(folder: Path, data: str | None = None, data_dir: Path | None = None) -> Source:
-        """What a finished run left.
+        """Load a finished run.
 
         Args:
-            folder: of the run.
-            data: images of the network, where the run's result is of a version that did not record what it is given.
-            data_dir: where their files are.
+            folder: folder of the run.
+            data: images of the network, if the run's result comes from a version that did not record the input.
+            data_dir: folder of these images' files.
 
         Raises:
-            InputError: it is no run's folder, the run is not finished or its weights are not those that were measured.
+            InputError: it is not a run's folder, the run is not finished, or its weights are not those of its result.
         """
         if not folder.is_dir():
-            raise InputError(f"{folder} is no run's folder: give one of those that sftn runs list shows")
+            raise InputError(f"{folder} is not a run's folder: give one that sftn runs list shows")
         at = RunFolder(folder)
         run = at.run()
         result = at.result(run)
         if result is None:
-            raise InputError(f"{folder.name} is not finished: train it to its end first")
+            raise InputError(f"{folder.name} is not finished: finish its training first")
         if result.get("weights_sha256") and at.weights.is_file() and sha256(at.weights) != result["weights_sha256"]:
-            raise InputError(f"{at.weights} is not the file that the result was measured on: train the run again")
+            raise InputError(f"{at.weights} is not the file that the result was measured with: train the run again")
         trained = Trained.of(folder)
         given = result.get("images")
         if given is None:
             if data is None:
                 raise InputError(
-                    f"{folder.name} is of a version that did not record what its network is given: name its images "
+                    f"{folder.name} comes from a version that did not record its network's input: name its images "
                     "with --data, or train it again"
                 )
             given = images_as_given(trained.images(data, data_dir, run.data.size))
@@ -61,30 +61,30 @@ class Source:
         return Source(Classifier.of(run.network, images, trained.weights), trained, run, result)
 
     def teacher(self) -> Classifier | None:
-        """The teacher of a distilled student, which was given what the student was; None if it had none.
+        """Load the teacher of a distilled student, which has the student's input; None if there is none.
 
         Raises:
-            InputError: it is not there any more.
+            InputError: the teacher no longer exists.
         """
         if self.run.teacher is None:
             return None
         return Classifier.of(self.run.teacher.network, self.classifier.images, self.trained.teacher().weights)
 
     def images(self, data: str | None, data_dir: Path | None) -> Dataset:
-        """The images that the run was trained and tested on, or those that are asked for instead.
+        """Load the images that the run was trained and tested on, or others.
 
         Args:
-            data: the name of other images; None for the run's.
-            data_dir: where their files are.
+            data: name of other images; None for the run's.
+            data_dir: folder of their files.
 
         Raises:
-            InputError: they are not there, or are of another shape or number of classes than the network's.
+            InputError: they are missing, or their shape or classes do not fit the network.
         """
         dataset, own = self.trained.images(data, data_dir, self.run.data.size), self.classifier.images
         if dataset.image != own.shape or dataset.classes != own.classes:
             theirs, ours = ("×".join(map(str, shape)) for shape in (dataset.image, own.shape))
             raise InputError(
                 f"{dataset.name} has {len(dataset.classes)} classes of {theirs} images, but {self.run.name} learned "
-                f"{len(own.classes)} of {ours}, by these names: give the data that it was trained on"
+                f"{len(own.classes)} of {ours} (names count, too): give the data that it was trained on"
             )
         return dataset

@@ -1,4 +1,4 @@
-"""`.pt2` files of `torch.export`: a network that PyTorch runs without this package's code."""
+"""`.pt2` files of `torch.export`, which PyTorch runs without this package's code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from sftn.errors import InputError
 from sftn.networks.foreign.cut import first_line
 
 RECORD = "config.json"
-"""The name of the record among the file's extra files."""
+"""Name of the record among the file's extra files."""
 
 
 class Outputs(nn.Module):
-    """What exported files compute: (B, C, H, W) uint8 -> (B, K) logits and probabilities."""
+    """The module that is exported: (B, C, H, W) uint8 -> (B, K) logits and probabilities."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Outputs(nn.Module):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what exporters say to their own developers."""
+    """Suppress the messages that exporters write for their developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -51,11 +51,11 @@ def quiet() -> Iterator[None]:
 
 
 def to_torch_export(classifier: Classifier, about: dict[str, Any]) -> bytes:
-    """A network as a `.pt2` file: images (batch, C, H, W) uint8 -> logits and probabilities (batch, K).
+    """Convert a network to a `.pt2` file: images (batch, C, H, W) uint8 -> logits and probabilities (batch, K).
 
     Args:
         classifier: on the CPU.
-        about: the record, as `sftn.deploy.preprocessing.config` makes it; it goes into the file as `config.json`.
+        about: the record, as `sftn.deploy.preprocessing.config` makes it; stored in the file as `config.json`.
 
     Raises:
         InputError: the network cannot be exported.
@@ -67,13 +67,13 @@ def to_torch_export(classifier: Classifier, about: dict[str, Any]) -> bytes:
             batch = torch.export.Dim("batch", min=1)
             program = torch.export.export(Outputs(classifier), (example,), dynamic_shapes=({0: batch},))
             torch.export.save(program, file, extra_files={RECORD: json.dumps(about)})
-    except Exception as error:  # a foreign network can hold what torch.export does not trace
+    except Exception as error:  # a foreign network can contain what torch.export does not trace
         raise InputError(f"{classifier.name} cannot be exported by torch.export: {first_line(error)}") from error
     return file.getvalue()
 
 
 class Program:
-    """What a `.pt2` file computes; for the check of one that was just made."""
+    """Runs a `.pt2` file, to check one that was just made."""
 
     def __init__(self, content: bytes) -> None:
         with quiet():

@@ -1,4 +1,4 @@
-"""The networks by name. A new one is a file with its builder, one line here and one test."""
+"""The networks by name. Adding one takes a file with its builder, one line here and one test."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NETWORKS: dict[str, Callable[..., StagedNet]] = {
     **shufflenet.NETWORKS,
     **mobilenet.NETWORKS,
 }
-"""Builders by name; each takes `(classes, channels=3)`, and those of VGG also the `image` size."""
+"""Builders by name; each takes `(classes, channels=3)`, and VGG builders also the `image` size."""
 
 PACKAGED: Mapping[str, Callable[..., StagedNet]] = dict(NETWORKS)
-"""Those of the package, which every process knows, whatever is registered here."""
+"""Names of the package's own networks, which every process knows, whatever else is registered."""
 
 KEYS: dict[str, Rules] = {
     **dict.fromkeys(resnet.NETWORKS, resnet.KEYS),
@@ -32,20 +32,20 @@ KEYS: dict[str, Rules] = {
     **shufflenet.KEYS,
     **dict.fromkeys(mobilenet.NETWORKS, mobilenet.KEYS),
 }
-"""How the key names of a network's public checkpoints become ours."""
+"""Rules by network name that turn the key names of public checkpoints into ours."""
 
 
 PRETRAINED = "@pretrained"
 
 _FOREIGN: dict[str, ModuleType] = {"timm": from_timm, "torchvision": from_torchvision}
-"""Who builds `timm:NAME` and `torchvision:NAME`."""
+"""Modules that build `timm:NAME` and `torchvision:NAME`."""
 
 
 def check_name(name: str) -> None:
-    """Check that `build` knows a name; nothing is built.
+    """Check that `build` knows a name, without building the network.
 
     Raises:
-        InputError: it does not, or the package that a foreign name needs is not installed.
+        InputError: the name is unknown, or the package that a foreign name needs is not installed.
     """
     source, foreign, rest = name.partition(":")
     if not foreign:
@@ -58,16 +58,16 @@ def check_name(name: str) -> None:
 
 
 def build(name: str, classes: int, channels: int = 3, image: tuple[int, ...] = (32, 32)) -> StagedNet:
-    """A freshly initialised network.
+    """Build a freshly initialised network.
 
     Args:
         name: one of `NETWORKS`; `timm:NAME` or `torchvision:NAME`, with `@pretrained` for their weights.
-        classes: K, the length of the logits.
-        channels: of the images.
+        classes: K, the number of logits.
+        channels: channels of the images.
         image: (H, W) or (C, H, W) of the images; the structures of VGG and of some foreign networks depend on it.
 
     Raises:
-        InputError: no network has that name, there is nothing to classify, or a foreign network cannot be had or cut.
+        InputError: the name is unknown, classes or channels are below 1, or a foreign network cannot be loaded or cut.
     """
     check_name(name)
     if classes < 1 or channels < 1:

@@ -1,4 +1,4 @@
-"""Pair: a teacher and a student seen together before training, with what a distillation method may ask of them."""
+"""Pair: the aligned shapes and other facts about a teacher and a student that distillation methods need."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sftn.spec.alignment import Alignment
 
 @dataclass(frozen=True)
 class Pair:
-    """What is known of a teacher and a student before training.
+    """A teacher and a student as known before training.
 
-    `teacher.features[k]` and `student.features[k]` belong together, whatever the networks' numbers of stages:
-    everything here and everything that a method is given has been aligned.
+    `teacher.features[k]` and `student.features[k]` belong together, however many stages the networks have: everything
+    here, and everything that a method receives, is aligned.
     """
 
     teacher: Shapes
     student: Shapes
     closing_norms: tuple[nn.BatchNorm2d | None, ...]
-    """The teacher's, one for each aligned stage; None where it has none."""
+    """The teacher's closing norms, one for each aligned stage; None where a stage has none."""
     labels: Tensor
     """(N,) int64: the labels of the training images, in the order of `Batch.index`."""
     classes: int
@@ -33,17 +33,17 @@ class Pair:
     def of(
         teacher: StagedNet, student: StagedNet, image: Shape, labels: Tensor, alignment: Alignment | None = None
     ) -> Pair:
-        """Look at two networks with one dry forward each.
+        """Make the pair of two networks, with one dry forward each.
 
         Args:
-            teacher: the network that is learned from.
+            teacher: the network to learn from.
             student: the network that learns.
             image: (C, H, W) of the training images.
-            labels: (N,) of the training images.
-            alignment: which stages belong together; None for `align`'s answer.
+            labels: (N,) labels of the training images.
+            alignment: which stages belong together; None for the result of `align`.
 
         Raises:
-            InputError: their classes differ, or the alignment names a stage that is not there or goes backwards.
+            InputError: their classes differ, or the alignment names a stage that does not exist or goes backwards.
         """
         theirs, ours = teacher.shapes(image), student.shapes(image)
         if theirs.logits != ours.logits:
@@ -64,13 +64,13 @@ class Pair:
         )
 
     def aligned(self, student: Activations, teacher: Activations) -> tuple[Activations, Activations]:
-        """The same activations with only the aligned stages left, in the pair's order."""
+        """Reduce activations to the aligned stages, in the pair's order."""
         ours, theirs = zip(*self.alignment)
         return _keep(student, ours), _keep(teacher, theirs)
 
 
 def align(student_stages: int, teacher_stages: int) -> Alignment:
-    """Last with last, last but one with last but one, until the network with fewer stages has none left."""
+    """Align stages from the end: last with last, and so on, until the network with fewer stages has none left."""
     depth = min(student_stages, teacher_stages)
     return tuple((student_stages - depth + k, teacher_stages - depth + k) for k in range(depth))
 
@@ -96,7 +96,7 @@ def _select(shapes: Shapes, stages: list[int]) -> Shapes:
 
 
 def _keep(activations: Activations, stages: tuple[int, ...]) -> Activations:
-    """Those of some stages; a teacher that is asked for logits and embedding alone may leave no maps."""
+    """Select some stages; a teacher of which only logits and embedding are needed may return no maps."""
     features, preacts = activations.features, activations.preacts
     return activations._replace(
         features=tuple(features[i] for i in stages if features), preacts=tuple(preacts[i] for i in stages if preacts)

@@ -1,4 +1,4 @@
-"""The layer that turns one feature map's shape into another's: the transform of a branch, the connector of a loss."""
+"""The layer that converts between the shapes of feature maps: a branch's transform, a loss's connector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sftn.networks.staged import Shape
 
 
 class Resize(nn.Module):
-    """(B, C, H, W) -> (B, C, *size): averaged where the map shrinks, bilinear where it grows."""
+    """Resize a map, (B, C, H, W) -> (B, C, *size): by averaging if it shrinks, bilinearly if it grows."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ def connector(source: Shape, target: Shape, *, relu: bool = True) -> nn.Sequenti
     Equal maps: 1×1. A source r times as large: (2r-1)×(2r-1), stride r, padding r-1 (r = 2: 3×3, stride 2, padding 1).
     A source r times as small: transposed, 2r×2r, stride r, padding r/2 (r = 2: 4×4, stride 2, padding 1; for odd r:
     (2r-1)×(2r-1), padding (r-1)/2). Any other ratio: resized first, then 1×1. Table 22 shows the 1×1 case, the
-    factor-2 cases are those of RepDistiller's regressor, the rest continues them.
+    factor-2 cases are those of RepDistiller's regressor, and the rest extends them.
     """
     (channels, height, width), (out, out_height, out_width) = source, target
     layers: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""StagedNet: a network that says where its stages end, so that others can read them and grow from them."""
+"""StagedNet: a network with explicit stages, whose outputs others can read and grow branches from."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ import torch
 from torch import Tensor, nn
 
 Shape: TypeAlias = tuple[int, int, int]
-"""(C, H, W) of one image's feature map."""
+"""Shape (C, H, W) of one image's feature map."""
 
 
 class Tap(NamedTuple):
-    """What the stem or a stage returns, all (B, C, H, W); only a flow with a class token in it is (B, N, C)."""
+    """Output of the stem or a stage, all (B, C, H, W); only a flow with a class token is (B, N, C)."""
 
     feature: Tensor
-    """What feature methods read: the stage's output."""
+    """The stage's output, which feature methods read."""
     preact: Tensor
-    """The same before its closing ReLU (of a pre-activation network: after the next batch norm, before its ReLU)."""
+    """The output before the closing ReLU (in a pre-activation network: after the next batch norm, before its ReLU)."""
     flow: Tensor
-    """What enters the next stage: the feature itself, but for pre-activation networks, where it is relu(preact)."""
+    """The input of the next stage: the feature itself, or relu(preact) in pre-activation networks."""
 
 
 class Activations(NamedTuple):
-    """Everything that one forward leaves behind."""
+    """All outputs of one forward pass."""
 
     logits: Tensor
     """(B, K)"""
     embedding: Tensor
-    """(B, D): the pooled input of the classifier."""
+    """(B, D), the pooled input of the classifier."""
     features: tuple[Tensor, ...]
-    """One (B, C, H, W) a stage."""
+    """One (B, C, H, W) map per stage."""
     preacts: tuple[Tensor, ...]
-    """The same before the closing ReLUs."""
+    """The features before the closing ReLUs."""
 
 
 class Shapes(NamedTuple):
@@ -44,20 +44,20 @@ class Shapes(NamedTuple):
     embedding: int
     features: tuple[Shape, ...]
     flows: tuple[Shape | None, ...]
-    """None where the flow is no map: tokens with a class token among them."""
+    """None where the flow is not a map, but tokens that include a class token."""
 
 
 class StagedNet(nn.Module):
-    """A network as stem, stages and head.
+    """A network made of a stem, stages and a head.
 
     `stem(images)` and each `stage(flow)` return a `Tap`; `head(flow)` returns `(embedding, logits)`. A stage owns its
     closing batch norm and names it in an attribute `closing_norm`, if it has one.
 
     Args:
         stem: (B, C, H, W) images -> Tap.
-        stages: each takes the flow of the one before.
-        head: the last flow -> ((B, D) embedding, (B, K) logits).
-        name: how people call it; appears in tables and files.
+        stages: each takes the flow of the previous one.
+        head: last flow -> ((B, D) embedding, (B, K) logits).
+        name: its name in tables and files.
     """
 
     def __init__(self, stem: nn.Module, stages: list[nn.Module], head: nn.Module, name: str) -> None:
@@ -68,7 +68,7 @@ class StagedNet(nn.Module):
         self.name = name
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) images -> (B, K) logits."""
+        """Compute logits: (B, C, H, W) images -> (B, K)."""
         flow = self.stem(images).flow
         for stage in self.stages:
             flow = stage(flow).flow
@@ -76,7 +76,7 @@ class StagedNet(nn.Module):
         return logits
 
     def activations(self, images: Tensor) -> Activations:
-        """(B, C, H, W) images -> logits, embedding and, for each stage, its feature and pre-activation."""
+        """Compute logits, embedding and each stage's feature and pre-activation of (B, C, H, W) images."""
         flow = self.stem(images).flow
         features, preacts = [], []
         for stage in self.stages:
@@ -88,12 +88,12 @@ class StagedNet(nn.Module):
 
     @property
     def closing_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
-        """The batch norm right before each stage's closing ReLU, or None where a stage has none."""
+        """The batch norm directly before each stage's closing ReLU; None where a stage has none."""
         return tuple(getattr(stage, "closing_norm", None) for stage in self.stages)
 
     @torch.no_grad()
     def shapes(self, image: Shape) -> Shapes:
-        """The shapes that an image of shape (C, H, W) leaves behind; one dry forward in eval mode, no state changes."""
+        """Shapes of the activations of one (C, H, W) image, by a dry forward in eval mode that changes no state."""
         reference = next(self.parameters())
         with eval_mode(self):
             flow = self.stem(torch.zeros(1, *image, dtype=reference.dtype, device=reference.device)).flow
@@ -110,7 +110,7 @@ class StagedNet(nn.Module):
 
 @contextmanager
 def eval_mode(*modules: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; afterwards every part has its own mode again."""
+    """Switch to eval mode temporarily; afterwards every module has its former mode."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     for module in modules:
         module.eval()

@@ -1,4 +1,4 @@
-"""Weights in files: our own as safetensors, and the public benchmarks' checkpoints under our key names."""
+"""Weight files: our own safetensors, and public benchmarks' checkpoints with their key names translated."""
 
 from __future__ import annotations
 
@@ -28,17 +28,18 @@ _METADATA = "sftn"
 
 
 def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = None) -> None:
-    """Read a file's weights into `network`, on whatever device that is.
+    """Load a file's weights into `network`, on its current device.
 
     Args:
-        network: the network that the file holds; it gets the projector and the head of a student of SimKD's, if the
-            file is of one.
-        path: what `read_state` can read, under our key names, those of a public benchmark, or for a foreign network its
-            own.
-        rules: how foreign key names become ours; None for those of the network's name.
+        network: the network whose weights the file holds; it gets the projector and the head of a SimKD student if the
+            file is one's.
+        path: a file that `read_state` can read, with our key names, those of a public benchmark, or a foreign network's
+            original ones.
+        rules: how to translate foreign key names into ours; None for the rules that belong to the network's name.
 
     Raises:
-        InputError: as `read_state`, or the weights are another network's or of other classes. The network is untouched.
+        InputError: as `read_state`, or the weights belong to another network or have other classes; then the network
+            is left unchanged.
     """
     state = read_state(path)
     fitting = as_in(network, state)
@@ -47,7 +48,7 @@ def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = Non
         state = translate(state, KEYS.get(network.name, ()) if rules is None else rules)
         foreign = original_keys(own.keys())
         state = {foreign.get(key, key): value for key, value in state.items()}
-    if not any(key.endswith(_COUNTER) for key in state):  # PyTorch before 0.4.1 did not count
+    if not any(key.endswith(_COUNTER) for key in state):  # PyTorch before 0.4.1 did not count batches
         state |= {key: value for key, value in own.items() if key.endswith(_COUNTER)}
     _check(state, own, network.name, path)
     network.stages, network.head = fitting.stages, fitting.head
@@ -55,13 +56,13 @@ def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = Non
 
 
 def network_from_file(name: str, path: str | Path, classes: int, image: tuple[int, int, int]) -> StagedNet:
-    """A trained network; weights that it once started from (`NAME@pretrained`) are not fetched again.
+    """Build a network and load its trained weights; pretrained ones (`NAME@pretrained`) are not downloaded again.
 
     Args:
-        name: by which `sftn.networks.build` makes it.
-        path: of its weights.
-        classes: the number of classes.
-        image: (C, H, W) of what it is given.
+        name: its name for `sftn.networks.build`.
+        path: the file of weights.
+        classes: number of classes.
+        image: (C, H, W) of its images.
 
     Raises:
         InputError: as `load_weights`.
@@ -76,23 +77,23 @@ def save_weights(network: StagedNet, path: str | Path, metadata: Mapping[str, st
     """Write `network`'s state as safetensors, whole or not at all, with `metadata` in the file's header.
 
     Raises:
-        InputError: the file cannot be written there.
+        InputError: the file cannot be written.
     """
-    # Cloned, so that tensors that share memory become independent, which the format asks for.
+    # Cloned because the format does not allow tensors that share memory.
     state = {key: value.detach().cpu().contiguous().clone() for key, value in _plain(network.state_dict()).items()}
-    # One key only: the format keeps several in no fixed order, and equal runs should leave equal files.
+    # One key only, because the format orders several arbitrarily, and equal runs should write equal files.
     write_atomically(Path(path), safetensors.save(state, {_METADATA: json.dumps(dict(metadata or {}))}))
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """A file's state dict, on the CPU, under the key names that it has.
+    """Read a file's state dict onto the CPU, with the file's key names.
 
     Reads `.safetensors`; anything else as PyTorch's format, without running code from it: a state dict, or one under
-    `model` (RepDistiller, mdistiller) or `state_dict`. What DataParallel and `torch.compile` put before a key is taken
-    away.
+    `model` (RepDistiller, mdistiller) or `state_dict`. Prefixes that DataParallel and `torch.compile` add to keys are
+    removed.
 
     Raises:
-        InputError: the file is missing, unreadable, truncated, wants to run code or holds no state dict.
+        InputError: the file is missing, unreadable, truncated, contains code or holds no state dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -101,7 +102,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         try:
             check_header(path)
             return _plain(safetensors.load_file(path))
-        except Exception as error:  # a forged header can fail in any way
+        except Exception as error:  # a forged header can raise anything
             raise _unreadable(path, "safetensors", error) from error
     content = _unpickle(path)
     for key in ("model", "state_dict"):
@@ -113,10 +114,10 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """What `save_weights` was given beside the weights; nothing for a file in PyTorch's format.
+    """Read the metadata that `save_weights` stored; empty for a file in PyTorch's format.
 
     Raises:
-        InputError: the file is missing, or named as safetensors but is no whole file of them.
+        InputError: the file is missing, or is called .safetensors but is not a complete file of that format.
     """
     path = Path(path)
     if not path.is_file():
@@ -133,7 +134,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def translate(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    """The same tensors with every rule applied to every key, in order."""
+    """Apply every rule to every key, in order; the tensors are the same."""
     renamed = {}
     for key, value in state.items():
         for pattern, replacement in rules:
@@ -147,9 +148,9 @@ def _unpickle(path: Path) -> object:
         return torch_files.read(path)
     except Forbidden as error:
         raise InputError(
-            f"{path} wants to run code ({error.name}) and was not loaded: save its state dict alone, as safetensors"
+            f"{path} would run code ({error.name}) and was not loaded: save only its state dict, as safetensors"
         ) from error
-    except Exception as error:  # a foreign file can fail in any way
+    except Exception as error:  # a foreign file can raise anything
         raise _unreadable(path, "PyTorch", error) from error
 
 
@@ -177,7 +178,7 @@ def _check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, pa
     missing, extra = [key for key in own if key not in state], [key for key in state if key not in own]
     if missing or extra:
         parts = [f"lacks {_few(missing)}"] if missing else []
-        parts += [f"has {_few(extra)} besides"] if extra else []
+        parts += [f"also has {_few(extra)}"] if extra else []
         raise InputError(f"{path} is not a {name}: it {' and '.join(parts)}; name the network that it holds")
     wrong = {key: (state[key].shape, own[key].shape) for key in own if state[key].shape != own[key].shape}
     if not wrong:

@@ -108,7 +108,7 @@ class Evil:
 def test_a_hostile_pickle_runs_nothing(protocol, tmp_path):
     target = tmp_path / "ran"
     write(tmp_path, C100, train=pickle.dumps({b"data": Evil(target)}, protocol))
-    with pytest.raises(InputError, match=r"train is no file of cifar100: it refers to 'posix.mkdir'"):
+    with pytest.raises(InputError, match=r"train is not a file of cifar100: it refers to 'posix.mkdir'"):
         load("cifar100", data_dir=tmp_path)
     assert not target.exists()
     pickle.loads(pickle.dumps(Evil(target), protocol))
@@ -163,7 +163,7 @@ def test_a_damaged_archive_is_named(tmp_path):
     whole = archive.read_bytes()
     for raw in (whole[: len(whole) // 2], b"no archive", b"", whole[:500] + bytes(200) + whole[700:]):
         archive.write_bytes(raw)
-        with pytest.raises(InputError, match=r"cifar-100-python\.tar\.gz is truncated or no \.tar\.gz"):
+        with pytest.raises(InputError, match=r"cifar-100-python\.tar\.gz is truncated or not a \.tar\.gz"):
             load("cifar100", data_dir=tmp_path)
 
 
@@ -205,7 +205,7 @@ def test_a_download_is_checked_and_arrives_whole_or_not_at_all(tmp_path):
     request = cifar.Request(data_dir=target, download=True)
     with pytest.raises(InputError, match="MD5"):
         cifar.load(replace(served, md5="0" * 32), request)
-    with pytest.raises(InputError, match="could not be fetched"):
+    with pytest.raises(InputError, match="could not be downloaded"):
         cifar.load(replace(served, address=f"{tmp_path.as_uri()}/nowhere/"), request)
     assert list(target.iterdir()) == []
     with pytest.raises(InputError, match="is missing"):

@@ -113,7 +113,7 @@ def test_an_unreadable_image_is_named(kind, tmp_path):
             kind
         ]
     )
-    assert str(bad) in refused(tmp_path, "no readable image")
+    assert str(bad) in refused(tmp_path, "not a readable image")
 
 
 @pytest.mark.parametrize("pixels", [33 * 33, 64 * 64])
@@ -126,7 +126,7 @@ def test_a_huge_image_is_refused_before_it_is_decoded(pixels, tmp_path, monkeypa
 
 
 def test_wrong_folders_are_refused(tmp_path):
-    refused(tmp_path / "absent", "is no folder")
+    refused(tmp_path / "absent", "is not a folder")
     refused(tmp_path, "has no folders")
     fill(tmp_path / "one", ("cat",))
     assert "2 folders" in refused(tmp_path / "one", "1 class")
@@ -166,7 +166,7 @@ def test_damaged_images_are_counted_or_left_out(tmp_path, caplog):
     whole = fingerprint(load(f"folder:{tmp_path}"))
     for place in ("train/cat/x.png", "train/dog/y.png", "test/dog/z.png"):
         (tmp_path / place).write_bytes(b"no image")
-    assert "x.png is no readable image (UnidentifiedImageError): repair or remove it (and 2 more), or" in refused(
+    assert "x.png is not a readable image (UnidentifiedImageError): repair or remove it (and 2 more), or" in refused(
         tmp_path, "--damaged skip"
     )
     dataset = load(f"folder:{tmp_path}", damaged="skip")
@@ -182,4 +182,4 @@ def test_damaged_images_are_counted_or_left_out(tmp_path, caplog):
 
 def test_a_file_instead_of_a_folder_is_said(tmp_path):
     (tmp_path / "pets.csv").write_text("a,b")
-    refused(tmp_path / "pets.csv", "is a file and no folder")
+    refused(tmp_path / "pets.csv", "is a file, not a folder")

@@ -1,4 +1,4 @@
-"""Data sets of the `datasets` library, from folders that it wrote; nothing is fetched."""
+"""Data sets of the `datasets` library, from folders that it wrote; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def test_what_cannot_be_told_is_refused(datasets: Any, tmp_path: Path) -> None:
     refused({"a": table(datasets, [1], [0]), "b": table(datasets, [1], [0])}, "no train")
     wrong = table(datasets, [1, 2], [3, 4], number)
     refused({"train": table(datasets, [1, 2], [3, 5], number), "test": wrong}, "the class 4, which train lacks")
-    with pytest.raises(InputError, match="cannot be had"):
+    with pytest.raises(InputError, match="cannot be loaded"):
         load(f"hf:{tmp_path / 'nothing'}")
 
 
 def test_no_code_of_a_data_set_is_run(datasets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "set.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
-    with pytest.raises(InputError, match="cannot be had"):
+    with pytest.raises(InputError, match="cannot be loaded"):
         load(f"hf:{tmp_path / 'set'}")
     monkeypatch.setattr(datasets, "__version__", "3.6.0")
     with pytest.raises(InputError, match=r"runs code that it finds in a data set: pip install -U 'sftn\[hf\]'"):
@@ -105,14 +105,14 @@ def test_no_code_of_a_data_set_is_run(datasets: Any, tmp_path: Path, monkeypatch
     assert not (tmp_path / "canary").exists()
 
 
-def test_a_folder_does_not_have_files_fetched(datasets: Any, tmp_path: Path) -> None:
+def test_a_folder_cannot_cause_downloads(datasets: Any, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"http://127.0.0.1:{server.getsockname()[1]}/x.csv"
         (tmp_path / "README.md").write_text(
             f"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {address}\n---\n"
         )
         connect = socket.socket.connect
-        with pytest.raises(InputError, match="cannot be had"):
+        with pytest.raises(InputError, match="cannot be loaded"):
             load(f"hf:{tmp_path}")
         assert socket.socket.connect is connect
         server.setblocking(False)
@@ -128,5 +128,5 @@ def test_forged_lengths_are_refused(datasets: Any, tmp_path: Path) -> None:
     content = path.read_bytes()
     assert length in content
     path.write_bytes(content.replace(length, b"\xff\xff\xff\x7f"))
-    with pytest.raises(InputError, match="cannot be had"):
+    with pytest.raises(InputError, match="cannot be loaded"):
         load(f"hf:{tmp_path / 'set'}", size=4)

@@ -62,7 +62,7 @@ def test_a_flat_val_needs_its_list_of_classes(tmp_path: Path) -> None:
     assert flat.test.labels.tolist() == whole.test.labels.tolist() == [0, 0, 1, 1]
     assert fingerprint(flat) != fingerprint(whole), "names within the source are part of it"
     solution.write_text("\n".join(lines[:-1]))
-    refused(tmp_path, "does not tell the class of val_n01000001_1.JPEG")
+    refused(tmp_path, "does not give the class of val_n01000001_1.JPEG")
     solution.write_text("\n".join(lines).replace("n01000001 1", "n03000003 1"))
     refused(tmp_path, "has the class n03000003, which")
 
@@ -75,7 +75,7 @@ def test_wrong_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="always streamed"):
         load("imagenet", data_dir=tmp_path, stream=False)
     (root / "train" / WNIDS[0]).rename(root / "train" / "cat")
-    refused(tmp_path, "train/cat is not named by a WordNet id: take folder:")
+    refused(tmp_path, "train/cat is not named after a WordNet id: use folder:")
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"no real Tiny-ImageNet at {REAL}")

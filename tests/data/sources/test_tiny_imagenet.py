@@ -140,7 +140,7 @@ def test_wrong_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     image = place / "train" / "n01" / "images" / "n01_0.JPEG"
     whole = image.read_bytes()
     image.write_bytes(whole[: len(whole) // 2])
-    refused(place, "n01_0.JPEG is no readable image")
+    refused(place, "n01_0.JPEG is not a readable image")
     image.write_bytes(whole)
     annotations = place / "val" / "val_annotations.txt"
     text = annotations.read_text()
@@ -150,7 +150,7 @@ def test_wrong_folders_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (place / "wnids.txt").write_text("n01\nn02")
     refused(place, "wnids.txt does not name")
     (place / "wnids.txt").write_text("n01\nn01")
-    refused(place, "each once")
+    refused(place, "does not list each class once")
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"no real Tiny-ImageNet at {REAL}")

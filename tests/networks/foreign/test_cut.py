@@ -172,7 +172,10 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: cut(stem=["conv", "norm", "drop"]), "does not give the logits of the whole"),
     (lambda: cut(stem=["conv", nn.BatchNorm2d(4), F.relu, "norm", "drop"]), "not its own"),
     (lambda: cut(Late()), "does not give the logits of the whole"),
-    (lambda: cut(InPlace(), stages=["layers.0", ["act", "layers.1"], "layers.2"]), "stage 1 .* changes its output"),
+    (
+        lambda: cut(InPlace(), stages=["layers.0", ["act", "layers.1"], "layers.2"]),
+        "after stage 1 .* changes that stage",
+    ),
     (lambda: cut(stem=Net().forward), "Net.forward is a method of a module"),
     (lambda: staged(Linear(3, 4, 1), (1, 8, 8), stem=[], stages=["conv1"], head=["bn1"]), "weights in no part"),
     (lambda: staged(nn.Conv2d(3, 4, 1), (1, 8, 8), stem=[], stages=[], head=[]), "conv2d has no stages"),

@@ -137,7 +137,7 @@ def test_residual_stages_show_their_preacts() -> None:
         ("timm:cait_xxs24_224", "cannot be run in parts"),
         ("timm:deit_tiny_distilled_patch16_224", "cannot be cut"),
         ("timm:inception_v3", "images of 3×32×32 .*give larger ones"),
-        ("timm:resnet10t.nobody", "names weights that timm has not: leave nobody away"),
+        ("timm:resnet10t.nobody", "names weights that timm does not have: leave out nobody"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(name: str, message: str) -> None:
@@ -155,7 +155,7 @@ def test_pretrained_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) 
         raise OSError(f"no route to the hub\n(pretrained={pretrained})")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(InputError, match=r"could not be had \(no route to the hub\): check the connection"):
+    with pytest.raises(InputError, match=r"could not be loaded \(no route to the hub\): check the connection"):
         build("timm:resnet26@pretrained", 5)
     with pytest.raises(InputError, match="timm has no weights for timm:lcnet_035"):
         build("timm:lcnet_035@pretrained", 5)

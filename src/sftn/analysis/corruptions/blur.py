@@ -1,4 +1,4 @@
-"""Blur of five kinds."""
+"""Five kinds of blur."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sftn.analysis.corruptions.resample import motion, smooth, zoom
 
 
 def gaussian_blur(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """A Gaussian of so many pixels."""
+    """Blur by a Gaussian whose sigma is in pixels."""
     sigma = (0.4, 0.6, 0.7, 0.8, 1)[severity - 1]
     return np.clip(smooth(images / 255, sigma), 0, 1) * 255
 
 
 def glass_blur(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """Smoothed, pixels taken from neighbours above and to the left, smoothed again.
+    """Smooth, replace pixels by neighbours above and to the left, and smooth again.
 
-    The authors' code means to swap neighbours, but what it swaps are views of one array: the neighbour's colour is
-    copied over the pixel, and the neighbour stays. As it goes from the last pixel to the first and takes only from
-    before, each of its passes reads unchanged pixels, which is what one indexing does here. The official files were
-    made by that code.
+    The authors' code intends to swap neighbours, but swaps views of one array: the neighbour's colour is copied over
+    the pixel, and the neighbour stays. It goes from the last pixel to the first and copies only from earlier ones, so
+    each pass reads unchanged pixels, which a single indexing operation does here. The official files were made by that
+    code.
     """
     sigma, passes = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))[severity - 1]
     height, width = images.shape[1:3]
@@ -36,13 +36,13 @@ def glass_blur(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats
 
 
 def defocus_blur(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """An averaging disk whose edge is smoothed by a Gaussian of 3×3."""
+    """Average over a disk whose edge is smoothed by a 3×3 Gaussian."""
     radius, alias = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[severity - 1]
     return np.clip(ndimage.correlate(images / 255, disk(radius, alias)[None, :, :, None], mode="mirror"), 0, 1) * 255
 
 
 def disk(radius: float, alias: float) -> Floats:
-    """(5, 5) weights of a disk of at most 1.5 pixels."""
+    """Make the (5, 5) weights of a disk of at most 1.5 pixels."""
     y, x = np.mgrid[-2:3, -2:3]
     sharp = (x**2 + y**2 <= radius**2).astype(float)
     edge = np.exp(-(np.arange(-1, 2) ** 2) / (2 * alias**2))
@@ -52,13 +52,13 @@ def disk(radius: float, alias: float) -> Floats:
 
 
 def motion_blur(images: NDArray[np.uint8], severity: int, draws: Draws) -> NDArray[np.uint8]:
-    """ImageMagick's motion blur in a direction up to 45° from the horizontal."""
+    """Apply ImageMagick's motion blur in a direction up to 45° from the horizontal."""
     radius, sigma = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[severity - 1]
     return motion(images, radius, sigma, draws.uniform(-45, 45))
 
 
 def zoom_blur(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """The mean of the image and of its centre enlarged step by step."""
+    """Average the image with increasingly enlarged copies of its centre."""
     factors = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)
     x = images / 255
     total = sum((zoom(x, factor) for factor in factors), start=x)

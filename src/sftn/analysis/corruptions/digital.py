@@ -1,4 +1,4 @@
-"""What cameras and files do: brightness, contrast, saturation, warps, pixels, JPEG."""
+"""Digital corruptions: brightness, contrast, saturation, elastic warps, pixelation, JPEG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sftn.analysis.corruptions.resample import sample, smooth
 
 
 def contrast(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """Each channel drawn towards its mean over the image."""
+    """Move each channel towards its mean over the image."""
     c = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
     x = images / 255
     means = x.mean(axis=(1, 2), keepdims=True)
@@ -21,7 +21,7 @@ def contrast(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
 
 
 def brightness(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """c added to the value of HSV: all channels grow in proportion, black becomes grey."""
+    """Add c to the HSV value: all channels grow in proportion, black becomes grey."""
     c = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
     x = images / 255
     value = x.max(axis=3, keepdims=True)
@@ -31,9 +31,9 @@ def brightness(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats
 
 
 def saturate(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """The saturation s of HSV becomes c₀·s + c₁: how far the channels fall behind the largest one.
+    """Change the HSV saturation s, how far the channels are below the largest one, to c₀·s + c₁.
 
-    Grey has no hue; scikit-image, and so CIFAR-C, calls it red: with c₁ above 0 grey pixels turn reddish.
+    Grey has no hue; scikit-image, and so CIFAR-C, treats it as red: with c₁ above 0 grey pixels turn reddish.
     """
     scale, shift = ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2))[severity - 1]
     x = images / 255
@@ -47,10 +47,10 @@ def saturate(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
 
 
 def elastic_transform(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """A random affine map, then every pixel moved a little, neighbours together.
+    """Apply a random affine map, then a small smooth random displacement of every pixel.
 
-    The affine map moves three points by up to c₂; it is inverted and read bilinearly without OpenCV's rounding of
-    places to 1/32 pixel.
+    The affine map moves three points by up to c₂; it is inverted and sampled bilinearly, without OpenCV's rounding of
+    positions to 1/32 pixel.
     """
     height, width = images.shape[1:3]
     side = min(height, width)
@@ -60,7 +60,7 @@ def elastic_transform(images: NDArray[np.uint8], severity: int, draws: Draws) ->
     middle, arm = np.array([width // 2, height // 2]), side // 3
     before = middle + arm * np.array([[1, 1], [1, -1], [-1, -1]])
     after = before + draws.uniform(-corner * side, corner * side, 3, 2)
-    # A point p = (x, y, 1) of the result comes from p @ back.
+    # A point p = (x, y, 1) of the result is read from p @ back.
     back = np.linalg.inv(np.concatenate([after, np.ones((len(images), 3, 1))], axis=2)) @ before
     rows, columns = np.mgrid[:height, :width].astype(float)
     places = np.stack([columns, rows, np.ones_like(rows)], axis=2) @ back[:, None]
@@ -75,7 +75,7 @@ def elastic_transform(images: NDArray[np.uint8], severity: int, draws: Draws) ->
 
 
 def pixelate(images: NDArray[np.uint8], severity: int, draws: Draws) -> NDArray[np.uint8]:
-    """Made smaller and larger again, each by averaging boxes."""
+    """Shrink and enlarge again, each by averaging boxes."""
     c = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
     height, width = images.shape[1:3]
     small = (max(1, int(width * c)), max(1, int(height * c)))
@@ -87,7 +87,7 @@ def pixelate(images: NDArray[np.uint8], severity: int, draws: Draws) -> NDArray[
 
 
 def jpeg_compression(images: NDArray[np.uint8], severity: int, draws: Draws) -> NDArray[np.uint8]:
-    """A JPEG file of so much quality."""
+    """Compress as JPEG with the given quality."""
     quality = (80, 65, 58, 50, 40)[severity - 1]
 
     def squeezed(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Random numbers that belong to an image, wherever its batch begins or ends."""
+"""Random numbers that depend on the image, not on its batch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Floats = NDArray[np.float64]
 
 
 class Draws:
-    """A stream of random numbers for each of `count` images that follow each other in a data set.
+    """Streams of random numbers, one for each of `count` consecutive images of a data set.
 
-    Philox counts: the key says what is drawn, the counter which image it is for. Every call draws for all images.
+    Philox is counter-based: the key identifies what is drawn, the counter the image. Every call draws for all images.
 
     Args:
-        what: names the streams.
+        what: identifies the streams.
         first: position of the first image.
-        count: N, how many images.
+        count: N, the number of images.
     """
 
     def __init__(self, what: str, first: int, count: int) -> None:
@@ -37,9 +37,9 @@ class Draws:
         return np.stack([stream.uniform(low, high, shape) for stream in self._streams])
 
     def integers(self, low: int, high: int, *shape: int) -> NDArray[np.int64]:
-        """(N, *shape), `high` excluded."""
+        """Draw integers, (N, *shape), excluding `high`."""
         return np.stack([stream.integers(low, high, shape) for stream in self._streams])
 
     def poisson(self, rates: Floats) -> NDArray[np.int64]:
-        """(N, …), one for each of the (N, …) rates."""
+        """Draw Poisson numbers, one for each of the (N, …) rates."""
         return np.stack([stream.poisson(rate) for stream, rate in zip(self._streams, rates)])

@@ -1,4 +1,4 @@
-"""Images read at other places: smoothed, moved, zoomed, warped. All work on (N, H, W, C) or (N, H, W) batches."""
+"""Resampling: smoothing, moving, zooming and warping of (N, H, W, C) or (N, H, W) batches."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sftn.analysis.corruptions.draws import Floats
 
 
 def smooth(images: Floats, sigma: float, *, mode: str = "nearest", truncate: float = 4.0) -> Floats:
-    """A Gaussian over height and width, as scikit-image's `gaussian` (its border repeats the last pixel)."""
+    """Smooth by a Gaussian over height and width, as scikit-image's `gaussian` (the border repeats the last pixel)."""
     sigmas = (0, sigma, sigma, 0)[: images.ndim]
     smoothed: Floats = ndimage.gaussian_filter(images, sigmas, mode=mode, truncate=truncate)
     return smoothed
 
 
 def motion(images: NDArray[np.uint8], radius: float, sigma: float, angles: Floats) -> NDArray[np.uint8]:
-    """ImageMagick's motion blur: half a Gaussian along a line of 2·⌈radius⌉ + 1 pixels, the border repeated.
+    """Apply ImageMagick's motion blur: half a Gaussian along a line of 2·⌈radius⌉ + 1 pixels, repeating the border.
 
     Args:
         images: (N, H, W, C)
         radius: pixels.
         sigma: pixels.
-        angles: (N,) degrees; 0 takes from the right, 90 from below.
+        angles: (N,) degrees; 0 reads from the right, 90 from below.
     """
     count, height, width = images.shape[:3]
     length = 2 * math.ceil(radius) + 1
@@ -44,7 +44,7 @@ def motion(images: NDArray[np.uint8], radius: float, sigma: float, angles: Float
 
 
 def zoom(images: Floats, factor: float) -> Floats:
-    """The centre enlarged bilinearly to the whole size (CIFAR-C's `clipped_zoom`)."""
+    """Enlarge the centre bilinearly to the whole size (CIFAR-C's `clipped_zoom`)."""
     down, across = _zoom_matrix(images.shape[1], factor), _zoom_matrix(images.shape[2], factor)
     planes = images if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     zoomed: Floats = down @ (planes @ across.T)
@@ -52,7 +52,7 @@ def zoom(images: Floats, factor: float) -> Floats:
 
 
 def _zoom_matrix(side: int, factor: float) -> Floats:
-    """(side, side): what each pixel of the result takes from a row of the image, scipy's `zoom` of order 1."""
+    """Make (side, side) weights of each result pixel over a row of the image, as in scipy's `zoom` of order 1."""
     kept = math.ceil(side / factor)
     begin, enlarged = (side - kept) // 2, round(kept * factor)
     trim = (enlarged - side) // 2
@@ -67,10 +67,10 @@ def _zoom_matrix(side: int, factor: float) -> Floats:
 
 
 def sample(images: Floats, y: Floats, x: Floats, *, repeat_edge: bool) -> Floats:
-    """(N, H, W, C) images read bilinearly at (N, H, W) places; beyond the border they are mirrored.
+    """Sample (N, H, W, C) images bilinearly at (N, H, W) positions; beyond the border they are mirrored.
 
     Args:
-        images: what is read.
+        images: the images to sample.
         y: rows.
         x: columns.
         repeat_edge: whether the mirror image repeats the pixel at the border (scipy's "reflect") or not (OpenCV's

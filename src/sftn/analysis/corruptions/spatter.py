@@ -1,4 +1,4 @@
-"""Spatter: drops of water, or of mud."""
+"""Spatter: drops of water or mud."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _RELIEF = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
 
 
 def spatter(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """Water that shines at its edges (severities 1 to 3) or mud that covers (4 and 5), where smooth noise is high.
+    """Add water with shining edges (severities 1 to 3) or opaque mud (4 and 5) where smooth noise is high.
 
-    Where no drop falls the image stays as it is; the authors' code divides by zero there.
+    An image without any drop is left unchanged; the authors' code divides by zero there.
     """
     mean, deviation, sigma, threshold, strength, mud = (
         (0.62, 0.1, 0.7, 0.7, 0.5, False),
@@ -47,18 +47,18 @@ def spatter(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
 
 
 def _relief(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, H, W): light from one side on the slopes around the drops' edges."""
+    """Light from one side on the slopes around the drops' edges, (N, H, W)."""
     away = _box(np.minimum(chamfer(edges(levels, 50, 150)), 20))
-    # In single precision, as OpenCV has it: a mean of whole numbers that is whole must not fall below it.
+    # In single precision, as in OpenCV: a mean of integers that is an integer must not be rounded below it.
     whole = away.astype(np.float32).astype(np.uint8)
     lit = ndimage.correlate(equalise(whole).astype(np.int32), _RELIEF[None], mode="mirror")
     return np.rint(_box(np.clip(lit, 0, 255).astype(float))).astype(np.uint8)
 
 
 def chamfer(marked: NDArray[np.bool_]) -> Floats:
-    """(N, H, W) distances to the nearest marked pixel, by OpenCV's mask of 5×5: steps of 1, 1.4 and 2.1969.
+    """Distances to the nearest marked pixel, (N, H, W), by OpenCV's 5×5 mask: steps of 1, 1.4 and 2.1969.
 
-    Beyond 32 they may be too large.
+    Distances beyond 32 may be too large.
     """
     height, width = marked.shape[1:]
     away = np.where(marked, 0.0, 1e4)
@@ -80,7 +80,7 @@ def _box(images: Floats) -> Floats:
 
 
 def edges(images: NDArray[np.uint8], low: float, high: float) -> NDArray[np.bool_]:
-    """Canny's edges of (N, H, W) images: Sobel's gradients, |dx| + |dy|, ridges of it, those that reach `high`."""
+    """Detect Canny's edges in (N, H, W) images: Sobel gradients, |dx| + |dy|, its ridges, those that reach `high`."""
     signed = images.astype(np.int32)
     smear, slope = np.array([1, 2, 1]), np.array([-1, 0, 1])
     dx = ndimage.correlate(signed, np.outer(smear, slope)[None], mode="nearest")
@@ -113,7 +113,7 @@ def edges(images: NDArray[np.uint8], low: float, high: float) -> NDArray[np.bool
 
 
 def equalise(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N, H, W) images with their levels spread evenly, the lowest at 0, as OpenCV has it."""
+    """Equalise the histograms of (N, H, W) images, with the lowest level at 0, as in OpenCV."""
     count, pixels = len(images), images[0].size
     which = np.arange(count)[:, None, None]
     histogram = np.bincount((which * 256 + images).ravel(), minlength=count * 256).reshape(count, 256)

@@ -13,11 +13,11 @@ from sftn.analysis.corruptions.draws import Draws, Floats
 from sftn.analysis.corruptions.resample import motion, smooth, zoom
 
 PANES = 5
-"""How many textures of ice there are, as many as the photographs that the authors draw from."""
+"""Number of ice textures, the same as that of the authors' photographs."""
 
 
 def snow(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """Flakes blown in one direction and, turned by 180°, in the other, over an image that is bleached a little."""
+    """Add flakes blown in one direction and, rotated by 180°, in the other, over a slightly bleached image."""
     mean, deviation, size, threshold, radius, sigma, kept = (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
         (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
@@ -36,10 +36,10 @@ def snow(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
 
 
 def frost(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """The image darkened a little, ice added: c₀·x + c₁·ice, from a random place of a random texture.
+    """Darken the image slightly and add ice: c₀·x + c₁·ice, from a random place in a random texture.
 
-    The constants are the authors'; the ice is not. Theirs are photographs, which are not theirs to give; here it is
-    grown by `ice` from fixed seeds. Accuracies under this corruption are therefore not the official ones.
+    The constants are the authors', but not the ice: they use photographs that they may not redistribute; here `ice`
+    generates it from fixed seeds. Accuracies under this corruption are therefore not the official ones.
     """
     kept, added = ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45))[severity - 1]
     height, width = images.shape[1:3]
@@ -52,7 +52,7 @@ def frost(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
 
 
 def fog(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
-    """A plasma fractal added, then the image brought back to its own brightest level."""
+    """Add a plasma fractal, then rescale the image to its former brightest level."""
     thickness, decay = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))[severity - 1]
     height, width = images.shape[1:3]
     side = _power_of_two(max(height, width))
@@ -63,11 +63,11 @@ def fog(images: NDArray[np.uint8], severity: int, draws: Draws) -> Floats:
 
 
 def plasma(numbers: Floats, decay: float) -> Floats:
-    """Height maps by the diamond-square algorithm on a torus, 0 to 1.
+    """Generate height maps by the diamond-square algorithm on a torus, 0 to 1.
 
     Args:
-        numbers: (N, S, S) uniform in -1..1, S a power of two: how far each point is moved from its neighbours' mean.
-        decay: by how much the moves shrink from one level to the next.
+        numbers: (N, S, S) uniform in -1..1, S a power of two: each point's displacement from its neighbours' mean.
+        decay: factor by which displacements shrink from one level to the next.
     """
     side = numbers.shape[1]
     heights = np.zeros_like(numbers)
@@ -78,7 +78,7 @@ def plasma(numbers: Floats, decay: float) -> Floats:
         centre = (slice(None), slice(half, None, step), slice(half, None, step))
         beside = (slice(None), slice(0, None, step), slice(half, None, step))
         below = (slice(None), slice(half, None, step), slice(0, None, step))
-        moves = reach**2 * numbers  # squared, as the authors have it
+        moves = reach**2 * numbers  # squared, as in the authors' code
         rows = heights[corner] + np.roll(heights[corner], -1, axis=1)
         heights[centre] = (rows + np.roll(rows, -1, axis=2)) / 4 + moves[centre]
         across = heights[corner] + np.roll(heights[corner], -1, axis=2)
@@ -93,7 +93,7 @@ def plasma(numbers: Floats, decay: float) -> Floats:
 
 @functools.cache
 def ice(pane: int, side: int) -> Floats:
-    """(side, side, 3) levels 0..255 of ice on a window: needles with side branches at 60°, dense in places, bluish."""
+    """Generate ice on a window, (side, side, 3) levels 0..255: bluish needles with branches at 60°, dense in places."""
     random = np.random.Generator(np.random.Philox(pane + 1))
     haze, density = plasma(random.uniform(-1, 1, (2, side, side)), 2)
     canvas = Image.new("L", (side, side), 0)
@@ -102,7 +102,7 @@ def ice(pane: int, side: int) -> Floats:
     starts, turns = random.uniform(0, side, (needles, 2)), random.normal(0, 0.35, needles)
     lengths, lights = random.uniform(6, 40, needles), np.sort(random.uniform(50, 255, needles))
     for start, turn, length, light in zip(starts, turns, lengths, lights):
-        # Neighbours point the same way: their direction follows the haze.
+        # Neighbours point the same way because their direction follows the haze.
         angle = 4 * np.pi * haze[int(start[1]), int(start[0])] + turn
         for along, bend, share in ((0, 0, 1), (0.3, 1, 0.4), (0.3, -1, 0.4), (0.55, 1, 0.3), (0.55, -1, 0.3)):
             begin = start + along * length * _direction(angle)

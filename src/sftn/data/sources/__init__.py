@@ -1,1 +1,1 @@
-"""Where images come from, one file a data set."""
+"""Sources of images, one file per data set."""

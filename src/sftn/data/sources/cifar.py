@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their official python layout, as a folder or as the `.tar.gz` (Krizhevsky, 2009)."""
+"""CIFAR-10 and CIFAR-100 in their official Python layout, as a folder or as the `.tar.gz` (Krizhevsky, 2009)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from sftn.errors import InputError
 from sftn.storage.safe_pickle import Array, unpickle
 
 LARGEST = 256 * 2**20
-"""Bytes: all files of a data set together have 187 million."""
+"""Limit in bytes; all files of a data set together have 187 million."""
 MEMBERS = 1000
-"""Of an archive; the official ones have fewer than ten."""
+"""Limit on an archive's members; the official ones have fewer than ten."""
 _WITHOUT_CONTENT = (
     tarfile.LNKTYPE,
     tarfile.SYMTYPE,
@@ -39,12 +39,12 @@ _WITHOUT_CONTENT = (
 )
 
 Files: TypeAlias = dict[str, Callable[[], BinaryIO]]
-"""What opens the layout's files, by name."""
+"""Functions that open the layout's files, by name."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What tells the two data sets apart."""
+    """The differences between the two data sets."""
 
     name: str
     folder: str
@@ -96,13 +96,13 @@ def cifar100(request: Request) -> Dataset:
 
 
 def load(layout: Layout, request: Request) -> Dataset:
-    """Find the files (`roots` says where), fetch them if that is allowed, and read them without running their pickles.
+    """Find the files in `roots`, download them if allowed, and read them without executing their pickles.
 
     Raises:
-        InputError: the files are nowhere, truncated, of something else, want to run code, or cannot be fetched.
+        InputError: the files are missing, truncated, wrong, contain code, or cannot be downloaded.
     """
     if request.size not in (None, 32):
-        raise InputError(f"{layout.name} has images of 32×32: leave the size {request.size} out")
+        raise InputError(f"{layout.name} has images of 32×32: leave out the size {request.size}")
     found = _find(layout, request.data_dir)
     if found is None and request.download:
         found = _download(layout, request.data_dir or _user_root() or Path("~/.cache/sftn").expanduser())
@@ -110,7 +110,7 @@ def load(layout: Layout, request: Request) -> Dataset:
         looked = ", ".join(str(root) for root in roots(request.data_dir))
         raise InputError(
             f"{layout.name} is missing: neither {layout.folder}/ nor {layout.archive} is in {looked}; "
-            f"fetch {layout.address}{layout.archive}, name its folder with --data-dir, or allow the download"
+            f"download {layout.address}{layout.archive}, give its folder with --data-dir, or use --download"
         )
     files = _unpacked(found, layout) if found.is_dir() else _packed(found, layout)
     train = _split(files, layout.train, found, layout)
@@ -119,7 +119,7 @@ def load(layout: Layout, request: Request) -> Dataset:
 
 
 def roots(data_dir: Path | None) -> list[Path]:
-    """Where the files are looked for, in order: `data_dir`, $SFTN_DATA, then the usual places, torchvision's too."""
+    """Folders that are searched, in order: `data_dir`, $SFTN_DATA, then the usual places, including torchvision's."""
     torch_home = os.environ.get("TORCH_HOME") or "~/.cache/torch"
     usual = ["data", "~/.cache/sftn", "~/data", "datasets", "~/datasets", f"{torch_home}/datasets/vision"]
     first = [root for root in (data_dir, _user_root()) if root is not None]
@@ -133,7 +133,7 @@ def _user_root() -> Path | None:
 
 def _find(layout: Layout, data_dir: Path | None) -> Path | None:
     for root in roots(data_dir):
-        # A person may also name the folder or the archive itself.
+        # The user may also name the folder or the archive itself.
         if (root.name == layout.folder and root.is_dir()) or (root.name == layout.archive and root.is_file()):
             return root
         if (root / layout.folder).is_dir():
@@ -144,7 +144,7 @@ def _find(layout: Layout, data_dir: Path | None) -> Path | None:
 
 
 def _download(layout: Layout, root: Path) -> Path:
-    """Fetch the archive into `root`; under its own name only once it is whole and its MD5 is right."""
+    """Download the archive into `root`; it gets its own name only once it is complete and its MD5 is right."""
     url, root = layout.address + layout.archive, root.expanduser()
     partial = None
     try:
@@ -164,7 +164,7 @@ def _download(layout: Layout, root: Path) -> Path:
         partial.chmod(0o644)
         os.replace(partial, root / layout.archive)
     except (OSError, http.client.HTTPException) as error:
-        raise InputError(f"{url} could not be fetched into {root} ({error}): fetch it by other means") from error
+        raise InputError(f"{url} could not be downloaded into {root} ({error}): download it by other means") from error
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
@@ -172,8 +172,8 @@ def _download(layout: Layout, root: Path) -> Path:
 
 
 def _packed(archive: Path, layout: Layout) -> Files:
-    """The layout's files out of the archive, by name. Nothing is written anywhere; links and strangers are skipped."""
-    remedy = f"delete it and fetch {layout.address}{layout.archive}"
+    """The layout's files in the archive, by name. Nothing is written to disk; links and other members are skipped."""
+    remedy = f"delete it and download {layout.address}{layout.archive}"
     wanted = {f"{layout.folder}/{name}": name for name in (*layout.train, layout.test, layout.meta)}
     files: Files = {}
     try:
@@ -186,15 +186,15 @@ def _packed(archive: Path, layout: Layout) -> Files:
             if name is not None and member.isreg() and not member.issparse():
                 files[name] = partial(io.BytesIO, whole[begin : begin + member.size])
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise InputError(f"{archive} is truncated or no .tar.gz ({error}): {remedy}") from error
+        raise InputError(f"{archive} is truncated or not a .tar.gz ({error}): {remedy}") from error
     return files
 
 
 def _members(whole: bytes) -> Iterator[tuple[tarfile.TarInfo, int]]:
-    """The headers of a tar and where their content begins.
+    """Headers of a tar and the offsets of their contents.
 
-    A walk of its own: `tarfile.open` follows forged sizes backwards, without an end. Names of more than 100 bytes and
-    what else extended headers say are passed over; the data sets need none of it.
+    Not `tarfile.open`, which follows forged sizes backwards in an endless loop. Names of more than 100 bytes and other
+    extended headers are ignored; the data sets do not need them.
     """
     block, begin = tarfile.BLOCKSIZE, 0
     for count in range(MEMBERS + 1):
@@ -211,14 +211,14 @@ def _members(whole: bytes) -> Iterator[tuple[tarfile.TarInfo, int]]:
 
 
 def _unpacked(folder: Path, layout: Layout) -> Files:
-    """The layout's files in the folder, by name, as far as they are there."""
+    """The layout's files that exist in the folder, by name."""
     files: Files = {}
     for name in (*layout.train, layout.test, layout.meta):
         path = folder / name
         if not path.is_file():
             continue
         if path.stat().st_size > LARGEST:
-            raise InputError(f"{path} is larger than {LARGEST >> 20} MiB: it is no file of {layout.name}")
+            raise InputError(f"{path} is larger than {LARGEST >> 20} MiB: it is not a file of {layout.name}")
         files[name] = partial(_opened, path)
     return files
 
@@ -228,27 +228,27 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _entry(files: Files, name: str, found: Path, layout: Layout) -> dict[str, Any]:
-    """One pickled dict with its keys as text; the file is dropped."""
+    """Read one pickled dict, with its keys as text, and drop the file."""
     if name not in files:
-        raise InputError(f"{found} lacks the file {name}: fetch {layout.address}{layout.archive} again")
+        raise InputError(f"{found} lacks the file {name}: download {layout.address}{layout.archive} again")
     try:
         with files.pop(name)() as file:
             entry = unpickle(file)
     except OSError as error:
         raise InputError(f"{found / name} cannot be read ({error.strerror}): make it readable") from error
     except pickle.UnpicklingError as error:
-        raise InputError(f"{found}: {name} is no file of {layout.name}: {error}") from error
+        raise InputError(f"{found}: {name} is not a file of {layout.name}: {error}") from error
     if not isinstance(entry, dict):
-        raise InputError(f"{found}: {name} is no file of {layout.name}: it holds no dict")
+        raise InputError(f"{found}: {name} is not a file of {layout.name}: it holds no dict")
     return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in entry.items()}
 
 
 def _split(files: Files, names: tuple[str, ...], found: Path, layout: Layout) -> Split:
-    """The images of some of the files, one after the other."""
+    """Concatenate the images of some of the files."""
     pixels, labels = [], []
     for name in names:
         entry = _entry(files, name, found, layout)
-        where = f"{found}: {name} is no file of {layout.name}:"
+        where = f"{found}: {name} is not a file of {layout.name}:"
         data, own = entry.get("data"), entry.get(layout.labels)
         data = data.value if isinstance(data, Array) else data
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
@@ -262,7 +262,7 @@ def _split(files: Files, names: tuple[str, ...], found: Path, layout: Layout) ->
             raise InputError(f"{where} its labels are {min(own)} to {max(own)} instead of 0 to {layout.classes - 1}")
         pixels.append(data)
         labels += own
-    # Concatenating copies, so that the tensor may be written to; of one file it already may, unless that is tiny.
+    # Concatenating copies, which makes the tensor writable; a single file's array already is, unless it is tiny.
     whole = pixels[0] if len(pixels) == 1 and pixels[0].flags.writeable else np.concatenate(pixels)
     return Split(torch.from_numpy(whole).view(-1, 3, 32, 32), torch.tensor(labels))
 
@@ -273,4 +273,6 @@ def _classes(files: Files, found: Path, layout: Layout) -> tuple[str, ...]:
         texts = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
         if all(isinstance(text, str) for text in texts):
             return tuple(texts)
-    raise InputError(f"{found}: {layout.meta} is no file of {layout.name}: it does not name {layout.classes} classes")
+    raise InputError(
+        f"{found}: {layout.meta} is not a file of {layout.name}: it does not name {layout.classes} classes"
+    )

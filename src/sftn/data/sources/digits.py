@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1797 real handwritten digits of 8×8 pixels, embedded in the package, shown at 32×32."""
+"""scikit-learn's digits: 1797 real handwritten digits of 8×8 pixels, part of that package, enlarged to 32×32."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from sftn.errors import InputError
 
 SIZE, TEST = 32, 1000
 SEED = 0
-"""Names the split: image `i` is ranked by the hash of "digits SEED i"."""
+"""Identifies the split: image `i` is ranked by the hash of "digits SEED i"."""
 
 
 def load(request: Request) -> Dataset:
     """797 training and 1000 test images, 1×32×32.
 
     The 17 levels are spread over 0..255 and the 8×8 pixels enlarged bilinearly. The split is fixed and stratified: each
-    class gives the test split its share of 1000 images, rounded so that the shares add up. No flips: a mirrored digit
-    is no digit.
+    class contributes its share of the 1000 test images, rounded so that the shares add up. There are no flips, because
+    a mirrored digit is not a digit.
 
     Raises:
-        InputError: another size than 32 is asked for.
+        InputError: the requested size is not 32.
     """
     if request.size not in (None, SIZE):
-        raise InputError(f"digits are shown at {SIZE}×{SIZE}: leave the size {request.size} out")
-    # Imported here: it takes a second, and only these images need it.
+        raise InputError(f"digits are enlarged to {SIZE}×{SIZE}: leave out the size {request.size}")
+    # Imported here because it takes a second and only these images need it.
     from sklearn.datasets import load_digits
 
     raw = load_digits()
@@ -48,7 +48,7 @@ def _test(labels: Tensor) -> Tensor:
     """(N,) bool: which images are for testing."""
     members = [torch.nonzero(labels == label).flatten().tolist() for label in range(10)]
     exact = [len(own) * TEST / len(labels) for own in members]
-    # Largest remainders: the classes that rounding down robs most get one image more.
+    # Largest remainders: the classes that lose most by rounding down get one more image.
     short = TEST - sum(map(int, exact))
     more = sorted(range(10), key=lambda label: int(exact[label]) - exact[label])[:short]
     mask = torch.zeros(len(labels), dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Anybody's own images: one folder a class."""
+"""Your own images, one folder per class."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ from sftn.errors import InputError
 
 SIZE = 32
 LARGEST = MEMORY
-"""Bytes of decoded pixels of a source that only fits into memory."""
+"""Limit in bytes on the decoded pixels of a source that cannot be streamed."""
 TESTS = ("test", "val", "validation")
 
 Listing = dict[str, list[str]]
-"""The image files of each class by their path within the root, both in the order of their names."""
+"""Image files of each class, as paths within the root; classes and files are sorted by name."""
 
 
 def load(request: Request) -> Dataset:
-    """The images of a folder, 3×size×size, size 32 unless asked otherwise.
+    """The images of a folder, 3×size×size, size 32 by default.
 
-    With `train/` and one of `test/`, `val/`, `validation/` (the first of them that is there), each holds one folder a
-    class. Otherwise the folder itself does, and of each class a fifth, at least one image, is for testing: those whose
-    path within the folder has the smallest hash, so that the split is the same everywhere. The classes stand in the
-    order of their names and so do the images of a class, however deep in its folder they are. Files that are no images
-    by their suffix, hidden ones and links to folders inside a class are passed over.
+    If there is a `train/` and one of `test/`, `val/`, `validation/` (the first that exists), each holds one folder per
+    class. Otherwise the folder itself does, and a fifth of each class, at least one image, is held out for testing:
+    those whose path within the folder has the smallest hash, so that the split is the same everywhere. Classes are
+    sorted by name, and so are the images of a class, at any depth. Files without an image's suffix, hidden files and
+    links to folders inside a class are ignored.
 
-    Images whose pixels exceed the memory that is asked for are streamed;
-    `sftn.data.sources.from_files.gather` says how.
+    Images whose pixels exceed the memory limit are streamed, see `sftn.data.sources.from_files.gather`.
 
     Raises:
-        InputError: the folder or its images are missing, there is one class, a class has no image (or one, where it
-            must be split) or no training images, or an image is unreadable or huge.
+        InputError: the folder or its images are missing, there is only one class, a class has no image (or only one
+            where it must be split) or no training images, or an image is unreadable or too large.
     """
     root = _root(request)
     test = next((name for name in TESTS if (root / name).is_dir()), None)
@@ -49,7 +48,7 @@ def load(request: Request) -> Dataset:
     else:
         parts = parted(listed(root), str(root))
     if len(parts[0]) < 2:
-        raise InputError(f"{root} has images of {len(parts[0])} class: give at least 2 folders, one a class")
+        raise InputError(f"{root} has images of {len(parts[0])} class: give at least 2 folders, one per class")
     return of_paths(f"folder:{request.path}", root, parts, request, SIZE if request.size is None else request.size)
 
 
@@ -63,7 +62,7 @@ def of_paths(
     streamed: bool | None = None,
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Dataset:
-    """A data set of image files below a folder, its training and test images listed. See `gather`."""
+    """Make a data set of listed training and test files below a folder. See `gather`."""
     classes = tuple(parts[0])
     paths = [path for part in parts for own in part.values() for path in own]
     rows = iter(range(len(paths)))
@@ -83,7 +82,7 @@ def of_paths(
 
 @dataclass(frozen=True)
 class Paths:
-    """Image files below a folder."""
+    """Reads image files below a folder."""
 
     root: Path
     names: Names
@@ -92,7 +91,7 @@ class Paths:
 
     @staticmethod
     def of(root: Path, names: list[str]) -> Paths:
-        """Look at each file."""
+        """Stat each file."""
         sizes, newest = np.empty(len(names), np.int64), 0
         for i, name in enumerate(names):
             try:
@@ -103,7 +102,7 @@ class Paths:
         return Paths(root, Names(names), sizes, f"{root.resolve()} {newest}")
 
     def name(self, row: int) -> str:
-        """Its path within the folder."""
+        """Path of an image within the folder."""
         return self.names[row]
 
     def open(self, row: int) -> tuple[Path, None]:
@@ -112,10 +111,10 @@ class Paths:
 
 
 def check_memory(place: Path, count: int, size: int) -> None:
-    """Check that so many images of 3×size×size may be kept in memory, where they cannot be streamed.
+    """Check that `count` images of 3×size×size fit into memory, for sources that cannot be streamed.
 
     Raises:
-        InputError: the size is none, or they exceed `LARGEST`.
+        InputError: the size is below 1, or the images exceed `LARGEST`.
     """
     if size < 1:
         raise InputError(f"size {size}: give at least 1")
@@ -128,21 +127,21 @@ def check_memory(place: Path, count: int, size: int) -> None:
 
 def _root(request: Request) -> Path:
     if not request.path:
-        raise InputError("the data set folder needs a path: folder:PATH, with one folder a class in it")
+        raise InputError("the data set folder needs a path: folder:PATH, which contains one folder per class")
     path = Path(request.path).expanduser()
-    # A relative path may be meant within data_dir; an absolute one stays what it is.
+    # A relative path may be relative to data_dir; an absolute one stays as it is.
     places = dict.fromkeys([path] if request.data_dir is None else [path, request.data_dir.expanduser() / path])
     for place in places:
         if place.is_dir():
             return place
     found = next((place for place in places if place.exists()), None)
     if found is not None:
-        raise InputError(f"{found} is a file and no folder: give a folder with a folder of images for each class")
-    raise InputError(f"{' or '.join(map(str, places))} is no folder: give one with a folder for each class")
+        raise InputError(f"{found} is a file, not a folder: give a folder with a folder of images for each class")
+    raise InputError(f"{' or '.join(map(str, places))} is not a folder: give one with a folder for each class")
 
 
 def listed(root: Path, part: str = "") -> Listing:
-    """The images of a folder, or of a part of it, with one folder a class.
+    """List the images of a folder that has one folder per class.
 
     Raises:
         InputError: it cannot be read, or it or a class is empty.
@@ -153,7 +152,7 @@ def listed(root: Path, part: str = "") -> Listing:
     except OSError as error:
         raise InputError(f"{top} cannot be read ({error.strerror}): make it readable") from error
     if not folders:
-        raise InputError(f"{top} has no folders: put the images of each class into a folder of its own")
+        raise InputError(f"{top} has no folders: put the images of each class into their own folder")
     files = {name: sorted(_images(root, top / name), key=_parts) for name in folders}
     for name, own in files.items():
         if not own:
@@ -162,20 +161,20 @@ def listed(root: Path, part: str = "") -> Listing:
 
 
 def compare(root: Path, train: Listing, test: Listing, name: str) -> None:
-    """Check that training knows every class that is tested.
+    """Check that every test class has training images.
 
     Raises:
-        InputError: it does not.
+        InputError: one has none.
     """
     if strange := sorted(test.keys() - train.keys()):
         raise InputError(f"{root / name} has the class {strange[0]}, which {root / 'train'} lacks: add or remove it")
 
 
 def parted(files: Listing, where: str) -> tuple[Listing, Listing]:
-    """Four fifths of each class for training, the rest for testing.
+    """Split each class: four fifths for training, the rest for testing.
 
     Raises:
-        InputError: a class has one image.
+        InputError: a class has only one image.
     """
     train, test = {}, {}
     for name, own in files.items():
@@ -196,5 +195,5 @@ def _images(root: Path, folder: Path) -> Iterator[str]:
 
 
 def _parts(path: str) -> list[str]:
-    """Sorts as paths do: what lies deeper in a folder stays together."""
+    """Sort key by path components, so that the contents of a folder stay together."""
     return path.split("/")

@@ -1,4 +1,4 @@
-"""From files that a source lists to a data set: in memory or streamed, with damaged images refused or left out."""
+"""Building data sets from listed files: in memory or streamed, with damaged images refused or left out."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sftn.storage.records import read_text
 logger = logging.getLogger(__name__)
 
 NAMED = 5
-"""Damaged images that are named one by one."""
+"""Number of damaged images that are reported one by one."""
 _PAUSE = 30.0
-"""Seconds between two lines on how far the check of all images has come."""
+"""Seconds between progress messages while all images are checked."""
 
 
 def gather(
@@ -37,24 +37,24 @@ def gather(
     streamed: bool | None = None,
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Dataset:
-    """A data set of images that a reader has.
+    """Make a data set from the images of a reader.
 
-    Images in memory are resized to the size and cropped out of an eighth of padding in training. Streamed ones get the
-    preparation of section B.2: random parts in training, in evaluation the shorter side becomes 256/224 of the size and
-    the centre is cut out.
+    Images in memory are resized to `size` and, in training, randomly cropped after padding by an eighth of it. Streamed
+    images are preprocessed as in section B.2: random crops in training; in evaluation the shorter side is resized to
+    256/224 of `size` and the centre is cropped.
 
     Args:
-        name: of the data set.
-        reader: of the images.
+        name: name of the data set.
+        reader: reads the images.
         parts: (row, label) of each training image, and of each test image.
-        classes: their names.
-        request: says whether to stream, how much memory there is, and what happens to damaged images.
+        classes: names of the classes.
+        request: whether to stream, the memory limit, and what to do with damaged images.
         size: height and width.
-        streamed: what holds where the request leaves it open; None for what the memory allows.
-        statistics: mean and deviation of streamed images, where they are known.
+        streamed: whether to stream if the request does not say; None to decide by the memory limit.
+        statistics: mean and standard deviation of streamed images, if known.
 
     Raises:
-        InputError: the size is none, an image is damaged and must not be, or a class has no good training image.
+        InputError: the size is below 1, an image is damaged and must not be, or a class has no good training image.
     """
     if size < 1:
         raise InputError(f"size {size}: give at least 1")
@@ -65,7 +65,7 @@ def gather(
         if stream:
             logger.warning(
                 f"{count:,} images of {size}×{size} take {count * 3 * size * size / 2**30:.1f} GiB, more than "
-                f"the {request.memory / 2**30:.1f} GiB of --memory: they are streamed, and cropped in another way"
+                f"the {request.memory / 2**30:.1f} GiB of --memory: they are streamed, and cropped differently"
             )
     resize = round(size * 256 / 224) if stream else None
     files = [_files(reader, part, size, resize, request.workers) for part in parts]
@@ -80,7 +80,7 @@ def gather(
     _judge(messages, request)
     for split in splits:
         if not len(split):
-            raise InputError(f"{name}: every image of a split is damaged: see that they are images")
+            raise InputError(f"{name}: every image of a split is damaged: check that the files are images")
     if messages and int(splits[0].labels.bincount(minlength=len(classes)).min()) == 0:
         empty = classes[int(splits[0].labels.bincount(minlength=len(classes)).argmin())]
         raise InputError(f"{name}: all training images of {empty} are damaged: repair some or remove the class")
@@ -102,7 +102,7 @@ def _files(reader: Reader, part: list[tuple[int, int]], size: int, resize: int |
 
 
 def _judge(messages: list[str], request: Request) -> None:
-    """Refuse damaged images, or report which are left out."""
+    """Refuse damaged images, or report those that are left out."""
     if not messages:
         return
     if request.damaged == "refuse":
@@ -114,9 +114,9 @@ def _judge(messages: list[str], request: Request) -> None:
 
 
 def _checked(files: Files, request: Request) -> list[tuple[int, str]]:
-    """The damaged ones among streamed images, where they are to be left out: every image is read and decoded once.
+    """Find damaged images to leave out of a streamed data set, by decoding every image once.
 
-    What is found is remembered in the user's cache, for the same files at the same place.
+    The result is kept in the user's cache and reused for the same files at the same place.
     """
     if request.damaged == "refuse":
         return []
@@ -130,7 +130,7 @@ def _checked(files: Files, request: Request) -> list[tuple[int, str]]:
         bad += more
         if time.monotonic() - last > _PAUSE:
             last = time.monotonic()
-            logger.info(f"looking for damaged images: {done:,} of {len(files):,}")
+            logger.info(f"checking for damaged images: {done:,} of {len(files):,}")
     with suppress(OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
         partial = memory.with_name(f".{memory.name}.{os.getpid()}")
@@ -140,7 +140,7 @@ def _checked(files: Files, request: Request) -> list[tuple[int, str]]:
 
 
 def recalled(path: Path, count: int) -> list[tuple[int, str]] | None:
-    """What a file says of so many images, one after the other; None if it is not there, or anything else."""
+    """Read the cached (index, message) of damaged ones among `count` images; None if the file is missing or invalid."""
     with suppress(TypeError, ValueError, AttributeError, RecursionError):
         found = [(i, printable(message)) for i, message in json.loads(read_text(path))]
         return found if all(type(i) is int and 0 <= i < count for i, _ in found) else None

@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, or saved by its library, through `datasets`."""
+"""Data sets of the Hugging Face Hub, or saved by its library, through `datasets`."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
 
 SIZE = 32
 OLDEST = 4
-"""The first version of the library that runs no code out of a data set, not even where the environment allows it."""
+"""First version of the library that never runs code from a data set, even if the environment allows it."""
 TESTS = ("test", "validation", "valid", "val")
 LABELS = ("label", "labels", "fine_label")
-"""Columns that are taken where several could be meant."""
+"""Preferred columns where several would do."""
 
 
 def load(request: Request) -> Dataset:
-    """Images of a data set of the Hugging Face hub or of its library's folders, 3×size×size, size 32 if not given.
+    """Images of a data set of the Hugging Face Hub or of its library's folders, 3×size×size, size 32 by default.
 
-    `hf:NAME` is a name on the hub, which is asked only with `--download`, else the library's cache; or a folder that
-    `save_to_disk` wrote, or one of files that the library can read. The column of images is the one of that kind; the
-    labels are the one of classes, or a column called label. The test split is test, validation, valid or val, the first
-    that is there and has labels; where there is none, a fifth of each class, chosen by a hash of the row's number.
+    `hf:NAME` is a name on the Hub, which is contacted only with `--download`; without, the library's cache is used.
+    NAME can also be a folder that `save_to_disk` wrote, or one of files that the library can read. Images are taken
+    from the column of type Image; labels from the column of type ClassLabel, or one called label. The test split is the
+    first of test, validation, valid and val that exists and has labels; if there is none, a fifth of each class is held
+    out, chosen by a hash of the row's number.
 
     Raises:
-        InputError: the library is missing, nothing is found, columns cannot be told, an image has no class, or an image
+        InputError: the library is missing, nothing is found, columns are ambiguous, an image has no class, or an image
             is damaged.
     """
     if not request.path:
@@ -46,11 +47,11 @@ def load(request: Request) -> Dataset:
     parts = _parts(request)
     train = parts.pop("train", None) or (parts.pop(next(iter(parts))) if len(parts) == 1 else None)
     if train is None:
-        raise InputError(f"{name} has the splits {', '.join(parts)} and no train: it is not made for training")
+        raise InputError(f"{name} has the splits {', '.join(parts)} but no train: it has no training images")
     image, column = _columns(train, name)
     classes, own = _classes(train, column, name)
     if min(own, default=0) < 0:
-        raise InputError(f"{name}: row {own.index(min(own))} of train has no class (it says {min(own)}): remove it")
+        raise InputError(f"{name}: row {own.index(min(own))} of train has no class (label {min(own)}): remove it")
     tests = [parts[part] for part in TESTS if part in parts]
     for test in tests:
         theirs = _labels(test, column, classes, name)
@@ -58,7 +59,7 @@ def load(request: Request) -> Dataset:
             break
     else:
         if tests:
-            raise InputError(f"{name} has no split with labels to be tested on: add one called test")
+            raise InputError(f"{name} has no split with labels for testing: add one called test")
         test, theirs = None, []
     rows = list(enumerate(own))
     if test is None:
@@ -73,7 +74,7 @@ def load(request: Request) -> Dataset:
 
 @dataclass(frozen=True)
 class Rows:
-    """The images of a column of one or two tables, encoded as they were stored; the tables are mapped, not read."""
+    """Reads the encoded images of a column of one or two tables, which are memory-mapped."""
 
     place: str
     column: str
@@ -83,7 +84,7 @@ class Rows:
 
     @staticmethod
     def of(place: str, column: str, tables: list[datasets.Dataset]) -> Rows:
-        """Look at the lengths of what is stored."""
+        """Look up the sizes of the stored images."""
         from datasets import Image
 
         raw = tuple(table.select_columns([column]).cast_column(column, Image(decode=False)) for table in tables)
@@ -92,11 +93,11 @@ class Rows:
         return Rows(place, column, raw, np.array(sizes, np.int64), f"hf {place} {stamp}")
 
     def name(self, row: int) -> str:
-        """Its number: stored images need not have a name."""
+        """Number of an image, because stored images need not have a name."""
         return str(row)
 
     def open(self, row: int) -> tuple[Path, BinaryIO | None]:
-        """Its content, or its path where only that is stored."""
+        """Content of an image, or its path if only that is stored."""
         table, within = (0, row) if row < len(self.tables[0]) else (1, row - len(self.tables[0]))
         stored = self.tables[table][within][self.column]
         path = Path(f"hf:{self.place}[{row}]")
@@ -111,43 +112,41 @@ def _parts(request: Request) -> dict[str, Any]:
     except ImportError as error:
         raise InputError("the data set hf needs the datasets library: pip install 'sftn[hf]'") from error
     if int(datasets.__version__.partition(".")[0]) < OLDEST:
-        raise InputError(
-            f"datasets {datasets.__version__} runs code that it finds in a data set: pip install -U 'sftn[hf]'"
-        )
+        raise InputError(f"datasets {datasets.__version__} runs code found in data sets: pip install -U 'sftn[hf]'")
     path = Path(request.path).expanduser()
     if not path.exists() and request.data_dir is not None and (request.data_dir / path).exists():
         path = request.data_dir / path
     datasets.disable_progress_bars()
     try:
-        with _offline(not request.download):  # a folder too may name files to be fetched
+        with _offline(not request.download):  # a folder, too, may name files to download
             if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
                 found = datasets.load_from_disk(str(path))
             else:
                 found = datasets.load_dataset(str(path) if path.exists() else request.path)
         parts = dict(found) if isinstance(found, datasets.DatasetDict) else {"train": found}
         for table in parts.values():
-            table.data.validate(full=True)  # pyarrow believes forged lengths, and would crash
+            table.data.validate(full=True)  # pyarrow trusts forged lengths and would crash
     except Exception as error:
-        # The library, its builders and the network fail in many ways; each of them means the same.
+        # The library, its builders and the network raise many kinds of errors; all of them mean the same.
         reason = next(iter(str(error).strip().splitlines()), "")[:200]
         local = path.exists() and "://" not in reason
-        hint = "" if local or request.download else "; fetching from the hub needs --download"
-        raise InputError(f"hf:{request.path} cannot be had ({type(error).__name__}: {reason}){hint}") from error
+        hint = "" if local or request.download else "; downloading from the Hub needs --download"
+        raise InputError(f"hf:{request.path} cannot be loaded ({type(error).__name__}: {reason}){hint}") from error
     return parts
 
 
 @contextmanager
 def _offline(wanted: bool) -> Iterator[None]:
-    """Have the library answer from files alone, if wanted.
+    """Make the library use local files only, if `wanted`.
 
-    It reads its own switch when it is imported, and does not ask it about addresses in a folder's README.md: so nothing
-    connects at all meanwhile.
+    The library reads its own switch on import and ignores it for addresses in a folder's README.md, so every connection
+    is blocked in the meantime.
     """
     from datasets import config
     from huggingface_hub import constants
 
     def refuse(*_: object, **__: object) -> NoReturn:
-        raise ConnectionRefusedError("nothing is fetched without --download")
+        raise ConnectionRefusedError("nothing is downloaded without --download")
 
     changes: list[tuple[Any, str, Any]] = [(place, "HF_HUB_OFFLINE", True) for place in (config, constants)]
     changes += [(socket.socket, name, refuse) for name in ("connect", "connect_ex")]
@@ -163,12 +162,14 @@ def _offline(wanted: bool) -> Iterator[None]:
 
 
 def _columns(train: Any, name: str) -> tuple[str, str]:
-    """Which column has the images, and which the labels."""
+    """Find the column of images and that of labels."""
     from datasets import ClassLabel, Image
 
     images = [column for column, kind in train.features.items() if isinstance(kind, Image)]
     if len(images) != 1:
-        raise InputError(f"{name} has {len(images)} columns of images among {', '.join(train.features)}: one is needed")
+        raise InputError(
+            f"{name} has {len(images)} columns of images among {', '.join(train.features)}: it must be one"
+        )
     labels = [column for column, kind in train.features.items() if isinstance(kind, ClassLabel)]
     if len(labels) == 1:
         return images[0], labels[0]
@@ -179,7 +180,7 @@ def _columns(train: Any, name: str) -> tuple[str, str]:
 
 
 def _classes(train: Any, column: str, name: str) -> tuple[tuple[str, ...], list[int]]:
-    """The names of the classes, and the label of each training image."""
+    """Names of the classes, and the label of each training image."""
     from datasets import ClassLabel
 
     kind = train.features[column]
@@ -193,7 +194,7 @@ def _classes(train: Any, column: str, name: str) -> tuple[tuple[str, ...], list[
 
 
 def _labels(table: Any, column: str, classes: tuple[str, ...], name: str) -> list[int]:
-    """The label of each test image, -1 where there is none."""
+    """Label of each test image, -1 where there is none."""
     from datasets import ClassLabel
 
     if column not in table.features:
@@ -213,7 +214,7 @@ def _labels(table: Any, column: str, classes: tuple[str, ...], name: str) -> lis
 def _parted(
     rows: list[tuple[int, int]], classes: tuple[str, ...], name: str
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Four fifths of each class for training, the rest for testing."""
+    """Split each class: four fifths for training, the rest for testing."""
     train, test = [], []
     for label, text in enumerate(classes):
         own = [row for row, its in rows if its == label]
@@ -226,7 +227,7 @@ def _parted(
 
 
 def _lengths(table: Any, column: str, place: str) -> list[int]:
-    """Bytes of each image, encoded; looked up without reading them where they are stored in the table."""
+    """Size of each encoded image in bytes; images stored in the table are not read for it."""
     import pyarrow.compute as pc
 
     found: list[int] = []
@@ -242,8 +243,8 @@ def _list(array: Any) -> list[Any]:
 
 
 def _size(path: str | None, place: str) -> int:
-    """Bytes of an image that is stored as a file; 0 for none at all."""
+    """Size in bytes of an image that is stored as a file; 0 if there is no image."""
     try:
         return 0 if path is None else Path(path).stat().st_size
     except OSError as error:
-        raise InputError(f"hf:{place}: {path} cannot be read ({error.strerror}): load it again") from error
+        raise InputError(f"hf:{place}: {path} cannot be read ({error.strerror}): download it again") from error

@@ -1,4 +1,4 @@
-"""ImageNet (ILSVRC 2012) in its official folders; the conditions are those of section B.2."""
+"""ImageNet (ILSVRC 2012) in its official folders, under the conditions of section B.2."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from sftn.storage.records import read_text
 
 SIZE = 224
 FOLDERS = ("", "imagenet", "ImageNet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
-"""Where train/ and val/ are looked for within a place; the last is Kaggle's archive unpacked."""
+"""Folders in which train/ and val/ are searched; the last is Kaggle's unpacked archive."""
 SOLUTION = "LOC_val_solution.csv"
 STATISTICS = (
     (0.485 * 255, 0.456 * 255, 0.406 * 255),
     (0.229 * 255, 0.224 * 255, 0.225 * 255),
 )
-"""Mean and standard deviation of each channel, the numbers that everybody uses."""
+"""Mean and standard deviation of each channel, the customary values."""
 
 
 def load(request: Request) -> Dataset:
     """ImageNet: 1,281,167 training and 50,000 validation images, 3×224×224, 1,000 classes, streamed from files.
 
-    The folders train/ and val/ are looked for in `data_dir` and the usual places. Each class has a folder that is named
-    by its WordNet id, as n01440764; val/ may also hold all images side by side, where LOC_val_solution.csv, in Kaggle's
-    form, lies beside val/ or above it and tells their classes. Fewer classes and images will do. The classes stand in
-    the order of their ids and are called by them; the validation images are the test split.
+    The folders train/ and val/ are searched in `data_dir` and the usual places. Each class has a folder named after its
+    WordNet id, such as n01440764; val/ may also hold all images in one folder if LOC_val_solution.csv, in Kaggle's
+    format, is beside or above val/ and gives their classes. A subset of the classes and images works too. Classes are
+    named after their ids and sorted by them; the validation images are the test split.
 
-    Evaluation brings the shorter side to 256 and cuts the centre out, where section B.2 may mean both sides.
-    Photographs are set upright by their EXIF orientation, which the usual loaders leave out.
+    Evaluation resizes the shorter side to 256 and crops the centre; section B.2 may mean both sides. Photographs are
+    turned upright by their EXIF orientation, which the usual loaders ignore.
 
     Raises:
-        InputError: the files are nowhere or incomplete, or images in memory are asked for.
+        InputError: the files are missing or incomplete, or images in memory are requested.
     """
     if request.stream is False:
-        raise InputError("imagenet is always streamed: take folder:PATH to have it in memory")
+        raise InputError("imagenet is always streamed: use folder:PATH to keep it in memory")
     root = _find(request.data_dir)
     train = listed(root, "train")
     strange = [name for name in train if not (name.startswith("n") and name[1:].isdigit())]
     if strange:
-        raise InputError(f"{root / 'train' / strange[0]} is not named by a WordNet id: take folder:{root} instead")
+        raise InputError(f"{root / 'train' / strange[0]} is not named after a WordNet id: use folder:{root} instead")
     if len(train) < 2:
         raise InputError(f"{root / 'train'} has images of {len(train)} class: give at least 2")
     test = listed(root, "val") if any(entry.is_dir() for entry in (root / "val").iterdir()) else _solved(root)
@@ -61,12 +61,12 @@ def _find(data_dir: Path | None) -> Path:
                 return place / folder
     raise InputError(
         f"imagenet is missing: no train/ and val/ in {', '.join(map(str, places))}; get it from https://image-net.org, "
-        "unpack it, and name the folder with --data-dir"
+        "unpack it, and give the folder with --data-dir"
     )
 
 
 def _solved(root: Path) -> Listing:
-    """The images of a flat val/ by class, as a file says it: rows of an image's name and `n01440764 left top …`."""
+    """Images of a flat val/ by class, from a file with rows of an image's name and `n01440764 left top …`."""
     path = next((place / SOLUTION for place in (root, *list(root.parents)[:3]) if (place / SOLUTION).is_file()), None)
     if path is None:
         raise InputError(
@@ -78,13 +78,13 @@ def _solved(root: Path) -> Listing:
         next(rows, None)
         classes = {row[0]: row[1].split()[0] for row in rows if row}
     except (InputError, IndexError, csv.Error) as error:
-        raise InputError(f"{path} is no list of images and classes ({error}): fetch it again") from error
+        raise InputError(f"{path} is not a list of images and classes ({error}): download it again") from error
     found: Listing = {}
     for entry in sorted((root / "val").iterdir()):
         if entry.suffix.lower() not in SUFFIXES or entry.name.startswith("."):
             continue
         if entry.stem not in classes:
-            raise InputError(f"{path} does not tell the class of {entry.name}: fetch it again")
+            raise InputError(f"{path} does not give the class of {entry.name}: download it again")
         found.setdefault(classes[entry.stem], []).append(f"val/{entry.name}")
     if not found:
         raise InputError(f"{root / 'val'} has no images: unpack the archive again")

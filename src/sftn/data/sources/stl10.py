@@ -24,11 +24,11 @@ CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "
 def load(request: Request) -> Dataset:
     """STL-10: 5,000 training and 8,000 test images, 3×96×96, 10 classes; the unlabelled images are left out.
 
-    The folder stl10_binary, as the archive unpacks it, is looked for in `data_dir` and the usual places. Another size
-    than 96 is made bilinearly with every pixel counted; size 32 is what transfer is tested at.
+    The folder stl10_binary, as unpacked from the archive, is searched in `data_dir` and the usual places. For sizes
+    other than 96 the images are resized (antialiased bilinear); transfer is tested at size 32.
 
     Raises:
-        InputError: the files are nowhere, truncated or of something else, or the images exceed the memory bound.
+        InputError: the files are missing, truncated or wrong, or the images exceed the memory limit.
     """
     size = SIDE if request.size is None else request.size
     folder = _find(request.data_dir)
@@ -43,8 +43,8 @@ def _find(data_dir: Path | None) -> Path:
             if (folder / "train_X.bin").is_file():
                 return folder
     raise InputError(
-        f"stl10 is missing: no {FOLDER}/train_X.bin in {', '.join(map(str, places))}; fetch {ADDRESS}, unpack it, and "
-        "name the folder with --data-dir"
+        f"stl10 is missing: no {FOLDER}/train_X.bin in {', '.join(map(str, places))}; download {ADDRESS}, unpack it, "
+        "and give the folder with --data-dir"
     )
 
 
@@ -53,11 +53,11 @@ def _split(folder: Path, part: str, size: int) -> Split:
     length = 3 * SIDE * SIDE
     count, rest = divmod(_bytes(images), length)
     if rest or not count:
-        raise InputError(f"{images} is truncated: it is no whole number of 3×96×96 images; unpack the archive again")
+        raise InputError(f"{images} is truncated: it is not a whole number of 3×96×96 images; unpack the archive again")
     if _bytes(labels) != count:
         raise InputError(f"{labels} has {_bytes(labels)} labels for {count} images: unpack the archive again")
     check_memory(folder, count, size)
-    # Each channel's columns are one after the other.
+    # Each channel is stored column by column.
     pixels = np.memmap(images, np.uint8, "r", shape=(count, 3, SIDE, SIDE)).transpose(0, 1, 3, 2)
     classes = np.fromfile(labels, np.uint8).astype(np.int64) - 1
     if not 0 <= classes.min() <= classes.max() < len(CLASSES):
@@ -73,7 +73,7 @@ def _bytes(path: Path) -> int:
 
 
 def _resized(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(N, 3, 96, 96) to (N, 3, size, size), contiguous."""
+    """Resize (N, 3, 96, 96) to (N, 3, size, size), contiguous."""
     if size == SIDE:
         return np.ascontiguousarray(pixels)
     from PIL import Image

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet in its official layout, as a folder or as the `.zip`, which is read without being unpacked."""
+"""Tiny-ImageNet in its official layout, as a folder or as the `.zip`, which is read without unpacking."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SIZE = 64
 NAME = "tiny-imagenet-200"
 ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 LARGEST = 16 * 2**20
-"""Bytes of one file within: no image or list comes near it."""
+"""Limit in bytes on one file of the data set; no image or list comes near it."""
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
-"""What a damaged, encrypted or oddly packed archive raises."""
+"""Exceptions that damaged, encrypted or unusually packed archives raise."""
 _IMAGE = re.compile(r"train/(?P<wnid>n\d+)/images/[^/]+\.jpe?g", re.IGNORECASE)
 
 
 class _Files:
-    """Where Tiny-ImageNet was found, and the files in it, by path and by row."""
+    """Reads the files of Tiny-ImageNet, by path and by row."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
@@ -55,7 +55,7 @@ class _Files:
         self.stamp = f"{place.resolve()} {place.stat().st_mtime_ns}"
 
     def __getstate__(self) -> dict[str, object]:
-        """A worker opens the archive itself, and asks by row alone."""
+        """Drop the open archive and the index of paths: a worker opens it itself and uses rows only."""
         return {**vars(self), "_own": None, "_opening": None, "row": {}, "names": Names(self.names)}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -63,15 +63,15 @@ class _Files:
         self._opening = threading.Lock()
 
     def name(self, row: int) -> str:
-        """Its path below tiny-imagenet-200/."""
+        """Path of a file below tiny-imagenet-200/."""
         return self.names[row]
 
     def open(self, row: int) -> tuple[Path, BinaryIO]:
-        """Its path, and its content."""
+        """Path and content of a file."""
         return self.place / self.names[row], io.BytesIO(self.read(self.names[row]))
 
     def read(self, name: str) -> bytes:
-        """A whole file, however large it says that it is."""
+        """Read a whole file, up to `LARGEST` bytes whatever size it claims."""
         try:
             with (
                 (self.place / name).open("rb")
@@ -83,12 +83,12 @@ class _Files:
             raise _broken(self.place, error) from error
         if len(content) > LARGEST:
             raise InputError(
-                f"{self.place}: {name} is larger than {LARGEST >> 20} MiB, so it is not Tiny-ImageNet's: {_again()}"
+                f"{self.place}: {name} is larger than {LARGEST >> 20} MiB, so it is not Tiny-ImageNet: {_again()}"
             )
         return content
 
     def _archive(self) -> zipfile.ZipFile:
-        """Opened by this process: those that share a handle would share its position."""
+        """The archive, opened by this process, because processes that share a handle share its position."""
         with self._opening:
             if self._own is None or self._own[0] != os.getpid():
                 try:
@@ -101,18 +101,18 @@ class _Files:
 def load(request: Request) -> Dataset:
     """Tiny-ImageNet: 100,000 training and 10,000 validation images, 3×64×64, 200 classes.
 
-    The folder tiny-imagenet-200 or its .zip is looked for in `data_dir` and the usual places; `data_dir` may also be
-    the folder or the .zip itself, whatever its name. Fewer images than the official ones will do. The classes stand in
-    the order of wnids.txt, the images in that of their names; the validation images are the test split. Another size
-    than 64 is made bilinearly; size 32 is what transfer is tested at. What exceeds the memory is streamed.
+    The folder tiny-imagenet-200 or its .zip is searched in `data_dir` and the usual places; `data_dir` may also be the
+    folder or the .zip itself, whatever its name. A subset of the images works too. Classes are in the order of
+    wnids.txt, images in that of their names; the validation images are the test split. For sizes other than 64 the
+    images are resized bilinearly; transfer is tested at size 32. Images that exceed the memory limit are streamed.
 
     Raises:
-        InputError: the files are nowhere, truncated or of something else, or an image is unreadable or huge.
+        InputError: the files are missing, truncated or wrong, or an image is unreadable or too large.
     """
     files = _Files(_find(request.data_dir))
     wnids = tuple(_text(files, "wnids.txt").split())
     if len(set(wnids)) != len(wnids) or len(wnids) < 2:
-        raise InputError(f"{files.place}: wnids.txt does not name classes, each once: {_again()}")
+        raise InputError(f"{files.place}: wnids.txt does not list each class once: {_again()}")
     labels = {wnid: label for label, wnid in enumerate(wnids)}
     train, test = _training(files, labels), _validation(files, labels)
     if not train or not test:
@@ -123,7 +123,7 @@ def load(request: Request) -> Dataset:
 
 
 def _again() -> str:
-    return f"fetch {ADDRESS} again"
+    return f"download {ADDRESS} again"
 
 
 def _find(data_dir: Path | None) -> Path:
@@ -137,8 +137,8 @@ def _find(data_dir: Path | None) -> Path:
         if (root / f"{NAME}.zip").is_file():
             return root / f"{NAME}.zip"
     raise InputError(
-        f"tiny-imagenet is missing: neither {NAME}/ nor {NAME}.zip is in {', '.join(map(str, places))}; fetch "
-        f"{ADDRESS} and name its folder with --data-dir"
+        f"tiny-imagenet is missing: neither {NAME}/ nor {NAME}.zip is in {', '.join(map(str, places))}; download "
+        f"{ADDRESS} and give its folder with --data-dir"
     )
 
 
@@ -152,7 +152,7 @@ def _text(files: _Files, name: str) -> str:
     try:
         return files.read(name).decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"{files.place}: {name} is no text: {_again()}") from error
+        raise InputError(f"{files.place}: {name} is not text: {_again()}") from error
 
 
 def _training(files: _Files, labels: dict[str, int]) -> list[tuple[str, int]]:
@@ -164,7 +164,7 @@ def _training(files: _Files, labels: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _validation(files: _Files, labels: dict[str, int]) -> list[tuple[str, int]]:
-    """The validation images that are there, with the labels that val_annotations.txt gives them."""
+    """Validation images that exist, with their labels from val_annotations.txt."""
     there, found = set(files.names), []
     for number, line in enumerate(_text(files, "val/val_annotations.txt").splitlines(), 1):
         name, _, rest = line.partition("\t")
@@ -179,7 +179,7 @@ def _validation(files: _Files, labels: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _classes(files: _Files, wnids: tuple[str, ...]) -> tuple[str, ...]:
-    """The first name of each class in words.txt, with its number where two share it; its number where there is none."""
+    """First name of each class in words.txt, followed by its id if two share it; the id alone if there is none."""
     named: dict[str, str] = {}
     if "words.txt" in files.names:
         for line in _text(files, "words.txt").splitlines():

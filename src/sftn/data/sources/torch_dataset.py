@@ -1,4 +1,4 @@
-"""Images from a data set of PyTorch's kind, kept in memory."""
+"""Images of a PyTorch data set, kept in memory."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ from sftn.errors import InputError
 def from_torch(
     train: TorchDataset[Any], test: TorchDataset[Any], *, classes: Sequence[str] = (), flip: bool = True
 ) -> Dataset:
-    """Two map-style data sets of (image, label), such as torchvision's, as one of ours.
+    """Make a `Dataset` from two map-style data sets of (image, label), such as torchvision's.
 
-    Pixels are kept as they are, in uint8; augmentation and normalisation are done in training, so the data sets must
-    not do these themselves.
+    Pixels are kept as uint8; training augments and normalises them, so the data sets must not.
 
     Args:
-        train: to learn from. An image is a PIL image, a (H, W, C) or (H, W) uint8 array, or a (C, H, W) tensor: uint8,
-            or float from 0 to 1 as `ToTensor` makes it. A label is an int.
-        test: to test on.
-        classes: their names; those of `train.classes` or numbers by default.
-        flip: whether a mirrored image is still an image of its class.
+        train: the training images. An image is a PIL image, a (H, W, C) or (H, W) uint8 array, or a (C, H, W) tensor:
+            uint8, or float from 0 to 1 as `ToTensor` makes it. A label is an int.
+        test: the test images.
+        classes: names of the classes; `train.classes` or numbers by default.
+        flip: whether a mirrored image still belongs to its class.
 
     Raises:
-        InputError: there are no images, their sizes differ, they are normalised, or a label is no class.
+        InputError: there are no images, their sizes differ, they are normalised, or a label is not a class.
 
     Example:
         >>> import torch
@@ -79,7 +78,7 @@ def _pixels(image: Any, which: str) -> Tensor:
     levels = image * 255
     if image.min() < 0 or image.max() > 1 or not torch.allclose(levels, levels.round(), atol=1e-3):
         raise InputError(
-            f"a {which} image is no picture with pixels from 0 to 1: leave normalisation and augmentation out of the "
-            "data set's transform, training does both"
+            f"a {which} image does not have pixels from 0 to 1: leave normalisation and augmentation out of the "
+            "data set's transform, because training does both"
         )
     return levels.round().to(torch.uint8)

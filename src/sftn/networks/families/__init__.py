@@ -1,1 +1,1 @@
-"""The networks of the paper, one file a family."""
+"""The networks of the paper, one file per family."""

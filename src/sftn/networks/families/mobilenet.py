@@ -10,10 +10,10 @@ from sftn.networks.families.layers import Head, Residual, Rules, Stage, Stem, co
 from sftn.networks.staged import StagedNet
 
 GROUPS = ((1, 8, 1, 1), (6, 12, 2, 1), (6, 16, 3, 2), (6, 32, 4, 2), (6, 48, 3, 1), (6, 80, 3, 2), (6, 160, 1, 1))
-"""(expansion, width, blocks, stride of the first) of the paper's seven groups, the widths halved."""
+"""(expansion, width, blocks, stride of the first block) of the paper's seven groups, with halved widths."""
 
 STAGES = ((0, 1), (2,), (3, 4), (5, 6))
-"""Which groups a stage is made of."""
+"""Groups that make up each stage."""
 
 
 def _block_keys() -> Rules:
@@ -31,14 +31,14 @@ KEYS: Rules = (
     (r"^conv2\.", "head.body."),
     (r"^classifier\.0\.", "head.linear."),
 )
-"""From RepDistiller's key names."""
+"""Rules for RepDistiller's key names."""
 
 
 def mobilenetv2(classes: int, channels: int = 3) -> StagedNet:
     """MobileNetV2, half width, expansion 6; taps of 32×32 images: 16×16, 8×8, 4×4, 2×2.
 
-    Its blocks are linear: a stage has no closing ReLU, feature and preact are the same. The closing norms are
-    nevertheless those that the benchmark names, the last block's last ones.
+    Its blocks are linear: a stage has no closing ReLU, so feature and preact are the same. The closing norms are
+    nevertheless those that the benchmark names, the last norm of each last block.
     """
     width = 16
     stages: list[nn.Module] = []
@@ -58,7 +58,7 @@ def mobilenetv2(classes: int, channels: int = 3) -> StagedNet:
 
 
 def _inverted(channels: int, width: int, expansion: int, stride: int) -> Residual:
-    """1×1 up, depthwise 3×3, 1×1 down without an activation; joined with its input where the shape stays."""
+    """1×1 up, depthwise 3×3, 1×1 down without an activation; added to its input if the shape is unchanged."""
     inner = channels * expansion
     body = nn.Sequential(
         *conv_norm(channels, inner, 1),

@@ -19,17 +19,17 @@ KEYS: Rules = (
     (r"\.downsample\.", ".shortcut."),
     (r"^(fc|linear)\.", "head.linear."),
 )
-"""From the key names of RepDistiller and torchvision, of basic and of bottleneck blocks."""
+"""Rules for the key names of RepDistiller and torchvision, for basic and bottleneck blocks."""
 
 
 def basic(channels: int, width: int, stride: int = 1) -> Residual:
-    """Two 3×3 convolutions from `channels` to `width`; a 1×1 shortcut where the shape changes."""
+    """Two 3×3 convolutions from `channels` to `width`; a 1×1 shortcut if the shape changes."""
     body = nn.Sequential(*conv_norm(channels, width, 3, stride), nn.ReLU(), *conv_norm(width, width, 3))
     return Residual(body, shortcut(channels, width, stride))
 
 
 def shortcut(channels: int, width: int, stride: int) -> nn.Module:
-    """The identity, or a 1×1 convolution with batch norm where the shape changes."""
+    """The identity, or a 1×1 convolution with batch norm if the shape changes."""
     if stride == 1 and channels == width:
         return nn.Identity()
     return nn.Sequential(*conv_norm(channels, width, 1, stride))
@@ -38,7 +38,7 @@ def shortcut(channels: int, width: int, stride: int) -> nn.Module:
 def residual_stage(
     block: Callable[[int, int, int], Residual], channels: int, width: int, depth: int, stride: int
 ) -> Stage:
-    """`depth` blocks, the first of which goes from `channels` to `width` and divides the map by `stride`."""
+    """`depth` blocks; the first goes from `channels` to `width` and divides the map's size by `stride`."""
     return Stage(block(channels, width, stride), *(block(width, width, 1) for _ in range(depth - 1)))
 
 
@@ -46,11 +46,11 @@ def resnet(name: str, depth: int, widths: tuple[int, int, int, int], classes: in
     """A CIFAR ResNet of 6n + 2 layers; taps of 32×32 images: 32×32, 16×16, 8×8.
 
     Args:
-        name: what it is called.
-        depth: 6n + 2, for n blocks a stage.
+        name: its name in tables and files.
+        depth: 6n + 2, for n blocks per stage.
         widths: channels of the stem and of the three stages.
         classes: K.
-        channels: of the images.
+        channels: channels of the images.
     """
     stem, *stages = widths
     network = StagedNet(
@@ -71,6 +71,6 @@ _THIN, _WIDE = (16, 16, 32, 64), (32, 64, 128, 256)
 NETWORKS: dict[str, Callable[..., StagedNet]] = {
     **{f"resnet{depth}": partial(resnet, f"resnet{depth}", depth, _THIN) for depth in (8, 14, 20, 32, 44, 56, 110)},
     **{f"resnet{depth}x4": partial(resnet, f"resnet{depth}x4", depth, _WIDE) for depth in (8, 32)},
-    # In no public benchmark: Table 14 names it; twice resnet8's widths behind resnet8's own stem is our reading.
+    # Table 14 names it, but no public benchmark has it: twice resnet8's widths after resnet8's stem is our reading.
     "resnet8x2": partial(resnet, "resnet8x2", 8, (16, 32, 64, 128)),
 }

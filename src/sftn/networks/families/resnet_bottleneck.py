@@ -1,4 +1,4 @@
-"""The four-stage ResNets 18 to 152 (He et al. 2016): with RepDistiller's CIFAR stem, and with the ImageNet stem."""
+"""The four-stage ResNets 18 to 152 (He et al. 2016), with RepDistiller's CIFAR stem or the ImageNet stem."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sftn.networks.staged import StagedNet
 
 
 def bottleneck(channels: int, width: int, stride: int = 1) -> Residual:
-    """1×1, 3×3 (which strides, as torchvision's does) and 1×1 convolutions; the inner ones have width / 4 channels."""
+    """1×1, 3×3 (with the stride, as in torchvision) and 1×1 convolutions; the inner ones have width / 4 channels."""
     inner = width // 4
     body = nn.Sequential(
         *conv_norm(channels, inner, 1),
@@ -32,10 +32,10 @@ def deep_resnet(
     """A four-stage ResNet; taps of 32×32 images with the CIFAR stem: 32×32, 16×16, 8×8, 4×4.
 
     Args:
-        name: what it is called.
-        depths: blocks a stage.
+        name: its name in tables and files.
+        depths: blocks per stage.
         classes: K.
-        channels: of the images.
+        channels: channels of the images.
         bottlenecks: three-layer blocks of 256 to 2048 channels instead of two-layer ones of 64 to 512.
         imagenet: a 7×7 stem of stride 2 with a max pool (torchvision's network) instead of a 3×3 one of stride 1.
     """

@@ -27,7 +27,7 @@ KEYS: dict[str, Rules] = {
     ),
     "shufflev2": (
         *_ENDS,
-        # The first block of a stage counts through both of its branches, the others have only the second.
+        # In the first block of a stage the numbering covers both branches; other blocks have only the second.
         *((rf"(\.blocks\.0)\.conv{k}\.", rf"\1.left.{place}.") for k, place in ((1, 0), (2, 2))),
         *((rf"(\.blocks\.0)\.bn{k}\.", rf"\1.left.{place}.") for k, place in ((1, 1), (2, 3))),
         *((rf"(\.blocks\.0)\.conv{k}\.", rf"\1.right.{place}.") for k, place in ((3, 0), (4, 3), (5, 5))),
@@ -36,18 +36,18 @@ KEYS: dict[str, Rules] = {
         *((rf"\.bn{k}\.", f".right.{place}.") for k, place in ((1, 1), (2, 4), (3, 6))),
     ),
 }
-"""From RepDistiller's key names."""
+"""Rules for RepDistiller's key names."""
 
 
 class Shuffle(nn.Module):
-    """(B, C, H, W) -> the same with the channels of the `groups` interleaved."""
+    """Interleave the channels of the `groups` of a (B, C, H, W) map."""
 
     def __init__(self, groups: int) -> None:
         super().__init__()
         self.groups = groups
 
     def forward(self, flow: Tensor) -> Tensor:
-        """Reorder the channels, in whichever memory format they come: a change would slow down all that follows."""
+        """Reorder the channels and keep the memory format, because changing it would slow down all later layers."""
         if flow.is_contiguous(memory_format=torch.channels_last):
             pixels = flow.permute(0, 2, 3, 1)
             return pixels.unflatten(3, (self.groups, -1)).transpose(3, 4).flatten(3, 4).permute(0, 3, 1, 2)
@@ -59,7 +59,7 @@ class Shuffle(nn.Module):
 
 
 class Growing(nn.Module):
-    """V1's first block of a stage: the strided body's channels followed by the pooled input's, before the ReLU."""
+    """V1's first block of a stage: channels of the strided body, then of the pooled input, before the ReLU."""
 
     def __init__(self, body: nn.Sequential) -> None:
         super().__init__()
@@ -67,15 +67,15 @@ class Growing(nn.Module):
         self.pool = nn.AvgPool2d(3, stride=2, padding=1)
 
     def forward(self, flow: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, H/2, W/2)."""
+        """Compute the block: (B, C, H, W) -> (B, D, H/2, W/2)."""
         return torch.cat((self.body(flow), self.pool(flow)), 1)
 
 
 class Split(nn.Module):
-    """V2's block: one half of the channels stays (or is strided by `left`), the other goes through `right`.
+    """V2's block: half of the channels pass unchanged (or through the strided `left`), the others through `right`.
 
-    Ends before the ReLU and the shuffle that close it. Rectifying the half that stays changes nothing, not even a
-    gradient: it comes out of a ReLU.
+    Ends before its closing ReLU and shuffle. Rectifying the unchanged half has no effect, not even on gradients,
+    because it is the output of a ReLU.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -93,7 +93,7 @@ class Split(nn.Module):
         )
 
     def forward(self, flow: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, H', W')."""
+        """Compute the block: (B, C, H, W) -> (B, D, H', W')."""
         kept, moved = flow.chunk(2, dim=1) if self.left is None else (self.left(flow), flow)
         return torch.cat((kept, self.right(moved)), 1)
 
@@ -101,12 +101,12 @@ class Split(nn.Module):
 def shufflev1(classes: int, channels: int = 3) -> StagedNet:
     """ShuffleNet, 3 groups, widths 240, 480, 960; taps of 32×32 images: 16×16, 8×8, 4×4.
 
-    Its closing norms are those of the last blocks' bodies, as in ResNets; the benchmark names none.
+    The closing norms are those of the last blocks' bodies, as in ResNets; the benchmark names none.
     """
     stages: list[nn.Module] = []
     before = 24
     for width, depth in ((240, 4), (480, 8), (960, 4)):
-        # The first grouped convolution of all has too few channels for groups (Zhang et al., section 3.2).
+        # The very first grouped convolution has too few channels for groups (Zhang et al., section 3.2).
         first = Growing(_grouped(before, width - before, stride=2, groups=1 if before == 24 else 3))
         rest = (Residual(_grouped(width, width), nn.Identity()) for _ in range(depth - 1))
         stages.append(Stage(first, *rest))
@@ -117,8 +117,8 @@ def shufflev1(classes: int, channels: int = 3) -> StagedNet:
 def shufflev2(classes: int, channels: int = 3) -> StagedNet:
     """ShuffleNet V2 1×, widths 116, 232, 464 and 1024 in the head; taps of 32×32 images: 16×16, 8×8, 4×4.
 
-    A preact has the channels in the order before the shuffle, as in the benchmark. It has no closing norms: half of the
-    channels passes by the last one.
+    A preact has the channels in the order before the shuffle, as in the benchmark. There are no closing norms, because
+    half of the channels bypass the last one.
     """
     stages: list[nn.Module] = []
     before = 24
@@ -131,7 +131,7 @@ def shufflev2(classes: int, channels: int = 3) -> StagedNet:
 
 
 def _grouped(channels: int, width: int, *, stride: int = 1, groups: int = 3) -> nn.Sequential:
-    """V1's body: grouped 1×1, shuffle, depthwise 3×3, grouped 1×1; `groups` are those of the first."""
+    """V1's body: grouped 1×1, shuffle, depthwise 3×3, grouped 1×1; `groups` belongs to the first convolution."""
     inner = width // 4
     return nn.Sequential(
         *conv_norm(channels, inner, 1, groups=groups),

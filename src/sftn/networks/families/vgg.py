@@ -15,13 +15,13 @@ KEYS: Rules = (
     *((rf"^block{k + 1}\.", f"stages.{k}.blocks.0.body.") for k in range(4)),
     (r"^classifier\.", "head.linear."),
 )
-"""From RepDistiller's key names."""
+"""Rules for RepDistiller's key names."""
 
 WIDTHS = (64, 128, 256, 512, 512)
 
 
 class Block(nn.Module):
-    """A 2×2 max pool, unless `pool` is false, and `depth` 3×3 convolutions; ends before the last one's ReLU."""
+    """A 2×2 max pool (unless `pool` is false) and `depth` 3×3 convolutions; ends before the last ReLU."""
 
     def __init__(self, channels: int, width: int, depth: int, *, pool: bool) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Block(nn.Module):
         self.body = nn.Sequential(*_layers(channels, width, depth)[:-1])
 
     def forward(self, flow: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, H', W')."""
+        """Compute the block: (B, C, H, W) -> (B, D, H', W')."""
         out: Tensor = self.body(self.pool(flow))
         return out
 
@@ -44,17 +44,17 @@ class Block(nn.Module):
 def vgg(
     name: str, depths: tuple[int, ...], classes: int, channels: int = 3, image: tuple[int, ...] = (32, 32)
 ) -> StagedNet:
-    """A VGG of a stem and four stages; taps of 32×32 images: 16×16, 8×8, 4×4, 4×4.
+    """A VGG with a stem and four stages; taps of 32×32 images: 16×16, 8×8, 4×4, 4×4.
 
     The stem is the first group of convolutions (Table 20's first block is the stem and stage 1); a stage begins with
-    the pool. The last stage pools only for images of 64 pixels and more: the benchmark does so at exactly 64.
+    the pool. The last stage pools only for images of 64 pixels and more; the benchmark does so at exactly 64.
 
     Args:
-        name: what it is called.
-        depths: convolutions of the stem and of the four stages.
+        name: its name in tables and files.
+        depths: numbers of convolutions in the stem and the four stages.
         classes: K.
-        channels: of the images.
-        image: (H, W) or (C, H, W) of the images that it is meant for.
+        channels: channels of the images.
+        image: (H, W) or (C, H, W) of the intended images.
     """
     stages: list[nn.Module] = [
         Stage(Block(before, width, depth, pool=k < 3 or image[-2] >= 64))

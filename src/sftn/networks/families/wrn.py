@@ -22,17 +22,17 @@ KEYS: Rules = (
     (r"\.convShortcut\.", ".shortcut."),
     (r"^fc\.", "head.linear."),
 )
-"""From RepDistiller's key names; the batch norm that opens a group there closes the stage before it here."""
+"""Rules for RepDistiller's key names; the batch norm that opens a group there closes the previous stage here."""
 
 
 class Block(nn.Module):
-    """norm, ReLU, 3×3, norm, ReLU, 3×3, added to the input, or where the width changes to a 1×1 of the activated input.
+    """Norm, ReLU, 3×3, norm, ReLU, 3×3, plus the input, or if the width changes plus a 1×1 of the activated input.
 
     Args:
-        channels: of what comes in.
-        width: of what goes out.
-        stride: of the first convolution and the shortcut.
-        activated: what comes in has been normalised and rectified already, by the stage before.
+        channels: channels of the input.
+        width: channels of the output.
+        stride: stride of the first convolution and the shortcut.
+        activated: whether the previous stage has already normalised and rectified the input.
     """
 
     def __init__(self, channels: int, width: int, stride: int = 1, *, activated: bool = False) -> None:
@@ -45,17 +45,17 @@ class Block(nn.Module):
         self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
 
     def forward(self, flow: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, H', W'), not activated."""
+        """Compute the block: (B, C, H, W) -> (B, D, H', W'), not activated."""
         active = flow if self.norm1 is None else self.relu1(self.norm1(flow))
         out: Tensor = self.conv2(self.relu2(self.norm2(self.conv1(active))))
         return out + (flow if self.shortcut is None else self.shortcut(active))
 
 
 class Stage(nn.Module):
-    """Blocks, and the batch norm and ReLU that open the next stage's first block (the last stage's: the network's).
+    """Blocks, and the batch norm and ReLU that open the next stage (after the last stage, the network's final ones).
 
-    The tap's feature is the blocks' raw output, its preact the batch norm of that and its flow the preact's ReLU. The
-    next stage changes the width, so its first block reads nothing but the flow and the batch norm can stand here.
+    The tap's feature is the blocks' raw output, its preact that after the batch norm and its flow the preact's ReLU.
+    The next stage changes the width, so its first block reads only the flow and the batch norm can be placed here.
     """
 
     def __init__(self, *blocks: Block) -> None:
@@ -75,16 +75,16 @@ def wrn(depth: int, width: int, classes: int, channels: int = 3) -> StagedNet:
     """WRN-depth-width; taps of 32×32 images: 32×32, 16×16, 8×8. The stem's tap is the bare first convolution.
 
     Args:
-        depth: 6n + 4, for n blocks a stage.
-        width: the factor of the widths 16, 32, 64.
+        depth: 6n + 4, for n blocks per stage.
+        width: factor of the widths 16, 32, 64.
         classes: K.
-        channels: of the images.
+        channels: channels of the images.
 
     Raises:
         InputError: no network of the family has that depth.
     """
     if depth < 10 or depth % 6 != 4:
-        raise InputError(f"wrn_{depth}_{width} cannot be: its depth must be 6n + 4, such as 10, 16, 22, 28 or 40")
+        raise InputError(f"wrn_{depth}_{width} does not exist: the depth must be 6n + 4, such as 10, 16, 22, 28 or 40")
     widths = [16, 16 * width, 32 * width, 64 * width]
     stages: list[nn.Module] = []
     for k, (before, after) in enumerate(pairwise(widths)):
@@ -99,7 +99,7 @@ def wrn(depth: int, width: int, classes: int, channels: int = 3) -> StagedNet:
 
 
 NETWORKS: dict[str, Callable[..., StagedNet]] = {
-    # The benchmark has those of 16 and 40 layers; the smallest ones of the family serve quick trials.
+    # The benchmark has 16 and 40 layers; the family's smallest networks are for quick trials.
     f"wrn_{depth}_{width}": partial(wrn, depth, width)
     for depth in (10, 16, 40)
     for width in (1, 2)

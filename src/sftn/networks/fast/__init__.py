@@ -1,1 +1,1 @@
-"""The same networks, computed faster on the same weights."""
+"""Faster computation of the same networks with the same weights."""

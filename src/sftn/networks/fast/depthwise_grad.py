@@ -1,4 +1,4 @@
-"""Strided depthwise convolutions in half precision on a CPU, whose gradient oneDNN computes by a slow reference."""
+"""Faster gradients of strided depthwise convolutions on a CPU in half precision, for which oneDNN is slow."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch.nn import functional as F
 
 
 def use_strided_depthwise(network: nn.Module) -> int:
-    """Let strided depthwise convolutions take the gradient of their input in float32 where autocast makes them bf16.
+    """Make strided depthwise convolutions compute their input's gradient in float32 where autocast uses bf16.
 
-    In bf16, with a stride, oneDNN has no fast kernel for it: 37 ms for 64 images of 58×32×32, in float32 half a
-    millisecond (oneDNN of torch 2.13, one thread with AVX512). A step of shufflev2 or mobilenetv2 takes 1.7 times as
-    long for it. The gradient is rounded to bf16 once, as before; on other devices and in float32 nothing changes.
+    In bf16 with a stride, oneDNN has no fast kernel for it: 37 ms for 64 images of 58×32×32, against half a millisecond
+    in float32 (oneDNN of torch 2.13, one thread with AVX512), which makes a step of shufflev2 or mobilenetv2 1.7 times
+    as long. The gradient is rounded to bf16 once, as before; on other devices and in float32 nothing changes.
 
     Args:
         network: changed in place; its parameters and their names stay.
 
     Returns:
-        How many convolutions were changed.
+        Number of convolutions that were changed.
     """
     found = [
         m for m in network.modules() if type(m) is nn.Conv2d and 1 < m.groups == m.in_channels and max(m.stride) > 1
@@ -35,7 +35,7 @@ class StridedDepthwise(nn.Conv2d):
     """A convolution that differs from `nn.Conv2d` only in how bf16's gradient is computed on a CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, H', W')."""
+        """Compute the convolution: (B, C, H, W) -> (B, D, H', W')."""
         half = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if x.device.type != "cpu" or half != torch.bfloat16:
             return super().forward(x)

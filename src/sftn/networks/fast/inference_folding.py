@@ -1,9 +1,9 @@
-"""A frozen network for inference only: batch norms folded into the convolutions before them, ReLUs and sums fused.
+"""Folding a frozen network for inference: batch norms into the preceding convolutions, with ReLUs and sums fused.
 
-What can be folded is not declared by any network but observed in one dry forward: a batch norm that alone reads what a
-convolution wrote becomes part of that convolution's weight and bias, and a ReLU that alone reads the result is applied
-by the convolution. Residual blocks of this package also let their last convolution add the shortcut. A pre-activation
-network keeps the batch norms that come before a convolution: its padding is zero only after them.
+Networks do not declare what can be folded; one dry forward shows it: a batch norm that is the only reader of a
+convolution's output becomes part of its weight and bias, and a ReLU that is the only reader of the result is applied
+by the convolution. In this package's residual blocks the last convolution also adds the shortcut. A pre-activation
+network keeps the batch norms that precede a convolution, because its padding is zero only after them.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from sftn.networks.staged import Shape, StagedNet, Tap
 def folded(
     network: StagedNet, image: Shape, dtype: torch.dtype = torch.float32, choices: Choices | None = None
 ) -> StagedNet:
-    """A copy that answers as the network does in eval mode, up to rounding, and cannot be trained.
+    """Make a folded copy that computes what the network computes in eval mode, up to rounding, and cannot be trained.
 
     In float32 every activation agrees within 1e-5 of its largest value. In half precision a convolution, its batch
-    norm, sum and ReLU are rounded once where the network rounds up to four times: the error of the features of ResNets,
-    WRNs and VGGs against float32 is 0.81 to 0.89 of the network's own, that of ShuffleNet V2's 1.04 to 1.13.
+    norm, sum and ReLU are rounded once where the network rounds up to four times: the features' error against float32
+    is 0.81 to 0.89 of the network's own for ResNets, WRNs and VGGs, and 1.04 to 1.13 for ShuffleNet V2.
 
     Args:
-        network: frozen; it is not changed. Not one that normalises by the batch's own statistics, as OH's teacher does.
-        image: (C, H, W) of the images; other sizes will do as well.
-        dtype: of the weights of convolutions and linear layers; a half precision needs autocast around the copy.
-        choices: which convolutions are products of matrices; None for none.
+        network: frozen; it is not changed. It must not normalise by the batch's statistics, as OH's teacher does.
+        image: (C, H, W) of the images; the copy takes other sizes, too.
+        dtype: type of the weights of convolutions and linear layers; half precision needs autocast around the copy.
+        choices: which convolutions are computed as products of matrices; None for none.
 
     Returns:
-        A StagedNet that names no closing norms: a `Pair` is made of the network itself.
+        A StagedNet without closing norms; make a `Pair` from the original network.
 
     Raises:
         InputError: a batch norm of the network has no running statistics.
     """
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is None for m in network.modules()):
-        raise InputError(f"{network.name} normalises by the batch's own statistics: it cannot be folded")
+        raise InputError(f"{network.name} normalises by the batch's statistics: it cannot be folded")
     network = copy.deepcopy(network).eval().requires_grad_(False)
     new: dict[nn.Module, nn.Module] = {}
     for conv, norm, relu in _chains(network, image):
@@ -68,13 +68,13 @@ def folded(
 
 
 class Convolution(nn.Module):
-    """relu(conv(x) + onto), rounded once; on a CPU with oneDNN it is one operation.
+    """A folded convolution, relu(conv(x) + onto), rounded once; with oneDNN on a CPU it is one operation.
 
     Args:
-        conv: whose weights are taken.
-        norm: what follows it, in eval mode.
+        conv: the convolution whose weights are used.
+        norm: the batch norm after it, in eval mode.
         relu: whether the result is rectified.
-        choices: tell whether it is computed as a product of matrices; None for no.
+        choices: whether it is computed as a product of matrices; None for no.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Convolution(nn.Module):
         self.choices = choices if can_be_product(conv) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, D, H', W')."""
+        """Compute the convolution: (B, C, H, W) -> (B, D, H', W')."""
         x = x.to(self.weight.dtype)
         if _fuses(x):
             after: tuple[Any, ...] = ("relu" if self.relu else "none", [], "")
@@ -110,7 +110,7 @@ class Convolution(nn.Module):
         return out.relu_() if self.relu else out
 
     def add(self, x: Tensor, onto: Tensor, *, spoil: bool) -> Tensor:
-        """The same, added to `onto`, which has the result's shape and may be overwritten if `spoil`."""
+        """Compute it and add `onto`, which has the result's shape and may be overwritten if `spoil`."""
         x, onto = x.to(self.weight.dtype), onto.to(self.weight.dtype)
         if self._way(x) == "F":
             out = winograd.convolved(x, self.weight, self.bias).add_(onto)
@@ -139,7 +139,7 @@ class Convolution(nn.Module):
 
 
 class _Stage(nn.Module):
-    """A stage of residual blocks: all sums, and all ReLUs but the closing one, happen inside convolutions."""
+    """A stage of residual blocks whose sums, and all ReLUs but the closing one, are computed by convolutions."""
 
     def __init__(self, stage: layers.Stage) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class _Stage(nn.Module):
 
 
 class _Adding(nn.Module):
-    """A residual block whose last convolution adds the shortcut, onto its own input if nobody else reads that."""
+    """A residual block whose last convolution adds the shortcut, in place if nothing else reads the block's input."""
 
     def __init__(self, block: Any, number: int, *, relu: bool) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ class _Adding(nn.Module):
 
 
 class _PreActivated(nn.Module):
-    """The same for a wide residual network, whose shortcut is the input or reads what the first ReLU gave."""
+    """A folded WRN block, whose shortcut is the input or reads the output of the first ReLU."""
 
     def __init__(self, block: Any, number: int) -> None:
         super().__init__()
@@ -183,7 +183,7 @@ class _PreActivated(nn.Module):
 
 
 def _residual(stage: layers.Stage) -> bool:
-    """Whether a stage is nothing but residual blocks with shortcuts, closed by ReLUs, whose last norms were folded."""
+    """Whether a stage has only residual blocks with shortcuts, closed by ReLUs, whose last norms were folded."""
     return type(stage.closing) is nn.ReLU and all(
         isinstance(block, layers.Residual) and block.shortcut is not None and isinstance(block.body[-2], Convolution)
         for block in stage.blocks
@@ -191,7 +191,7 @@ def _residual(stage: layers.Stage) -> bool:
 
 
 def _fuses(x: Tensor) -> bool:
-    """Whether oneDNN does all in one operation."""
+    """Whether oneDNN computes everything in one operation."""
     return (
         x.device.type == "cpu" and torch.backends.mkldnn.is_available() and x.dtype in (torch.float32, torch.bfloat16)
     )
@@ -216,8 +216,8 @@ class _Readers(TorchDispatchMode):
 
 
 def _chains(network: StagedNet, image: Shape) -> Iterator[_Chain]:
-    """Convolutions followed by a batch norm and perhaps a ReLU, where nobody else reads what passes between them."""
-    calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}  # keeps the tensors, so that no id is given out again
+    """Find convolutions followed by a batch norm and perhaps a ReLU, where nothing else reads the values in between."""
+    calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}  # keeps the tensors alive, so that no id is reused
 
     def note(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
         calls.setdefault(module, []).append((given[0], out))
@@ -249,7 +249,7 @@ def _chains(network: StagedNet, image: Shape) -> Iterator[_Chain]:
 
 
 def _put(network: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
-    """Replace modules wherever they stand."""
+    """Replace modules wherever they occur."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if child in new:

@@ -1,1 +1,1 @@
-"""Networks of others (timm, torchvision, any module), cut into stages."""
+"""Networks of timm, torchvision and any other source, cut into stages."""

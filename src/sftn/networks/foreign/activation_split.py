@@ -1,4 +1,4 @@
-"""Taking modules apart without changing what they compute: parts of a network, and the activation that closes one."""
+"""Splitting modules without changing what they compute: parts of a network, and their closing activations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Hardswish, nn.GELU)
-"""Modules that are cut off where they close a stage."""
+"""Modules that are split off when they close a stage."""
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -22,24 +22,25 @@ _ADDS: set[Any] = {operator.add, operator.iadd, torch.add, "add", "add_"}
 
 
 class Opened(NamedTuple):
-    """A module before its closing activation."""
+    """A module split into a body and its closing activation."""
 
     body: nn.Module
-    """The same module without the activation; parameters and their names are the same."""
+    """The module without the activation; parameters and their names are the same."""
     activation: nn.Module
-    """Out of place, so that its input stays what it was."""
+    """The activation, out of place, so that its input is unchanged."""
     norm: str | None
-    """The batch norm whose output the activation gets, or the longer arm of the sum that it gets, inside `body`."""
+    """Name in `body` of the batch norm before the activation, or on the longer arm of the sum before it."""
 
 
 def restrict(module: nn.Module, keep: Collection[str]) -> nn.Module:
-    """A shallow copy that holds only what `keep` names (dotted) of the submodules, parameters and buffers.
+    """Make a shallow copy with only the submodules, parameters and buffers that `keep` names (dotted).
 
-    The rest is gone from containers, which may be left empty, and is an identity elsewhere. The original is unchanged.
+    The rest is removed from containers, which may become empty, and is an identity elsewhere. The original is
+    unchanged.
     """
     own = {name for name in keep if "." not in name}
     clone = _shallow(module)
-    # Some classes put old key names right while they load, for which a part lacks the rest.
+    # Some classes correct old key names while loading, which needs submodules that a part lacks.
     clone.__dict__["_load_from_state_dict"] = partial(nn.Module._load_from_state_dict, clone)
     hidden = module._non_persistent_buffers_set
     clone._parameters = {name: value for name, value in module._parameters.items() if value is None or name in own}
@@ -58,9 +59,10 @@ def restrict(module: nn.Module, keep: Collection[str]) -> nn.Module:
 
 
 def split_closing(model: nn.Module, steps: Sequence[object]) -> tuple[nn.Module, nn.Module | None, str | None]:
-    """A model that runs `steps` one after the other -> it without its closing activation, that, its batch norm's name.
+    """Split a model that runs `steps` in order before its closing activation.
 
-    (model, None, None) where the last step does not end with an activation of `ACTIVATIONS`.
+    Returns the model without the activation, the activation, and the name of its batch norm; (model, None, None) if the
+    last step does not end with an activation of `ACTIVATIONS`.
     """
     last = steps[-1] if steps else None
     opened = open_end(model.get_submodule(last)) if isinstance(last, str) else None
@@ -75,11 +77,11 @@ def split_closing(model: nn.Module, steps: Sequence[object]) -> tuple[nn.Module,
 
 
 def open_end(module: nn.Module) -> Opened | None:
-    """A module before its closing activation; None where it has none, or its forward cannot be read (`torch.fx`)."""
+    """Split a module before its closing activation; None if it has none or `torch.fx` cannot trace its forward."""
     if isinstance(module, ACTIVATIONS):
         return Opened(nn.Identity(), _out_of_place(module), None)
     if isinstance(module, nn.BatchNorm2d):
-        # timm's batch norms hold the activation that follows them.
+        # timm's batch norms include the activation that follows them.
         act = getattr(module, "act", None)
         if not isinstance(act, ACTIVATIONS):
             return None
@@ -110,14 +112,14 @@ def open_end(module: nn.Module) -> Opened | None:
 
 
 class _Calls(fx.Tracer):
-    """Reads only a module's own forward: every submodule is one call."""
+    """Traces only a module's own forward: every submodule is one call."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
 
 
 def _graph(module: nn.Module) -> fx.Graph | None:
-    """What a module's forward does, if it does the same in both modes."""
+    """Trace a module's forward, if it does the same in training and eval mode."""
     if type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential):
         return None
     mode, graphs = module.training, []
@@ -125,7 +127,7 @@ def _graph(module: nn.Module) -> fx.Graph | None:
         for training in (True, False):
             module.training = training
             graphs.append(_Calls().trace(module))
-    except Exception:  # forwards that depend on values or shapes cannot be read, each in its own way
+    except Exception:  # forwards that depend on values or shapes fail in many ways
         return None
     finally:
         module.training = mode
@@ -137,7 +139,7 @@ def _lines(graph: fx.Graph) -> list[str]:
 
 
 def _without(module: nn.Module, last: fx.Node) -> nn.Module | None:
-    """The module with `last`, which is what it returns, left out."""
+    """Make the module without `last`, the node that it returns."""
     graph = last.graph
     last.replace_all_uses_with(last.args[0])  # type: ignore[arg-type]
     graph.erase_node(last)
@@ -146,7 +148,7 @@ def _without(module: nn.Module, last: fx.Node) -> nn.Module | None:
 
 
 def _norm_before(node: fx.Node, module: nn.Module) -> str | None:
-    """The batch norm whose output a node is; of a sum, that of the arm with more modules."""
+    """Find the batch norm that computes a node; for a sum, that of the arm with more modules."""
     node = _before_identities(node, module) or node
     if node.op == "call_module":
         inside = _ending_norm(module.get_submodule(str(node.target)))
@@ -158,7 +160,7 @@ def _norm_before(node: fx.Node, module: nn.Module) -> str | None:
 
 
 def _ending_norm(module: nn.Module) -> str | None:
-    """The name of the batch norm, without activation, that a module ends with; "" for the module itself."""
+    """Name of the batch norm, without activation, at the end of a module; "" if it is the module itself."""
     if isinstance(module, nn.BatchNorm2d):
         return None if isinstance(getattr(module, "act", None), ACTIVATIONS) else ""
     if type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential):
@@ -169,7 +171,7 @@ def _ending_norm(module: nn.Module) -> str | None:
 
 
 def _before_identities(node: object, module: nn.Module) -> fx.Node | None:
-    """The node whose value this is: identities hand it on."""
+    """Find the node that computes a value, skipping identities."""
     while isinstance(node, fx.Node) and node.op == "call_module":
         if not isinstance(module.get_submodule(str(node.target)), nn.Identity):
             return node
@@ -194,7 +196,7 @@ def _out_of_place(activation: nn.Module) -> nn.Module:
 
 
 def _with(module: nn.Module, name: str, child: nn.Module) -> nn.Module:
-    """A shallow copy with another submodule in the place of `name` (dotted)."""
+    """Make a shallow copy with another submodule in place of `name` (dotted)."""
     first, _, rest = name.partition(".")
     clone = _shallow(module)
     clone._modules[first] = _with(module.get_submodule(first), rest, child) if rest else child

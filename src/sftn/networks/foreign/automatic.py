@@ -1,4 +1,4 @@
-"""Any module cut into stages without being told where: its children in the order in which they run, by resolution."""
+"""Automatic cutting of any module into stages: its children in execution order, grouped by resolution."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sftn.networks.staged import Shape, StagedNet, eval_mode
 
 
 def cut(module: nn.Module, image: Shape) -> StagedNet:
-    """A module as a StagedNet, cut where the resolution of its maps changes; one that is a StagedNet is returned as is.
+    """Cut a module into a StagedNet wherever the resolution of its maps changes; a StagedNet is returned as is.
 
-    It works for modules whose direct children run one after the other, each once: plain Sequentials, and networks in
-    the manner of ResNet. What runs before the first child that has children of its own is the stem, where there is one.
-    The cut is verified: the parts give the logits of the whole bit for bit (`sftn.networks.foreign.cut.staged`).
+    This works for modules whose direct children run in sequence, each once: plain Sequentials, and networks structured
+    like ResNet. Everything before the first child with children of its own is the stem, if there is such a child. The
+    cut is verified: the parts give the logits of the whole bit for bit (`sftn.networks.foreign.cut.staged`).
 
     Args:
         module: returns (B, K) logits for (B, C, H, W) images.
-        image: (C, H, W).
+        image: (C, H, W) of the images.
 
     Raises:
-        InputError: it cannot be cut like that; the message says which call of `sftn.staged` to adapt.
+        InputError: it cannot be cut like that; the message gives a call of `sftn.staged` to adapt.
 
     Example:
         >>> from torch import nn
@@ -46,18 +46,18 @@ def cut(module: nn.Module, image: Shape) -> StagedNet:
     head = [child for child, _ in outputs if child not in body]
     try:
         if not stages or not head:
-            raise InputError("its children are no maps followed by a classifier")
+            raise InputError("its children do not return maps followed by a classifier")
         return staged(module, image, stem=stem, stages=stages, head=head)
     except InputError as error:
         call = f"sftn.staged(net, {image}, stem={stem}, stages={stages or [['…']]}, head={head or ['…']})"
         raise InputError(
-            f"{name} cannot be cut into stages by itself ({error}): say what runs, as in {call}"
+            f"{name} cannot be cut into stages automatically ({error}): name its parts, as in {call}"
         ) from error
 
 
 @torch.no_grad()
 def _outputs(module: nn.Module, image: Shape) -> list[tuple[str, tuple[int, ...]]]:
-    """Its direct children in the order in which they end, with the shapes of what they return."""
+    """List direct children in the order in which they finish, with the shapes of their outputs."""
     seen: list[tuple[str, tuple[int, ...]]] = []
 
     def note(name: str) -> object:
@@ -72,7 +72,7 @@ def _outputs(module: nn.Module, image: Shape) -> list[tuple[str, tuple[int, ...]
         with eval_mode(module):
             logits = module(torch.zeros(2, *image).to(next(module.parameters())))
     except StopIteration:
-        raise InputError(f"{type(module).__name__} has no parameters: nothing of it could learn") from None
+        raise InputError(f"{type(module).__name__} has no parameters: there is nothing to train") from None
     except Exception as error:
         size = "×".join(map(str, image))
         raise InputError(
@@ -83,7 +83,7 @@ def _outputs(module: nn.Module, image: Shape) -> list[tuple[str, tuple[int, ...]
         for handle in handles:
             handle.remove()
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        raise InputError(f"{type(module).__name__} returns no (B, K) logits: wrap it in a module that does")
+        raise InputError(f"{type(module).__name__} does not return (B, K) logits: wrap it in a module that does")
     return list(dict(seen).items())
 
 

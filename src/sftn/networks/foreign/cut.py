@@ -1,9 +1,9 @@
-"""Networks that somebody else wrote, as StagedNets: their own modules, cut into stem, stages and head.
+"""Foreign networks as StagedNets: their own modules, cut into stem, stages and head.
 
-Nothing is copied or computed anew. A part is a shallow copy of the whole network that holds only the submodules which
-the part runs, under their own names, so that a part of a network calls what the network calls, and a key of the
-original's state dict stands in the StagedNet's behind `stem.model.`, `stages.0.model.` and so on. Every cut is
-verified: the logits must be the original's bit for bit.
+Weights are shared, not copied. A part is a shallow copy of the whole network with only the submodules that the part
+runs, under their own names: it calls what the network calls, and the StagedNet's state dict has the original's keys
+after prefixes such as `stem.model.` and `stages.0.model.`. Every cut is verified: the logits must equal the original's
+bit for bit.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ def staged(
 ) -> StagedNet:
     """Cut a network: `staged(net, (3, 32, 32), stem=["conv", "bn"], stages=["layer1", "layer2"], head=["pool", "fc"])`.
 
-    Each part is a step or a list of them, in order: dotted names of submodules, the submodules themselves, or functions
-    such as `torch.nn.functional.relu`. Together the parts run what `module(images)` runs. The StagedNet shares the
-    module's parameters: training one trains the other.
+    Each part is a step or a list of steps, in order: dotted names of submodules, the submodules themselves, or
+    functions such as `torch.nn.functional.relu`. Together the parts run what `module(images)` runs. The StagedNet
+    shares the module's parameters: training one trains the other.
 
-    A stage whose last operation is an activation, as after the residual join in a ResNet's last block, has that
-    activation's input as preact, and the batch norm before it (or before the join) as closing norm. Any other stage has
-    its output as preact, and no closing norm. The input of the head's last step is the embedding; a Sequential that
-    ends the head is taken apart for that.
+    If a stage's last operation is an activation, as after the residual sum in a ResNet's last block, its preact is that
+    activation's input, and its closing norm the batch norm before it (or before the sum). Any other stage has its
+    output as preact, and no closing norm. The input of the head's last step is the embedding; a Sequential at the end
+    of the head is split for that.
 
     Args:
         module: returns (B, K) logits for (B, C, H, W) images; its stages' outputs are (B, C, H, W).
         image: (C, H, W), for the check that the parts equal the whole.
-        stem: what comes before the stages; may be empty.
-        stages: one entry a stage.
-        head: what comes after them; where pooled maps meet the first linear layer, they are flattened.
-        name: what it is called; the class's name by default.
+        stem: the steps before the stages; may be empty.
+        stages: one entry per stage.
+        head: the steps after the stages; maps are flattened before the first linear layer.
+        name: its name in tables and files; the class's name by default.
 
     Raises:
-        InputError: a submodule is not there, is in no part or in two, or the parts do not equal the whole.
+        InputError: a submodule does not exist, is in no part or in two, or the parts do not equal the whole.
     """
     name = type(module).__name__.lower() if name is None else name
     if not stages or not head:
@@ -77,17 +77,17 @@ def assemble(
     layouts: Sequence[Layout] = (),
     verify_with: Shape | None = None,
 ) -> StagedNet:
-    """A StagedNet of a network's parts.
+    """Assemble a StagedNet from a network's parts.
 
     Args:
         model: the network.
-        name: what it is called.
+        name: its name in tables and files.
         stem: from the images to the first stage.
-        stages: one entry a stage.
+        stages: one entry per stage.
         head: from the last stage to the embedding.
         classifier: from the embedding to the logits.
-        layouts: how the outputs of the stem and of each stage lie in memory; none for (B, C, H, W).
-        verify_with: (C, H, W) of images with which the parts are compared with the whole; None compares no outputs.
+        layouts: memory layouts of the outputs of the stem and each stage; empty for (B, C, H, W).
+        verify_with: (C, H, W) of images for comparing the parts with the whole; None to skip that.
 
     Raises:
         InputError: a parameter is in no part or in two, or the parts do not equal the whole.
@@ -106,7 +106,7 @@ def assemble(
 
 
 def original_keys(keys: Collection[str]) -> dict[str, str]:
-    """A foreign network's own key names -> those of the StagedNet that it became; nothing for one of ours."""
+    """Map a foreign network's own key names to those of its StagedNet; empty for one of our networks."""
     return {original: key for key in keys for original in [_original(key)] if original != key}
 
 
@@ -114,11 +114,11 @@ def original_keys(keys: Collection[str]) -> dict[str, str]:
 def verify(model: nn.Module, network: StagedNet, image: Shape) -> None:
     """Compare a StagedNet with the network that it was cut from, in eval mode, on two random (C, H, W) images.
 
-    Draws from a generator of its own and leaves modes and states as they are.
+    Uses its own random generator and leaves modes and states unchanged.
 
     Raises:
-        InputError: one of the two cannot take such images, their logits differ in a bit, or a stage changes in place
-            what the one before has handed over.
+        InputError: one of the two cannot take such images, any bit of their logits differs, or a stage modifies the
+            previous one's output in place.
     """
     reference = next(model.parameters())
     generator = torch.Generator().manual_seed(0)
@@ -127,7 +127,7 @@ def verify(model: nn.Module, network: StagedNet, image: Shape) -> None:
     with eval_mode(model, network):
         try:
             expected = model(images.clone())
-        except Exception as error:  # a foreign network can fail in any way
+        except Exception as error:  # a foreign network can raise anything
             raise InputError(f"{network.name} cannot take images of {size}: {first_line(error)}") from error
         try:
             taps = [network.stem(images)]
@@ -143,13 +143,13 @@ def verify(model: nn.Module, network: StagedNet, image: Shape) -> None:
     for number, (tap, feature) in enumerate(zip(taps, seen)):
         if not torch.equal(tap.feature, feature):
             raise InputError(
-                f"{network.name}: what follows stage {number} (0 is the stem) changes its output in place: "
+                f"{network.name}: the layer after stage {number} (0 is the stem) changes that stage's output in place: "
                 "give that layer inplace=False"
             )
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in a short line without its full stop."""
+    """An error's message as a short line without its full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:120].rstrip(". ")
 
@@ -164,7 +164,7 @@ def _listed(part: Step | Sequence[Step]) -> list[Step]:
 
 
 def _named(module: nn.Module, step: Step) -> Step:
-    """The step, by name if it is one of the module's submodules."""
+    """Replace a step by its name if it is one of the module's submodules."""
     if isinstance(step, str):
         names = [name for name, _ in module.named_modules() if name]
         if step not in names:
@@ -179,7 +179,7 @@ def _named(module: nn.Module, step: Step) -> Step:
 
 
 def _taken_apart(module: nn.Module, steps: list[Step]) -> list[Step]:
-    """The steps with a Sequential at their end replaced by what it runs."""
+    """Replace a Sequential at the end of the steps by its children."""
     while isinstance(last := found(module, steps[-1]), nn.Sequential) and len(last):
         name = steps[-1]
         inner = [f"{name}.{key}" if isinstance(name, str) else child for key, child in last.named_children()]
@@ -201,7 +201,7 @@ def _check_keys(model: nn.Module, network: StagedNet) -> None:
     twice = [key for key in count if count[key] > 1]
     if twice:
         raise InputError(
-            f"{network.name} has weights in two parts ({_few(twice)}): a cut must not part what they serve"
+            f"{network.name} has weights in two parts ({_few(twice)}): keep the modules that share them in one"
         )
     more = [key for key in count if key not in whole]
     if more:

@@ -1,7 +1,7 @@
 """timm's networks as StagedNets: `timm:NAME`, or `timm:NAME@pretrained` for timm's own weights.
 
-Where the stages end is what timm's `feature_info` says; what runs between these places, and in which order, is read off
-one forward. Networks whose blocks get more than the output of the block before them cannot be cut and are refused.
+Stages end where timm's `feature_info` says; one forward shows what runs between these places, and in which order.
+Networks whose blocks take more than the output of the previous block cannot be cut and are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sftn.networks.staged import Shape, StagedNet, eval_mode
 PREFIX = "timm:"
 
 _VERIFIED: set[tuple[str, int, Shape]] = set()
-"""What has been compared with the original in this process: a student is built once a branch."""
+"""Networks already compared with the original in this process; a student is built once per branch."""
 
 
 def known(name: str) -> None:
@@ -38,21 +38,21 @@ def known(name: str) -> None:
         timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         raise InputError(
-            f"{PREFIX}{name} names weights that timm has not: leave {name.partition('.')[2]} away"
+            f"{PREFIX}{name} names weights that timm does not have: leave out {name.partition('.')[2]}"
         ) from error
 
 
 def build(name: str, classes: int, image: Shape, *, pretrained: bool = False) -> StagedNet:
-    """A network of timm for (C, H, W) images.
+    """Build a network of timm for (C, H, W) images.
 
-    Its stages are those of `feature_info` behind the stem; a network whose blocks all have maps of one size (ViT) gets
-    four stages of as many blocks each.
+    Its stages are those of `feature_info` after the stem; a network whose maps all have one size (ViT) gets four stages
+    of equally many blocks.
 
     Args:
-        name: timm's, with its weights' tag or without.
+        name: timm's name, with or without a tag of weights.
         classes: K; the classifier is replaced.
-        image: of those networks that are made for one size, the structure depends on it.
-        pretrained: with timm's weights, which timm fetches.
+        image: (C, H, W) of the images; networks made for one size depend on it.
+        pretrained: use timm's weights, which timm downloads.
 
     Raises:
         InputError: timm is not installed, has no such network or no weights for it, or the network cannot take such
@@ -73,17 +73,17 @@ def _create(name: str, full: str, classes: int, image: Shape, pretrained: bool) 
     channels, height, width = image
     config = timm.get_pretrained_cfg(name)
     if pretrained and not (config and config.has_weights):
-        raise InputError(f"timm has no weights for {full}: leave @pretrained away")
+        raise InputError(f"timm has no weights for {full}: leave out @pretrained")
     sized = {"img_size": (height, width)} if config is not None and config.fixed_input_size else {}
     try:
         model: nn.Module = timm.create_model(
             name, pretrained=pretrained, num_classes=classes, in_chans=channels, **sized
         )
-    except Exception as error:  # timm's builders and downloads can fail in any way
+    except Exception as error:  # timm's builders and downloads can raise anything
         if pretrained:
             raise InputError(
-                f"timm's weights for {full} could not be had ({first_line(error)}): check the connection, or leave "
-                "@pretrained away"
+                f"timm's weights for {full} could not be loaded ({first_line(error)}): check the connection, or "
+                "leave out @pretrained"
             ) from error
         size = "×".join(map(str, image))
         raise InputError(f"{full} cannot be built for images of {size}: {first_line(error)}") from error
@@ -91,20 +91,20 @@ def _create(name: str, full: str, classes: int, image: Shape, pretrained: bool) 
 
 
 class _Seen(NamedTuple):
-    """A submodule that ran, and the shape of what it returned."""
+    """A submodule that ran, and the shape of its output."""
 
     name: str
     shape: tuple[int, ...]
 
 
 def _cut(model: nn.Module, full: str, image: Shape) -> dict[str, Any]:
-    """The parts of a network, as `assemble` takes them."""
+    """Find the parts of a network, as `assemble` takes them."""
     info = getattr(model, "feature_info", None)
     taps = [dict(entry) for entry in (getattr(info, "info", info) or [])]
     ends = list(dict.fromkeys(_block(model, str(tap["module"])) for tap in taps))
     classifier = _classifier(model)
     if len(ends) < 2 or None in ends or classifier is None:
-        raise _uncut(full, "timm names no stages or no single classifier of it")
+        raise _uncut(full, "timm lists no stages or no single classifier for it")
     try:
         with torch.no_grad():
             order = _order(model, [str(end) for end in ends], torch.zeros(2, *image))
@@ -113,23 +113,23 @@ def _cut(model: nn.Module, full: str, image: Shape) -> dict[str, Any]:
         raise InputError(f"{full} cannot take images of {size} ({first_line(error)}): give larger ones") from error
     names = [unit.name for unit in order]
     if len(set(names)) < len(names) or any(end not in names for end in ends):
-        raise _uncut(full, "it does not run them one after the other")
+        raise _uncut(full, "it does not run them in sequence")
     places = sorted(names.index(str(end)) for end in ends)
     if not all(order[place].shape for place in places):
-        raise _uncut(full, "its stages hand on more than one tensor")
+        raise _uncut(full, "its stages return more than one tensor")
     reductions = {int(tap["reduction"]) for tap in taps}
     if len(places) > 4 and len(reductions) > 1:
         first, places = places[0] + 1, places[1:]
     else:
-        # The stem ends where the modules begin that hold the stages.
+        # The stem ends where the modules that hold the stages begin.
         first = next(k for k, name in enumerate(names) if name.split(".")[0] == names[places[0]].split(".")[0])
     if len(reductions) == 1:
         places = _quarters(places)
     while len(places) > 1 and not _weights(model, names[places[-2] + 1 : places[-1] + 1]):
-        places = places[:-1]  # a pool alone is no stage
+        places = places[:-1]  # a pool alone is not a stage
     layouts = _layouts(model, [order[max(first - 1, 0)], *(order[place] for place in places)], reductions, image)
     if layouts is None:
-        raise _uncut(full, "its tokens are no map")
+        raise _uncut(full, "its tokens do not form a map")
     starts = [first, *(place + 1 for place in places)]
     stages = [Part(tuple(names[start : place + 1])) for start, place in zip(starts, places)]
     tail = tuple(names[starts[-1] :])
@@ -147,13 +147,13 @@ def _cut(model: nn.Module, full: str, image: Shape) -> dict[str, Any]:
 
 def _uncut(full: str, reason: str) -> InputError:
     return InputError(
-        f"{full} cannot be cut into stages, {reason}: take another network, or cut it with "
+        f"{full} cannot be cut into stages, {reason}: use another network, or cut it with "
         "sftn.networks.foreign.cut.staged"
     )
 
 
 def _block(model: nn.Module, name: str) -> str | None:
-    """The submodule of that name, or what holds it and is run as one; None where there is none."""
+    """Find the submodule of that name, or the one that contains it and runs as a whole; None if neither ran."""
     path, module = name.split("."), model
     for depth, key in enumerate(path, 1):
         found = dict(module.named_children()).get(key)
@@ -169,12 +169,12 @@ def _classifier(model: Any) -> str | None:
     layer = model.get_classifier() if hasattr(model, "get_classifier") else None
     name = next((name for name, found in model.named_modules() if found is layer), None)
     parent = (name or "").rpartition(".")[0]
-    # timm names the linear layer of this one alone, but hands the embedding to the batch norm before it.
+    # timm names only its linear layer, but passes the embedding to the batch norm before that.
     return parent if type(model.get_submodule(parent)).__name__ == "NormLinear" else name
 
 
 def _order(model: Any, ends: list[str], images: Tensor) -> list[_Seen]:
-    """What `forward_features` runs, in order: the submodules between which the ends lie."""
+    """List what `forward_features` runs, in order: the submodules between which stages end."""
     split = {end.rsplit(".", depth)[0] for end in ends for depth in range(1, end.count(".") + 1)}
     units = [f"{p}.{c}".lstrip(".") for p in ("", *sorted(split)) for c, _ in model.get_submodule(p).named_children()]
     order: list[_Seen] = []
@@ -193,7 +193,7 @@ def _order(model: Any, ends: list[str], images: Tensor) -> list[_Seen]:
 
 
 def _quarters(places: list[int]) -> list[int]:
-    """At most four of them, the last one among them, equally far apart."""
+    """Pick up to four evenly spaced ones, including the last."""
     count = min(4, len(places))
     return [places[len(places) * (k + 1) // count - 1] for k in range(count)]
 
@@ -203,7 +203,7 @@ def _weights(model: nn.Module, names: list[str]) -> bool:
 
 
 def _layouts(model: nn.Module, outputs: list[_Seen], reductions: set[int], image: Shape) -> list[Layout] | None:
-    """How the outputs of the stem and of each stage lie; None for tokens that are no map."""
+    """Memory layouts of the outputs of the stem and each stage; None for tokens that do not form a map."""
     if all(len(output.shape) == 4 for output in outputs):
         channels_last = getattr(model, "output_fmt", "NCHW") == "NHWC"
         return [Layout("channels_last") if channels_last else MAP] * len(outputs)

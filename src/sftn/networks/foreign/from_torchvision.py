@@ -1,6 +1,6 @@
 """torchvision's classifiers as StagedNets: `torchvision:NAME`, or `torchvision:NAME@pretrained` for its own weights.
 
-torchvision does not say where stages end: here they end where the maps become smaller, as one forward shows.
+torchvision does not declare stages; here they end where the maps become smaller, as one forward shows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sftn.networks.staged import Shape, StagedNet, eval_mode
 PREFIX = "torchvision:"
 
 _VERIFIED: set[tuple[str, int, Shape]] = set()
-"""What has been compared with the original in this process: a student is built once a branch."""
+"""Networks already compared with the original in this process; a student is built once per branch."""
 
 
 def known(name: str) -> None:
@@ -39,14 +39,14 @@ def known(name: str) -> None:
 
 
 def build(name: str, classes: int, image: Shape, *, pretrained: bool = False) -> StagedNet:
-    """A classifier of torchvision for (C, H, W) images.
+    """Build a classifier of torchvision for (C, H, W) images.
 
     Args:
-        name: torchvision's.
-        classes: K; the last linear layer is replaced where the weights are pretrained.
-        image: ViT's structure depends on its height. For C other than 3 the first convolution is replaced; a pretrained
-            one has its kernels summed for C = 1 and repeated, scaled by 3 / C, for others.
-        pretrained: with torchvision's default weights, which torchvision fetches.
+        name: torchvision's name.
+        classes: K; the last linear layer is replaced if the weights are pretrained.
+        image: (C, H, W) of the images; ViT's structure depends on the height. For C other than 3 the first convolution
+            is replaced; pretrained kernels are summed for C = 1 and otherwise repeated and scaled by 3 / C.
+        pretrained: use torchvision's default weights, which torchvision downloads.
 
     Raises:
         InputError: torchvision is not installed, has no such network or weights, or the network cannot take such images
@@ -77,11 +77,11 @@ def _create(name: str, full: str, classes: int, image: Shape, pretrained: bool) 
             _reclassify(model, classes)
         else:
             model = models.get_model(name, weights=None, num_classes=classes, **options)
-    except Exception as error:  # builders and downloads can fail in any way
+    except Exception as error:  # builders and downloads can raise anything
         if pretrained:
             raise InputError(
-                f"torchvision's weights for {full} could not be had ({first_line(error)}): check the connection, or "
-                "leave @pretrained away"
+                f"torchvision's weights for {full} could not be loaded ({first_line(error)}): check the connection, or "
+                "leave out @pretrained"
             ) from error
         size = "×".join(map(str, image))
         raise InputError(f"{full} cannot be built for images of {size}: {first_line(error)}") from error
@@ -139,15 +139,15 @@ _BETWEEN: dict[str, tuple[Step, ...]] = {
     "ShuffleNetV2": (_spatial_mean,),
     "MNASNet": (_spatial_mean,),
 }
-"""What a class's forward does in functions between its last submodule and its classifier."""
+"""Functions that a class's forward calls between its last submodule and its classifier."""
 
 
 def _cut(model: nn.Module, full: str, image: Shape) -> dict[str, Any]:
-    """The parts of a network, as `assemble` takes them."""
+    """Find the parts of a network, as `assemble` takes them."""
     if type(model).__name__ == "VisionTransformer":
         return _cut_vit(model, image)
     try:
-        # The maps of large images tell stages apart that small images may not.
+        # Large images distinguish stages that small ones may not.
         order = _order(model, image if type(model).__name__ == "MaxVit" else (image[0], 224, 224))
     except Exception as error:
         raise _uncut(full, first_line(error)) from error
@@ -160,14 +160,14 @@ def _cut(model: nn.Module, full: str, image: Shape) -> dict[str, Any]:
         if after < size and size > 1 and any(_learns(model, name) for name in names[start : k + 1]):
             ends.append(k)
     if len(ends) < 2 or len(set(names)) < len(names) or not linears:
-        raise _uncut(full, "it does not run its stages one after the other into a linear classifier")
+        raise _uncut(full, "it does not run its stages in sequence into a linear classifier")
     channels_last = type(model).__name__ == "SwinTransformer"
     if channels_last:
         ends[-1] = max(k for k, name in enumerate(names) if name.startswith("features."))
     if len(ends) > 4:
         first, ends = ends[0] + 1, ends[1:]
     else:
-        # The stem is the first module, inside the one that holds all stages where one does.
+        # The stem is the first module, inside the one that holds all stages if there is one.
         depth = 1 if names[0].split(".")[0] != names[ends[-1]].split(".")[0] else 2
         first = sum(name.split(".")[:depth] == names[0].split(".")[:depth] for name in names)
         ends = [end for end in ends if end >= first]
@@ -186,14 +186,14 @@ def _cut(model: nn.Module, full: str, image: Shape) -> dict[str, Any]:
 
 def _uncut(full: str, reason: str) -> InputError:
     return InputError(
-        f"{full} cannot be cut into stages ({reason}): take another, or use sftn.networks.foreign.cut.staged"
+        f"{full} cannot be cut into stages ({reason}): use another one, or sftn.networks.foreign.cut.staged"
     )
 
 
 def _order(model: nn.Module, image: Shape) -> list[tuple[str, tuple[int, ...]]]:
-    """What runs, in order, with the shapes of the outputs; containers are taken apart.
+    """List what runs, in order, with the shapes of the outputs; containers are split into their children.
 
-    Nothing is computed: only shapes pass through.
+    Only shapes are propagated; nothing is computed.
     """
     order: list[tuple[str, tuple[int, ...]]] = []
 
@@ -227,7 +227,7 @@ def _learns(model: nn.Module, name: str) -> bool:
 
 
 def _cut_vit(model: nn.Module, image: Shape) -> dict[str, Any]:
-    """A ViT: four stages of as many blocks each, whose flows are tokens with the class token in front."""
+    """Cut a ViT into four stages of equally many blocks, whose flows are tokens with the class token first."""
     layers = [f"encoder.layers.{key}" for key, _ in model.get_submodule("encoder.layers").named_children()]
     patch = next(layer.kernel_size[0] for layer in model.modules() if isinstance(layer, nn.Conv2d))
     layout = Layout("tokens", 1, (image[1] // patch, image[2] // patch))
@@ -242,7 +242,7 @@ def _cut_vit(model: nn.Module, image: Shape) -> dict[str, Any]:
 
 
 def _tokens(model: Any, images: Tensor) -> Tensor:
-    """What a ViT's forward does before its blocks."""
+    """Compute what a ViT's forward does before its blocks."""
     tokens = torch.cat([model.class_token.expand(len(images), -1, -1), model._process_input(images)], dim=1)
     out: Tensor = model.encoder.dropout(tokens + model.encoder.pos_embedding)
     return out

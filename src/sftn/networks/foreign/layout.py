@@ -1,4 +1,4 @@
-"""How a network's activations lie in memory, and how they become (B, C, H, W) maps and flows."""
+"""Memory layouts of foreign activations, and their conversion to (B, C, H, W) maps and flows."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Of one output. A flow is a (B, C, H, W) map wherever the map says all that the next stage needs."""
+    """Layout of one output. A flow is a (B, C, H, W) map if the map has all that the next stage needs."""
 
     kind: Literal["map", "channels_last", "tokens"] = "map"
     """(B, C, H, W), (B, H, W, C) or (B, P + H·W, C)."""
     prefix: int = 0
-    """P: tokens that belong to no place, such as the class token. They are in no map: such a flow stays tokens."""
+    """P, tokens without a position, such as the class token. No map contains them, so such a flow stays tokens."""
     grid: tuple[int, int] = (0, 0)
-    """(H, W) of tokens."""
+    """(H, W) of the tokens."""
 
     def to_map(self, out: Tensor) -> Tensor:
-        """What the network made -> (B, C, H, W)."""
+        """Convert the network's output to a (B, C, H, W) map."""
         if self.kind == "map":
             return out
         if self.kind == "channels_last":
@@ -28,11 +28,11 @@ class Layout:
         return out[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
 
     def to_flow(self, feature: Tensor, out: Tensor) -> Tensor:
-        """The map and what the network made -> what enters the next stage."""
+        """Make the input of the next stage from the map and the network's output."""
         return out if self.prefix else feature
 
     def from_flow(self, flow: Tensor) -> Tensor:
-        """What enters a stage -> what the network's own modules want."""
+        """Convert a stage's input to what the network's own modules take."""
         if self.kind == "map" or self.prefix:
             return flow
         if self.kind == "channels_last":

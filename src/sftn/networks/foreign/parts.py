@@ -1,4 +1,4 @@
-"""Parts of a foreign network that answer as StagedNet's stem, stages and head."""
+"""Parts of a foreign network that act as a StagedNet's stem, stages and head."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from sftn.networks.staged import Tap
 
 @dataclass(frozen=True)
 class Call:
-    """A step that calls a method of the network, or a function of the network and the value."""
+    """A step that calls a method of the network, or a function that takes the network and the value."""
 
     method: str | Callable[[nn.Module, Tensor], Tensor]
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 Step: TypeAlias = str | nn.Module | Call | Callable[[Tensor], Tensor]
-"""What a part does next: a submodule by name or itself, a method, or a function without parameters of its own."""
+"""A step of a part: a submodule or its name, a method, or a function without parameters to train."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some steps, and the submodules and parameters that they need without naming them (dotted names)."""
+    """Some steps, and the dotted names of submodules and parameters that they use implicitly."""
 
     steps: tuple[Step, ...]
     keeps: tuple[str, ...] = ()
 
 
 class ForeignStem(nn.Module):
-    """(B, C, H, W) images -> Tap."""
+    """A stem: (B, C, H, W) images -> Tap."""
 
     def __init__(self, model: nn.Module, part: Part, layout: Layout = MAP) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ForeignStem(nn.Module):
 
 
 class ForeignStage(nn.Module):
-    """flow -> Tap. The closing activation, if there is one, is applied apart: its input is the preact."""
+    """A stage: flow -> Tap. The closing activation, if any, is applied separately: its input is the preact."""
 
     def __init__(self, model: nn.Module, part: Part, layout: Layout = MAP) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class ForeignStage(nn.Module):
 
 
 class ForeignHead(nn.Module):
-    """flow -> ((B, D) embedding, (B, K) logits)."""
+    """A head: flow -> ((B, D) embedding, (B, K) logits)."""
 
     def __init__(self, model: nn.Module, part: Part, classifier: Step, layout: Layout = MAP) -> None:
         super().__init__()
@@ -95,12 +95,12 @@ class ForeignHead(nn.Module):
 
 
 def found(model: nn.Module, step: Step) -> Step:
-    """The step, or the submodule that it names."""
+    """Return the step, or the submodule that it names."""
     return model.get_submodule(step) if isinstance(step, str) else step
 
 
 def _held(model: nn.Module, part: Part) -> tuple[nn.Module, tuple[Step, ...]]:
-    """What a part holds of the network, and its steps; a module that is not the network's joins it under a new name."""
+    """Make a part of the network, and its steps; a module from outside the network is added under a new name."""
     held = restrict(model, [*part.keeps, *(step for step in part.steps if isinstance(step, str))])
     steps: list[Step] = []
     for number, step in enumerate(part.steps):

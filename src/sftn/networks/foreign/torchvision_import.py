@@ -1,4 +1,4 @@
-"""Importing timm and torchvision, also where torchvision's compiled operators do not fit the installed torch."""
+"""Importing timm and torchvision, even if torchvision's compiled operators do not fit the installed torch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-"""What torchvision registers kernels for while it is imported; no classifier calls them."""
+"""Operators for which torchvision registers kernels on import; no classifier calls them."""
 
 _declared: list[torch.library.Library] = []
 """Operators live as long as the library that declares them."""
 
 
 def imported(name: str) -> ModuleType:
-    """`timm`, `torchvision` or a submodule of them.
+    """Import `timm`, `torchvision` or a submodule of them.
 
-    torchvision's wheel for CUDA does not load its operators beside a torch for the CPU ("operator torchvision::nms does
-    not exist"); networks and transforms need none of them, so they are declared here and the import is tried again.
+    torchvision's CUDA wheel cannot load its operators with a CPU build of torch ("operator torchvision::nms does not
+    exist"); networks and transforms need none of them, so they are declared here and the import is retried.
 
     Raises:
         InputError: it is not installed, or cannot be imported for another reason.
@@ -37,7 +37,7 @@ def imported(name: str) -> ModuleType:
             if "torchvision::nms" not in str(error):
                 raise
         for loaded in [module for module in sys.modules if module.partition(".")[0] in ("timm", "torchvision")]:
-            del sys.modules[loaded]  # left half imported
+            del sys.modules[loaded]  # half-imported modules
         library = torch.library.Library("torchvision", "DEF")
         for operator in _OPERATORS:
             library.define(operator)
