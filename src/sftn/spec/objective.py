@@ -1,4 +1,4 @@
-"""What a student minimises, as plain data: ce·CE + kd·KD + Σ weight·method."""
+"""A student's training objective as plain data: ce·CE + kd·KD + Σ weight·method."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fade_factor(share: float, epoch: int, epochs: int) -> float:
 
 @dataclass(frozen=True)
 class Term:
-    """A method in an objective: its weight β and its hyper-parameters, where they are not the method's defaults."""
+    """A method in an objective, with its weight β and those hyper-parameters that differ from the method's defaults."""
 
     method: str
     weight: float = 1.0
@@ -81,14 +81,14 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """ce·CE + kd·KD + Σ weight·method."""
+    """A weighted sum of losses, ce·CE + kd·KD + Σ weight·method."""
 
     name: str
     ce: float = 1.0
     kd: float = 0.0
     terms: tuple[Term, ...] = ()
     temperature: float = 4.0
-    """Of KD."""
+    """Temperature of KD."""
     standardise: bool = False
     """Whether KD compares standardised logits (Sun et al., 2024, arXiv:2403.01427)."""
 
@@ -100,6 +100,6 @@ class Objective:
 
     @property
     def formula(self) -> str:
-        """The sum, such as 0.1·CE + 0.9·KD, without the terms of weight 0."""
+        """The sum as text, such as 0.1·CE + 0.9·KD, without terms of weight 0."""
         parts = [(self.ce, "CE"), (self.kd, "KD"), *((term.weight, term.method) for term in self.terms)]
         return " + ".join(name if weight == 1 else f"{weight:g}·{name}" for weight, name in parts if weight)
