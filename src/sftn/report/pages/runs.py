@@ -114,9 +114,8 @@ class _Blocks:
         yield Rows(rows)
         yield Text(
             "Latency: one image on this machine's CPU, plain PyTorch in float32 with "
-            f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}; the median of "
-            "rounds in which the networks take turns. Multiply-adds are those of convolutions, linear layers and matrix "
-            "products.",
+            f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}; the median of rounds in which the "
+            "networks take turns. Multiply-adds are those of convolutions, linear layers and matrix products.",
             "note",
         )
         points = [(n.name, n.accuracy, n.parameters, took) for n, took in zip(listed, times) if n.accuracy is not None]
