@@ -109,7 +109,7 @@ def list_names(asked: options.List) -> None:
 
 
 def _options() -> Table:
-    """The options of every method, as in `crd(negatives=4096)`."""
+    """A table of the options of every method, as in `crd(negatives=4096)`."""
     table = Table(box=None, pad_edge=False)
     for column in ("method", "option", "default", "meaning", "default from"):
         table.add_column(column)
