@@ -3,7 +3,7 @@
     >>> import sftn
     >>> print(sftn.compare("resnet20", "resnet8", "digits", epochs=2, seeds=1))  # doctest: +SKIP
 
-Three verbs do the whole job: `compare`, `train_teacher`, `distill`. The nouns are for loops of your own:
+Three functions do the whole job: `compare`, `train_teacher` and `distill`. The classes are for your own training loop:
 `StudentBranches`, `Supervised` and `Distiller` are plain modules that return a loss.
 """
 
@@ -66,7 +66,7 @@ __all__ = ["__version__", *_NAMES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: the package itself is there at once, without PyTorch."""
+    """Import a public name on first use, so that `import sftn` is instant and needs no PyTorch."""
     if name not in _NAMES:
         raise AttributeError(f"module 'sftn' has no attribute {name!r}")
     value = getattr(importlib.import_module(_NAMES[name]), name)

@@ -1,4 +1,4 @@
-"""The error that a person can mend, one line on stderr and exit code 2; and the end that a person asked for."""
+"""Errors that users can fix (one line on stderr, exit code 2), and the exceptions that end training early."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 LONGEST = 2000
-"""Characters of a message."""
+"""Maximum length of a message in characters."""
 
 
 class InputError(ValueError):
-    """Something given from outside is wrong; the message names the thing and the remedy, in one line.
+    """The user's input is wrong; the message names the problem and the remedy in one line.
 
-    A name out of a file may hold line breaks or a terminal's control sequences, or be a megabyte long: what cannot be
-    printed is written as an escape, and the middle of a long message is left out.
+    A name read from a file may contain line breaks or terminal control sequences, or be a megabyte long: unprintable
+    characters are escaped, and the middle of a long message is cut out.
     """
 
     def __init__(self, message: str) -> None:
@@ -24,10 +24,10 @@ class InputError(ValueError):
 
 
 class Stopped(BaseException):
-    """Training was asked to stop and has saved its state; `signal` is the number of what asked.
+    """Training was stopped by a signal and has saved its state; `signal` is the signal's number.
 
-    No `Exception`, as KeyboardInterrupt is none: it may come in the middle of anything, and whoever expects that a file
-    can be damaged in any way must not take it for that.
+    Like KeyboardInterrupt, it is not an `Exception`: it can be raised anywhere, and code that catches every `Exception`
+    because a file may be damaged in any way must not mistake it for damage.
     """
 
     def __init__(self, signal: int) -> None:
@@ -36,7 +36,7 @@ class Stopped(BaseException):
 
 
 class Diverged(FloatingPointError):
-    """A number of training is not finite; `record` has all that is known of it, for diverged.json."""
+    """A value in training is not finite; `record` holds what is known about it, for diverged.json."""
 
     def __init__(self, what: str, record: Mapping[str, Any]) -> None:
         super().__init__(what)
@@ -47,12 +47,12 @@ class Diverged(FloatingPointError):
 
 
 def printable(text: str) -> str:
-    """A text for a terminal: what cannot be printed is written as an escape."""
+    """Escape unprintable characters, so that a text is safe to print in a terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """An `InputError` for a `name` that is not among the `known` ones, with the nearest names suggested."""
+    """An `InputError` for a `name` that is not in `known`; the message suggests the nearest names."""
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"

@@ -182,7 +182,7 @@ def test_exit_codes(
     assert err.count("\n") == 1
 
 
-def test_sigterm_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_sigterm_saves_and_the_same_command_resumes(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sftn.cli", "train-teacher", "--teacher", "resnet8", "--standard"]
     command += ["--limit", "400", "--epochs", "6", "--precision", "float32", "--out", str(tmp_path)]
     command += ["--checkpoint-seconds", "1000"]
@@ -198,7 +198,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("checkpoint.safetensors"))) == 1
     assert not list(tmp_path.rglob("result.json"))
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "going on" in finished.stdout
+    assert "resumes after epoch" in finished.stdout
     (log,) = tmp_path.rglob("log.jsonl")
     assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
 

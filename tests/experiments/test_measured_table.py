@@ -1,4 +1,4 @@
-"""Tables and figures that are measured on top of their runs: declared, reproduced, reported."""
+"""Tables and figures that need measurements on their runs: declared, reproduced, reported."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ def test_similarity_is_measured_once_and_shown(capsys: pytest.CaptureFixture[str
     code, said, err = called(*run, capsys=capsys)
     assert (code, err) == (0, "")
     assert "similarity, seed 0" not in said
-    assert "similarity of 2 networks, 2 there" in said
+    assert "similarity of 2 networks, 2 done" in said
     assert [path.stat().st_mtime_ns for path in files] == before
 
     code, said, err = called("report", "table19", "--out", str(tmp_path), capsys=capsys)
     assert (code, err) == (0, "")
     page = (tmp_path / "report-table19" / "report.html").read_text()
     assert "SMOKE TEST" in page
-    assert "Not as the paper measures (similarity): measured on 100 of 1,000 test images" in page
+    assert "Not measured as in the paper (similarity): measured on 100 of 1,000 test images" in page
     with open(tmp_path / "report-table19" / "report.csv") as file:
         table = {(row["quantity"], row["teacher_training"]): row["value"] for row in csv.DictReader(file)}
     for path in files:
@@ -88,7 +88,7 @@ def test_similarity_is_measured_once_and_shown(capsys: pytest.CaptureFixture[str
     code, said, _ = called("report", "table19", "--out", str(tmp_path), capsys=capsys)
     assert code == 0
     assert "was edited" in said
-    assert "1 run is done and not measured" in said
+    assert "1 run is finished but not measured" in said
 
 
 def test_entropy_and_curves_of_the_same_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_entropy_and_curves_of_the_same_runs(capsys: pytest.CaptureFixture[str],
 def test_corruption_and_transfer(name: str, files: int, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, said, err = called("reproduce", name, *SMALL, "--out", str(tmp_path), capsys=capsys)
     assert (code, err) == (0, "")
-    assert "NOT as the paper measures" in said
+    assert "NOT measured as in the paper" in said
     assert len(list(tmp_path.glob("*/analysis-*.json"))) == files
     folder = reported([name], tmp_path)
     assert "not run" not in (folder / "report.md").read_text().split("### wrn_10_1")[1]

@@ -91,7 +91,7 @@ def test_confusion_and_calibration_by_hand() -> None:
 def test_a_page_of_a_student_shows_everything(out: Path) -> None:
     folder = reported([named(out, "tiny-ft")], out)
     html, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
-    for heading in ("While training", "Size, accuracy, latency", "What is taken for what", "Hardest images"):
+    for heading in ("Training", "Size, accuracy, latency", "Confusion", "Hardest images"):
         assert heading in html
         assert heading in text
     cases = re.findall(r"^\| (?:both|only).*? \| (\d+) \|", text, re.MULTILINE)
@@ -115,7 +115,7 @@ def test_several_runs_stand_side_by_side(out: Path) -> None:
     html, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     assert "# 2 runs" in text
     assert html.count("<div class=columns>") == 3 + tables.available()
-    assert "Run against run" in text
+    assert "Agreement between runs" in text
     # The teacher of one run is the other run: it is listed once.
     assert len(re.findall(r"^\| wide \(seed 0\) ", text, re.MULTILINE)) == 1
 
@@ -128,7 +128,7 @@ def test_without_its_images_the_rest_is_shown(out: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(SOURCES, "tiny", missing)
     folder = reported([named(out, "tiny-ft")], out)
     text = (folder / "report.md").read_text()
-    assert "the images of tiny are not there: no files: give --data-dir" in text
+    assert "the images of tiny are missing: no files: give --data-dir" in text
     assert "Size, accuracy, latency" in text
     assert "Hardest images" not in text
     assert "Cost and origin" in text
@@ -140,8 +140,8 @@ def test_other_images_are_not_evaluated(out: Path, images: Dataset, monkeypatch:
     monkeypatch.setitem(SOURCES, "tiny", lambda request: other)
     folder = reported([named(out, "wide")], out)
     text = (folder / "report.md").read_text()
-    assert "holds other images now" in text
-    assert "What is taken for what" not in text
+    assert "no longer holds the images" in text
+    assert "Confusion" not in text
 
 
 @pytest.mark.usefixtures("known")

@@ -62,13 +62,16 @@ def test_a_half_filled_set_of_seeds_says_so_everywhere(tmp_path: Path) -> None:
     assert half.gain.text(sign=True, count=False) == "+1.00 ± 0.00 (2 of 3 seeds)"
     assert none.sides[FRIENDLY].last.text() == none.gain.text() == "not run"
     assert len(section.gains()[0]) == 10
-    assert section.warnings() == ["1 of 32 cells are not run.", "1 of 32 cells have only some of their 3 seeds."]
+    assert section.warnings() == [
+        "1 of 32 cells have no finished run.",
+        "1 of 32 cells have only some of their 3 seeds.",
+    ]
     folder = written(page([section], tmp_path))
     for name in ("report.md", "report.html"):
         text = (folder / name).read_text()
         assert "71.10 ± 0.14 (2 of 3 seeds)" in text
         assert "not run" in text
-        assert "1 of 32 cells are not run." in text
+        assert "1 of 32 cells have no finished run." in text
 
 
 def test_other_conditions_stand_apart_and_are_marked(tmp_path: Path) -> None:
@@ -89,7 +92,7 @@ def test_nothing_run_is_a_page_of_printed_numbers(tmp_path: Path) -> None:
     assert section.warnings() == ["Nothing of this table has been run."]
     text = (written(page([section], tmp_path)) / "report.md").read_text()
     assert "77.23 ± 0.09" in text
-    assert "No pair of students has all its seeds" in text
+    assert "No student has all its seeds" in text
 
 
 def test_the_page_shows_every_cell_and_needs_nothing_else(tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_an_edited_result_is_no_result(tmp_path: Path) -> None:
     planned = made.table(tmp_path, table("table14"), seeds=1)
     (tmp_path / planned[-1].run.folder / "result.json").write_text('{"accuracy": 99.9}')
     (section,) = sections(table("table14"), tmp_path)
-    assert "1 of 32 cells are not run." in section.warnings()
+    assert "1 of 32 cells have no finished run." in section.warnings()
 
 
 def test_a_spread_makes_nothing_up() -> None:

@@ -206,7 +206,7 @@ def test_only_finished_runs_are_kept(tmp_path: Path) -> None:
     (tmp_path / item.run.folder / "result.json").unlink()
     with pytest.raises(InputError, match="only finished runs are kept"):
         runs_command("keep", (item.run.folder,), tmp_path, to=tmp_path / "results")
-    with pytest.raises(InputError, match="say which runs to keep"):
+    with pytest.raises(InputError, match="name the runs to keep"):
         runs_command("keep", (), tmp_path, to=tmp_path / "results")
 
 

@@ -23,7 +23,7 @@ def start(out: Path, *more: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_two_devices_are_stopped_by_a_signal_and_one_goes_on(tmp_path: Path) -> None:
+def test_two_devices_are_stopped_by_a_signal_and_one_resumes(tmp_path: Path) -> None:
     two = start(tmp_path, "--devices", "2", "--epochs", "60")
     while not any(log.read_text().count("\n") > 1 for log in tmp_path.glob("*/log.jsonl")):
         assert two.poll() is None
@@ -33,7 +33,7 @@ def test_two_devices_are_stopped_by_a_signal_and_one_goes_on(tmp_path: Path) -> 
     _, said = two.communicate(timeout=60)
     assert time.monotonic() - began < 10
     assert two.returncode == 128 + signal.SIGTERM
-    assert said == "sftn: stopped; the state is saved, the same command goes on from here\n"
+    assert said == "sftn: stopped; the state is saved, the same command resumes from here\n"
     assert list(tmp_path.glob("*/checkpoint.safetensors"))
     _, said = start(tmp_path, "--epochs", "60").communicate(timeout=120)
     assert said == ""

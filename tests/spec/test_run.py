@@ -43,7 +43,7 @@ def test_a_record_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
         {"alignment": None},
     ],
 )
-def test_the_id_changes_with_whatever_changes_the_outcome(change: dict[str, object]) -> None:
+def test_the_id_changes_with_everything_that_changes_the_outcome(change: dict[str, object]) -> None:
     assert replace(STUDENT, **change).id != STUDENT.id  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""The commands: a record of options each, and the function that carries it out, which is imported when it is needed."""
+"""The command line: each command's record of options, and the function that runs it, imported on demand."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "describe": (options.Describe, "inspect.describe"),
     "list": (options.List, "inspect.list_names"),
 }
-"""What a command is asked for, and which function of `sftn.cli.commands` does it."""
+"""Each command's record of options, and the function of `sftn.cli.commands` that runs it."""
 _FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.HelptextFromCommentsOff)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; the exit code says how it went.
+    """Run a command and report its outcome by the exit code.
 
-    0 done; 2 the input is wrong (one line on stderr: what, where, the remedy); 130 interrupted and 143 asked to stop,
-    both saved; 1 anything else.
+    0: done. 2: the input is wrong (one line on stderr with what, where and the remedy). 130: interrupted, and 143:
+    terminated, both with the state saved. 1: anything else.
     """
     try:
         with sigterm():
@@ -63,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def parse(arguments: Sequence[str]) -> Any:
-    """What a command line asks for: a record of `sftn.cli.options`.
+    """Parse a command line into a record of `sftn.cli.options`.
 
     Raises:
-        InputError: there is no such command or option, or a value cannot be read.
+        InputError: a command or option is unknown, or a value is invalid.
     """
     arguments = list(arguments)
     check({name: kind for name, (kind, _) in COMMANDS.items()}, arguments)
@@ -83,12 +83,12 @@ def parse(arguments: Sequence[str]) -> Any:
         if stop.code in (0, None):
             raise
         command = " ".join(["sftn", *arguments[:1]])
-        raise InputError(f"{command}: something is missing, or is one too many: see {command} --help") from None
+        raise InputError(f"{command}: an argument is missing or superfluous: see {command} --help") from None
 
 
 def _end(line: str, code: int, error: Exception | None = None) -> None:
-    """End with one line, said by one process where several train together."""
-    if "sftn.runtime.processes" in sys.modules:  # else nothing has begun, and importing it takes seconds
+    """Exit with one line, printed by one process only if several train together."""
+    if "sftn.runtime.processes" in sys.modules:  # if not, nothing has started, and importing it takes seconds
         from sftn.runtime.processes import ends_quietly
 
         if ends_quietly(error):

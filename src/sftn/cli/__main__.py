@@ -1,4 +1,4 @@
-"""`python -m sftn.cli` is `sftn`."""
+"""Run `sftn` as `python -m sftn.cli`."""
 
 from sftn.cli import main
 

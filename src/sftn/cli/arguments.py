@@ -1,4 +1,4 @@
-"""A command line checked before it is parsed, so that what is wrong is said in one line with the nearest names."""
+"""Checks of a command line before it is parsed, so that each error is one line that suggests the nearest names."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _KINDS = {int: "a whole number", float: "a number"}
 
 
 def check(commands: Mapping[str, type[Any]], arguments: Sequence[str]) -> None:
-    """See that a command line names a command, options that it has, and values that can be read.
+    """Check that a command line consists of a known command, known options and valid values.
 
     Args:
-        commands: a record for each command; records within it hold options of the command, too.
+        commands: a record of options for each command; nested records hold options of the same command.
         arguments: the command line without the program's name.
 
     Raises:
-        InputError: the first thing that is wrong, with the nearest names.
+        InputError: something is wrong; the message names the first error and the nearest names.
     """
     if not arguments or _HELP & set(arguments[:1]):
         return
@@ -39,12 +39,12 @@ def check(commands: Mapping[str, type[Any]], arguments: Sequence[str]) -> None:
     if _HELP & set(rest):
         return
     known = _options(kind)
-    for choices in (hint for hint in known.values() if isinstance(hint, dict)):  # a command of several parts
+    for choices in (hint for hint in known.values() if isinstance(hint, dict)):  # a command with subcommands
         if not rest or rest[0] not in choices:
             raise unknown(f"part of {where}", rest[0] if rest else "", choices)
         known, rest = _options(choices[rest[0]]), rest[1:]
     given = set()
-    for option, values in _given(rest):
+    for option, values in _options_given(rest):
         if not option:
             _check_positional(where, kind, values)
             continue
@@ -59,7 +59,7 @@ def check(commands: Mapping[str, type[Any]], arguments: Sequence[str]) -> None:
 
 
 def _options(kind: type[Any], elsewhere: Mapping[str, str] = ELSEWHERE) -> dict[str, Any]:
-    """Every option of a record with the type of its value; of a choice between records, these by name."""
+    """The options of a record with the types of their values; a union of records maps to those records by name."""
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
         plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
@@ -91,7 +91,7 @@ def _check_positional(where: str, kind: type[Any], values: Sequence[str]) -> Non
 
 
 def _needed(kind: type[Any]) -> Iterator[str]:
-    """The options without a default; positional arguments, which are annotated, are no options."""
+    """The options without a default; positional arguments, which are annotated, do not count."""
     hints = get_type_hints(kind, include_extras=True)
     for each in fields(kind):
         if (
@@ -102,8 +102,8 @@ def _needed(kind: type[Any]) -> Iterator[str]:
             yield each.name
 
 
-def _given(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Each option of a command line and the values after it; first, under no option, the values before them all."""
+def _options_given(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each option with the values after it; values before the first option come first, under an empty name."""
     option, values = "", list[str]()
     for token in arguments:
         if token.startswith("--") or re.match(r"-[A-Za-z]", token):
@@ -137,4 +137,4 @@ def _check_values(option: str, hint: Any, values: Sequence[str]) -> None:
             except ValueError:
                 raise InputError(f"{option} takes {_KINDS[inner]}, not {value!r}") from None
         elif inner not in (str, Path):
-            raise TypeError(f"{option} is of a type that is not known here: {inner}")
+            raise TypeError(f"{option} has an unsupported type: {inner}")

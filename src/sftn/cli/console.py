@@ -1,4 +1,4 @@
-"""The terminal that all commands write to: one console, plain lines, and what the package logs."""
+"""Terminal output of all commands: one console for plain lines, progress and log messages."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ console = Console(highlight=False, quiet=not leads())
 
 
 watch = Display(console).watch
-"""Show a run's training while it lasts, as a context manager that gives its callback."""
+"""A context manager that displays a run's progress and yields the callback to train it with."""
 
 
 def say(line: str) -> None:
-    """Write a line, however long and whatever is in it, as one line."""
+    """Print text as one line, without wrapping, markup or control characters."""
     console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
 
 
 class Lines(logging.Handler):
-    """Writes what the package logs for people, a line each."""
+    """A logging handler that prints each record's message as a plain line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record's message."""
+        """Print a record's message."""
         say(record.getMessage())
 
 
 def show_log() -> None:
-    """From now on, let people see what the package logs."""
+    """Print what the package logs, from level INFO up, to the console."""
     logger = logging.getLogger("sftn")
     if not any(isinstance(handler, Lines) for handler in logger.handlers):
         logger.addHandler(Lines())

@@ -1,4 +1,4 @@
-"""What each command can be asked for: one record a command, without torch, so that `sftn --help` is instant."""
+"""The options of every command: one record per command, without torch, so that `sftn --help` is instant."""
 
 from __future__ import annotations
 
@@ -19,127 +19,127 @@ Names: TypeAlias = tyro.conf.Positional[tuple[str, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class BranchOptions(Branches):
-    """`Branches` beside a temperature of KD."""
+    """`Branches` for commands whose `--temperature` is that of KD."""
 
     temperature: Annotated[float, tyro.conf.arg(name="branch-temperature")] = 1.0
-    """τ of the branches' divergence."""
+    """Temperature τ of the branches' divergence from the teacher."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The main job in minutes, on real digits: `compare` with a small, fixed setting."""
+    """Run `compare` in a few minutes on real handwritten digits, with small fixed settings."""
 
     seeds: int = 3
-    """How many seeds."""
+    """Number of seeds."""
     training: Training = Training(epochs=80, batch=32)
     execution: Execution = Execution()
     out: Path = Path("runs")
-    """The folder of all runs; what is finished there is not trained again."""
+    """The folder of all runs; finished runs are not trained again."""
 
 
 @dataclass(frozen=True)
 class Compare(jobs.Compare):
-    """Compare a student alone, taught by a standard teacher and by a student-friendly one, over seeds."""
+    """Train a student alone, with a standard teacher and with a student-friendly one, and compare over seeds."""
 
     branches: BranchOptions = BranchOptions()
 
 
 @dataclass(frozen=True)
 class TrainTeacher(jobs.TrainTeacher):
-    """Train a teacher that is friendly to a student, or a standard one."""
+    """Train a student-friendly teacher, or a standard one."""
 
     branches: BranchOptions = BranchOptions()
 
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Carry out a table of the paper, or a study: the plan is shown first, and what is finished is not repeated.
+    """Train and measure everything in a table of the paper or a study; shows the plan, and skips finished runs.
 
-    Interrupted at any moment, the same command resumes. Several processes, or machines that share the folder of runs,
-    can work on the same table.
+    It can be interrupted at any time; the same command resumes. Several processes, or machines that share the folder of
+    runs, can work on the same table.
     """
 
     table: tyro.conf.Positional[str]
-    """table11 to table19, figure4, figure5, imagenet, or one of our own studies (sftn list tables)."""
+    """table11 to table19, figure4, figure5, imagenet, or one of our own studies (see sftn list tables)."""
     pairs: tuple[str, ...] = ()
-    """Only these, e.g. wrn_40_2:wrn_16_2."""
+    """Only these pairs, e.g. wrn_40_2:wrn_16_2."""
     methods: tuple[str, ...] = ()
-    """Only these."""
+    """Only these methods."""
     teachers: tuple[Literal["standard", "friendly"], ...] = ()
-    """Only these."""
+    """Only these kinds of teachers."""
     seeds: int | None = None
-    """How many; the table's own number by default (3 in the paper)."""
+    """Number of seeds; by default the table's own (3 in the paper)."""
     smoke: bool = False
-    """Try the whole path in a minute, with a tiny pair and a few digits (for imagenet: the images of --data-dir, in its
-    layout, at 32×32)."""
+    """Try the whole pipeline in a minute, with a tiny pair and a few digits (for imagenet: with the images in
+    --data-dir, in ImageNet's layout, at 32×32)."""
     plan_only: bool = False
     """Show the plan and stop."""
     executor: Literal["local", "ray"] = "local"
-    """On this machine, or on a Ray cluster."""
+    """Run on this machine, or on a Ray cluster."""
     gpus_per_run: float = 1.0
-    """For Ray; 0.5 puts two runs on one GPU."""
+    """For Ray: GPUs per run; 0.5 puts two runs on one GPU."""
     timing_seconds: float = 60.0
-    """How long timing for the estimate may take; 0 for no estimate."""
+    """Time limit for estimating the duration; 0 skips the estimate."""
     to: tuple[str, ...] = ()
-    """For table12: other data sets than stl10 and tiny-imagenet, such as folder:PATH."""
+    """For table12: data sets to use instead of stl10 and tiny-imagenet, e.g. folder:PATH."""
     test_images: int | None = None
-    """Measure on at most this many images of a split, for a trial; --limit is for training."""
+    """For a trial: measure on at most this many images per split (--limit applies to training)."""
     images: Images = Images(data="paper")
     training: Training = Training()
     execution: Execution = Execution()
     out: Path = Path("runs")
-    """The folder of all runs; what is finished there is not trained again."""
+    """The folder of all runs; finished runs are not trained again."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Write the page of tables and studies, or of runs side by side, from finished runs; never trains."""
+    """Write reports on tables and studies, or on runs side by side, from finished runs; never trains."""
 
     what: Names
     """Tables (table17 …), studies (digits …) or runs (folders or ids)."""
     out: Path = Path("runs")
-    """The folder of all runs, or of kept ones; the page goes to its folder report-TABLE or report-runs-…."""
+    """The folder of all runs, or of archived ones; reports are written to report-TABLE or report-runs-… in it."""
     data_dir: Path | None = None
-    """Where the files of the data set are; runs are evaluated on its test images, if they are found."""
+    """Folder of the data set's files; runs are evaluated on its test images if they are found."""
     device: str = "auto"
-    """For that: auto, cpu, cuda or mps."""
+    """For evaluating runs: auto, cpu, cuda or mps."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """What is in the folder of runs: list, show or remove runs, verify that they are what they claim, or keep them."""
+    """Manage the folder of runs: list, show, remove, verify or archive runs."""
 
     what: tyro.conf.Positional[Literal["list", "show", "rm", "verify", "keep"]]
-    """list, show, rm, verify (read, hash and evaluate again) or keep (one small file per run, without weights)."""
+    """list, show, rm, verify (read, hash and evaluate again) or keep (archive as one small file, without weights)."""
     run: Names = ()
-    """Folders, paths or beginnings of ids; verify without any takes all finished runs. keep also takes studies and
+    """Folders, paths or beginnings of ids. By default, verify takes all finished runs; keep also takes studies and
     tables."""
     out: Path = Path("runs")
-    """The folder of all runs; list and show also take one of kept runs."""
+    """The folder of all runs; list and show also take a folder of archived runs."""
     data_dir: Path | None = None
-    """For verify: where the files of the data set are."""
+    """For verify: folder of the data set's files."""
     device: str = "auto"
     """For verify: auto, cpu, cuda or mps."""
     to: Path = Path("results")
-    """For keep: the folder of kept runs."""
+    """For keep: the folder of archived runs."""
     networks: tuple[str, ...] = ()
-    """For keep: runs whose weights are kept as well, in its folder networks."""
+    """For keep: runs whose weights are archived as well, in its subfolder networks."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Accuracy and confidence of a trained network on test images."""
+    """Evaluate a trained network on test images: accuracy and confidence."""
 
     what: tyro.conf.Positional[str]
-    """The folder of a run, or a file of weights."""
+    """The folder of a run, or a weights file."""
     network: str | None = None
-    """The network that a file belongs to, where the file does not say."""
+    """The network that a weights file belongs to, if the file does not name it."""
     data: str | None = None
-    """digits, cifar10, cifar100, stl10, tiny-imagenet, imagenet, folder:PATH or hf:NAME; a run's own by default."""
+    """digits, cifar10, cifar100, stl10, tiny-imagenet, imagenet, folder:PATH or hf:NAME; by default the run's own."""
     data_dir: Path | None = None
-    """Where the files of the data set are."""
+    """Folder of the data set's files."""
     size: int | None = None
-    """Height and width that images of a folder are resized to."""
+    """Height and width that images from files are resized to."""
     precision: str = "auto"
     """auto, float32, bf16 or float16."""
     device: str = "auto"
@@ -148,87 +148,87 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a finished run's network for others: normalisation and labels inside, checked, with a model card."""
+    """Export a finished run's network with normalisation, labels and a model card, and check the exported file."""
 
     run: tyro.conf.Positional[Path]
     """The folder of a run."""
     to: str = "onnx"
     """onnx, safetensors (which sftn and the Hugging Face Hub read) or torch-export."""
     out: Path | None = None
-    """Where the files go; export in the run's folder by default."""
+    """Output folder; by default export in the run's folder."""
     check_images: int = 100
-    """Test images on which the file must answer as PyTorch does."""
+    """Number of test images on which the exported file must agree with PyTorch."""
     quantize: bool = False
-    """For ONNX: also int8, with accuracy, size and time of student and teacher."""
+    """For ONNX: also export int8, and report accuracy, size and latency of student and teacher."""
     license: str | None = None
-    """Licence of the weights for the card, e.g. mit; not stated by default."""
+    """Licence of the weights, for the model card, e.g. mit; not stated by default."""
     data: str | None = None
-    """Other images than the run's own to check and measure with."""
+    """Images to check and measure with, instead of the run's own."""
     data_dir: Path | None = None
-    """Where the files of the data set are."""
+    """Folder of the data set's files."""
 
 
 @dataclass(frozen=True)
 class Predict:
-    """The class of image files; one that cannot be read is named, and the exit code is then 2."""
+    """Classify image files; unreadable ones are reported, and the exit code is then 2."""
 
     what: tyro.conf.Positional[Path]
-    """The folder of a run, or a .onnx or .safetensors file that sftn export wrote."""
+    """The folder of a run, or a .onnx or .safetensors file written by sftn export."""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Files, or folders of files."""
+    """Image files, or folders of them."""
     top: int = 5
-    """Number of classes per image."""
+    """Number of classes to show per image."""
     data: str | None = None
-    """For a run of an older version: the images that it was trained on."""
+    """For a run from an older version: the images that it was trained on."""
     data_dir: Path | None = None
-    """Where the files of the data set are."""
+    """Folder of the data set's files."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """How fast this machine trains, how near that is to its limits, and how long the paper's tables would take."""
+    """Measure how fast this machine trains, how close that is to its peak, and estimate the paper's tables."""
 
     teacher: str = "resnet32x4"
-    """The teacher."""
+    """The teacher network."""
     student: str = "resnet8x4"
-    """The student."""
+    """The student network."""
     method: str = "kd"
-    """A distillation method, or a sum of them."""
+    """A distillation method, or a sum such as crd+kd."""
     precision: str = "auto"
     """auto, float32, bf16 or float16."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     seconds: float = 20.0
-    """How long to train."""
+    """How long to train for the measurement."""
     batch: int = 64
     """Images per batch."""
     tables: tuple[str, ...] = ("table17", "table18")
-    """Tables of the paper to estimate; nothing is trained to its end, a few steps of each kind of run are timed."""
+    """Tables of the paper to estimate, by timing a few steps of each kind of run; nothing is trained to the end."""
     table_seconds: float = 30.0
-    """How long that may take per table; further kinds of runs are assumed to cost what similar ones do."""
+    """Time limit per table; kinds of runs that are not timed are assumed to cost as much as similar ones."""
 
 
 @dataclass(frozen=True)
 class Describe:
-    """The layers of a network and, with a student, the branches that it would grow."""
+    """Show the layers of a network and, with --student, the student branches that would be added to it."""
 
     network: tyro.conf.Positional[str]
     """The network, or the teacher."""
     student: str | None = None
-    """Its student."""
+    """The student, whose branches are shown as well."""
     classes: int = 100
     """Number of classes."""
     image: tuple[int, int, int] = (3, 32, 32)
     """Channels, height and width."""
     branches: tuple[int, ...] | None = None
-    """Which branches, counted from 1; all by default."""
+    """Which branches to add, counted from 1; all by default."""
     align: tuple[str, ...] = ()
-    """Which student stage goes with which teacher stage, e.g. 2:1 3:2 4:3; by default the last stages backwards."""
+    """Pairs of matching student and teacher stages, e.g. 2:1 3:2 4:3; by default matched from the last backwards."""
 
 
 @dataclass(frozen=True)
 class List:
-    """What there is: networks, methods, data sets, or the paper's tables and our studies, one per line."""
+    """List the available networks, methods, data sets, or tables and studies."""
 
     what: tyro.conf.Positional[Literal["networks", "methods", "data", "tables"]]
     """networks, methods, data or tables."""
@@ -236,98 +236,98 @@ class List:
 
 @dataclass(frozen=True)
 class LookOptions:
-    """What every analysis of networks takes."""
+    """Options that all analyses of networks share."""
 
     network: str | None = None
-    """The network that files of weights belong to, where they do not say it."""
+    """The network that weights files belong to, if they do not name it."""
     data: str | None = None
-    """digits, cifar10, cifar100, stl10, tiny-imagenet or folder:PATH; those of the first run if not given."""
+    """digits, cifar10, cifar100, stl10, tiny-imagenet or folder:PATH; by default the images of the first run."""
     data_dir: Path | None = None
-    """Where the files of the data set are."""
+    """Folder of the data set's files."""
     size: int | None = None
-    """Height and width that the images are brought to."""
+    """Height and width that images are resized to."""
     precision: str = "auto"
     """auto, float32, bf16 or float16."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     out: Path = Path("runs")
-    """Where the tables and figures are written, in a folder of their own."""
+    """Output folder; each analysis gets a subfolder."""
     figure: bool = True
-    """Draw it (needs the extra report)."""
+    """Draw figures (needs the extra report)."""
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """Accuracy under the 19 corruptions of CIFAR-C at severities 1 to 5 (Table 11)."""
+    """Measure accuracy under the 19 corruptions of CIFAR-C at severities 1 to 5 (Table 11)."""
 
     runs: Names
-    """Folders of runs, or files of weights."""
+    """Folders of runs, or weights files."""
     corruptions: tuple[str, ...] = ()
-    """Only these; all 19 if not given."""
+    """Only these corruptions; all 19 by default."""
     reference: str | None = None
-    """A run or file whose errors are 100 % of mCE."""
+    """The run or weights file whose errors define an mCE of 100 %."""
     corrupted: Path | None = None
-    """Where the official .npy files are; if not given, looked for among the data, else generated in OUT/corrupted."""
+    """Folder of the official .npy files; by default they are looked for in the data, or generated in OUT/corrupted."""
     seed: int = 0
-    """Of generated corruptions."""
+    """Random seed of generated corruptions."""
     threads: int | None = None
-    """For generating; every core if not given."""
+    """Threads for generating corruptions; by default one per core."""
     look: LookOptions = LookOptions()
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Frozen features and a linear classifier on other images (Table 12)."""
+    """Train a linear classifier on frozen features for other images (Table 12)."""
 
     runs: Names
-    """Folders of runs, or files of weights."""
+    """Folders of runs, or weights files."""
     to: tuple[str, ...] = ("stl10", "tiny-imagenet")
-    """To which images: stl10, tiny-imagenet, folder:PATH or any other data set."""
+    """Target data sets: stl10, tiny-imagenet, folder:PATH or any other."""
     epochs: int = 100
-    """Of the classifier; the rate falls at 30, 60 and 90 of 100."""
+    """Epochs of the classifier; its learning rate drops at 30 %, 60 % and 90 % of them."""
     seed: int = 0
-    """Of the classifier's start and batches."""
+    """Random seed of the classifier's initial weights and batches."""
     limit: int | None = None
-    """Only so many training images."""
+    """Train on this many images only."""
     look: LookOptions = LookOptions()
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike a teacher and its student are: KL divergence, linear CKA, top-1 agreement (Table 19)."""
+    """Measure how similar a teacher and its student are: KL divergence, linear CKA, top-1 agreement (Table 19)."""
 
     runs: Names
-    """Folders of distilled runs, or files of students' weights."""
+    """Folders of distilled runs, or weights files of students."""
     teacher: str | None = None
-    """The run or file of the teacher of all of them; the teacher of each run if not given."""
+    """One teacher for all of them, as a run or weights file; by default each run's own teacher."""
     teacher_network: str | None = None
-    """The network that the teacher's file belongs to, where the file does not say it."""
+    """The network that the teacher's weights file belongs to, if the file does not name it."""
     minibatch: int = 256
-    """Images of one term of the minibatch estimate of CKA."""
+    """Images per term of the minibatch estimate of CKA."""
     look: LookOptions = LookOptions()
 
 
 @dataclass(frozen=True)
 class Entropy:
-    """Entropy and calibration of the outputs on training and test images (Table 13)."""
+    """Measure entropy and calibration of the outputs on training and test images (Table 13)."""
 
     runs: Names
-    """Folders of runs, or files of weights."""
+    """Folders of runs, or weights files."""
     bins: int = 15
-    """Of the expected calibration error."""
+    """Number of bins of the expected calibration error."""
     look: LookOptions = LookOptions()
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Divergence and test accuracy by epoch (Figure 5); teachers' against students' accuracy (Figure 4)."""
+    """Plot divergence and test accuracy by epoch (Figure 5), and teachers' against students' accuracy (Figure 4)."""
 
     runs: Names
     """Folders of runs."""
     out: Path = Path("runs")
-    """Where the tables and figures are written, in a folder of their own."""
+    """Output folder; each analysis gets a subfolder."""
     figure: bool = True
-    """Draw it (needs the extra report)."""
+    """Draw figures (needs the extra report)."""
 
 
 Analysis: TypeAlias = (
@@ -341,6 +341,6 @@ Analysis: TypeAlias = (
 
 @dataclass(frozen=True)
 class Analyse:
-    """Corruption, transfer, similarity, entropy or curves of trained networks, as table, JSON, CSV and figure."""
+    """Analyse trained networks (corruption, transfer, similarity, entropy, curves) as table, JSON, CSV and figure."""
 
     analysis: Analysis

@@ -1,4 +1,4 @@
-"""Training as a person sees it: a live line for each running run on a terminal, plain lines elsewhere."""
+"""Progress of training: a live bar per run on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.text import Text
 
 
 class Display:
-    """Where all runs of a process are shown: a table of bars on a terminal, or lines.
+    """The progress display shared by all runs of a process: bars on a terminal, or plain lines.
 
     Args:
         console: where to write; its `is_terminal` decides between live bars and plain lines.
-        seconds: the least time between two plain lines of a run.
+        seconds: minimum time between two plain lines of a run.
     """
 
     def __init__(self, console: Console, seconds: float = 15.0) -> None:
@@ -27,7 +27,7 @@ class Display:
 
     @contextmanager
     def watch(self, title: str) -> Iterator[Line]:
-        """Show a run while this lasts; several may be shown at once."""
+        """A context in which a run is shown; several runs can be shown at once."""
         if self._bars is None and self.console.is_terminal:
             self._bars = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -52,12 +52,12 @@ class Display:
 
     @property
     def bars(self) -> Progress | None:
-        """The live bars; None where there is no terminal."""
+        """The live bars; None without a terminal."""
         return self._bars
 
 
 class Line:
-    """A callback that shows one run."""
+    """A training callback that shows the progress of one run."""
 
     def __init__(self, display: Display, title: str) -> None:
         self.display, self.title = display, title
@@ -66,7 +66,7 @@ class Line:
         self._spoke = 0.0
 
     def start(self, phase: str, epochs: int, steps: int, done: int) -> None:
-        """A phase begins."""
+        """Start the bar of a phase."""
         self._steps, self._epochs, self._epoch = steps, epochs, done
         self._spoke = time.monotonic()
         if done:
@@ -77,12 +77,12 @@ class Line:
             self._task = self.display.bars.add_task(what, total=epochs * steps, completed=done * steps, note="")
 
     def step(self, step: int) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self.display.bars is not None and self._task is not None:
             self.display.bars.update(self._task, completed=self._epoch * self._steps + step)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Say what the epoch brought."""
+        """Report an epoch's loss, accuracy and speed."""
         self._epoch = row["epoch"]
         note = f"loss {row['loss']:.3f}"
         if "test_accuracy" in row:
@@ -97,7 +97,7 @@ class Line:
             self._say(f"  {self.title}: {at}: {note}, {_duration(left)} left")
 
     def clear(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._task is not None and self.display.bars is not None:
             self.display.bars.remove_task(self._task)
         self._task = None

@@ -1,1 +1,1 @@
-"""Many runs: planned as tables, worked off, collected and compared."""
+"""Experiments of many runs: planned as tables, trained, measured, collected and compared."""

@@ -1,4 +1,4 @@
-"""The whole job from Python: compare, train a teacher, distil; with networks and images at hand or by name."""
+"""The Python API: compare, train a teacher and distil, with networks and images as objects or by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sftn.spec import jobs
 Network: TypeAlias = str | nn.Module | Callable[[], nn.Module]
 """A name (`resnet20`, `timm:resnet18`), a module, or a function that builds one."""
 Images: TypeAlias = str | Path | Dataset | tuple[TorchDataset[Any], TorchDataset[Any]]
-"""A name (`cifar100`), a folder, a data set of ours, or the training and test data set of PyTorch's kind."""
+"""A name (`cifar100`), a folder, an sftn data set, or a pair of PyTorch data sets (training, test)."""
 
 
 def compare(
@@ -41,18 +41,18 @@ def compare(
     out: str | Path = "runs",
     **options: Any,
 ) -> Comparison:
-    """Train a student alone, from a standard teacher and from one made for it, over seeds; report a paired test.
+    """Train a student alone, with a standard teacher and with one trained for it, over seeds; report a paired test.
 
-    What is finished in `out` is not trained again, so an interrupted call resumes. Progress is logged
+    Finished runs in `out` are not trained again, so an interrupted call resumes. Progress is logged
     (`logging.basicConfig(level="INFO")` shows it).
 
     Args:
-        teacher: the big network. A module starts from the weights that it has, in every seed; a function that builds
-            it gives fresh ones.
-        student: the small network, or several by name: the teacher is then made friendly to all of them.
+        teacher: the large network. A module starts from its current weights in every seed; a function that builds it
+            gives new ones.
+        student: the small network, or several by name; the teacher is then trained for all of them.
         data: the images.
         methods: distillation methods, e.g. `["kd", "crd"]`, or sums such as `"crd+kd"`.
-        seeds: how many.
+        seeds: number of seeds.
         out: the folder of all runs.
         options: any other option of `sftn compare`: `epochs=30`, `batch=128`, `branch_kl=0.3`, `device="cuda"`, …
 
@@ -60,7 +60,7 @@ def compare(
         A table that prints itself, with `accuracies`, `verdict()` and the `folder` of its files.
 
     Raises:
-        InputError: something given is wrong; the message is one line with the remedy.
+        InputError: the input is wrong; the message is one line with the remedy.
 
     Example:
         >>> import sftn
@@ -82,21 +82,21 @@ def train_teacher(
     out: str | Path = "runs",
     **options: Any,
 ) -> TrainedNetwork:
-    """Train a teacher that is friendly to a student; without a student, a standard one.
+    """Train a student-friendly teacher; without a student, a standard one.
 
     Args:
-        teacher: the network to train; a module starts from the weights that it has, and stays as it is.
+        teacher: the network to train; a module starts from its current weights and is not changed.
         student: the network that it will teach, or several by name.
         data: the images.
-        seed: of weights and batches.
-        out: the folder of all runs; what is finished there is not trained again.
+        seed: random seed of the initial weights and the batches.
+        out: the folder of all runs; finished runs are not trained again.
         options: any other option of `sftn train-teacher`: `epochs=30`, `branch_kl=0.3`, …
 
     Returns:
         The trained network with its accuracy and folder.
 
     Raises:
-        InputError: something given is wrong; the message is one line with the remedy.
+        InputError: the input is wrong; the message is one line with the remedy.
 
     Example:
         >>> import sftn
@@ -123,20 +123,20 @@ def distill(
     """Distil a trained teacher into a student.
 
     Args:
-        teacher: what `train_teacher` returned, a trained module, the folder of a run, or a file of weights (then
-            `teacher_network="resnet20"` may be needed).
-        student: the network that learns; a module starts from the weights that it has, and stays as it is.
+        teacher: the result of `train_teacher`, a trained module, the folder of a run, or a weights file (which may need
+            `teacher_network="resnet20"`).
+        student: the network to train; a module starts from its current weights and is not changed.
         data: the images.
         method: `"kd"`, `"crd"`, … or a sum such as `"crd+kd"`.
-        seed: of weights and batches.
-        out: the folder of all runs; what is finished there is not trained again.
+        seed: random seed of the initial weights and the batches.
+        out: the folder of all runs; finished runs are not trained again.
         options: any other option of `sftn distill`: `epochs=30`, `temperature=2.0`, …
 
     Returns:
         The trained network with its accuracy and folder.
 
     Raises:
-        InputError: something given is wrong; the message is one line with the remedy.
+        InputError: the input is wrong; the message is one line with the remedy.
 
     Example:
         >>> import sftn
@@ -164,14 +164,14 @@ def _several(student: Network | Sequence[str]) -> Sequence[Network]:
 
 
 def _images(options: Mapping[str, Any], kind: type[Any]) -> tuple[Dataset, dict[str, Any]]:
-    """The images of a call, and its options with a name in their place."""
+    """Load the images of a call; returns them and the options with the data set's name in their place."""
     given, data = dict(options), options["data"]
     if isinstance(data, tuple) and len(data) == 2:
         data = from_torch(*data)
     if isinstance(data, Dataset):
         return data, given | {"data": f"own:{data.name}"}
     if not isinstance(data, str | Path):
-        raise InputError("data is a name, a folder, a data set of sftn, or the pair (training set, test set)")
+        raise InputError("data must be a name, a folder, an sftn data set, or a pair (training set, test set)")
     if isinstance(data, Path) or (":" not in data and Path(data).is_dir()):
         data = f"folder:{data}"
     names = jobs.option_names(jobs.Images)
@@ -180,7 +180,7 @@ def _images(options: Mapping[str, Any], kind: type[Any]) -> tuple[Dataset, dict[
 
 
 def _named(network: Network, dataset: Dataset) -> str:
-    """The name under which runs know a network: its own, or one that is registered for a module."""
+    """The name of a network in its runs: its own, or a new one that is registered for a module."""
     if isinstance(network, str):
         return network
     if isinstance(network, nn.Module):
@@ -196,7 +196,7 @@ def _named(network: Network, dataset: Dataset) -> str:
             return _checked(make(), dataset)
     else:
         raise InputError(
-            f"{type(network).__name__} is no network: give a name, a module, or a function that builds one"
+            f"{type(network).__name__} is not a network: give a name, a module, or a function that builds one"
         )
     digest = hashlib.sha256(repr(module).encode())
     if isinstance(network, nn.Module):

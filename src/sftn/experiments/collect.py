@@ -1,4 +1,4 @@
-"""What runs say about a table: every cell with the seeds that are there, under one set of conditions at a time."""
+"""Results of finished runs, collected into a table's cells, separately for each set of conditions."""
 
 from __future__ import annotations
 
@@ -16,83 +16,83 @@ from sftn.runs.folder import DONE, Entry, scan
 
 @dataclass(frozen=True)
 class Spread:
-    """Values of some seeds, by seed, and how many there should be."""
+    """Values by seed, and the number of seeds that are expected."""
 
     values: dict[int, float] = field(default_factory=dict)
     of: int = 3
     digits: int = 2
-    """After the decimal point."""
+    """Digits after the decimal point."""
 
     @property
     def mean(self) -> float | None:
-        """None if there is nothing."""
+        """Mean over seeds; None without values."""
         return statistics.fmean(self.values.values()) if self.values else None
 
     @property
     def std(self) -> float | None:
-        """Of the sample; None for fewer than two seeds."""
+        """Sample standard deviation; None for fewer than two seeds."""
         return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
 
     @property
     def complete(self) -> bool:
-        """Whether every seed is there."""
+        """Whether all expected seeds have values."""
         return len(self.values) >= self.of
 
     def text(self, sign: bool = False, count: bool = True) -> str:
-        """`76.09 ± 0.31 (3)`; a half-filled set says so, and an empty one is `not run`.
+        """Mean, deviation and seeds, such as `76.09 ± 0.31 (3)`; `(2 of 3 seeds)` if incomplete, `not run` if empty.
 
         Args:
-            sign: with a plus.
-            count: say the number of seeds even where the set is complete.
+            sign: whether positive values get a plus sign.
+            count: whether a complete set shows its number of seeds as well.
         """
         many = f" ({len(self.values)} of {self.of} seeds)" if not self.complete else f" ({self.of})" if count else ""
         return "not run" if self.mean is None else self.bare(sign) + many
 
     def bare(self, sign: bool = False) -> str:
-        """`76.09 ± 0.31`, for whoever says beside it how many seeds there are; nothing of an empty set."""
+        """Mean and deviation without the number of seeds, such as `76.09 ± 0.31`; empty without values."""
         deviation = "" if self.std is None else f" ± {self.std:.{self.digits}f}"
         return "" if self.mean is None else f"{self.mean:{'+' if sign else ''}.{self.digits}f}{deviation}"
 
     def minus(self, other: Spread) -> Spread:
-        """Differences seed by seed, of the seeds that both have."""
+        """Differences for the seeds that both have."""
         both = {seed: value - other.values[seed] for seed, value in self.values.items() if seed in other.values}
         return Spread(both, self.of, self.digits)
 
 
 @dataclass(frozen=True)
 class Side:
-    """A cell: ours and theirs."""
+    """Our result and the printed number of a cell."""
 
     cell: Cell
     last: Spread
-    """Accuracy of the last epoch, in percent: what the paper reports."""
+    """Accuracy of the last epoch in percent, as the paper reports."""
     best: Spread
-    """Of the best epoch."""
+    """Accuracy of the best epoch in percent."""
     printed: Printed | None
 
     @property
     def difference(self) -> float | None:
-        """Ours minus theirs."""
+        """Our mean minus the printed number; None if either is missing."""
         return None if self.last.mean is None or self.printed is None else self.last.mean - self.printed.mean
 
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a pair."""
+    """A row of a pair's table: a label, and a side for each kind of teacher."""
 
     label: str
     sides: dict[str, Side]
 
     @property
     def gain(self) -> Spread | None:
-        """Of the student-friendly teacher over the standard one, ours; None where the row has no such thing."""
+        """Our gain of the student-friendly over the standard teacher; None for a row without them."""
         if FRIENDLY not in self.sides:
             return None
         return self.sides[FRIENDLY].last.minus(self.sides[STANDARD].last)
 
     @property
     def printed_gain(self) -> float | None:
-        """The same as printed."""
+        """The printed gain; None if it is not printed."""
         if FRIENDLY not in self.sides:
             return None
         ours, theirs = self.sides[FRIENDLY].printed, self.sides[STANDARD].printed
@@ -101,7 +101,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Section:
-    """A table under one set of conditions; None of them if nothing has been run."""
+    """Results of a table under one set of conditions, which is None if nothing has been run."""
 
     table: Table
     conditions: Conditions | None
@@ -119,9 +119,9 @@ class Section:
         return not self.tiny and not _far(self)
 
     def warnings(self) -> list[str]:
-        """Why these numbers must not be compared with the printed ones as they are; empty if they may."""
+        """Reasons not to compare these numbers directly with the printed ones; empty if there are none."""
         if self.conditions is None:
-            return [f"Nothing of this {'study' if self.table.source == 'study' else 'table'} has been run."]
+            return [f"No run of this {'study' if self.table.source == 'study' else 'table'} is finished."]
         found = ["a SMOKE TEST: a tiny pair stands in for those of the paper"] if self.tiny else []
         found += self.conditions.deviations(self.table)
         cells = [cell for pair in self.table.pairs for cell in self.table.cells(pair)]
@@ -129,13 +129,13 @@ class Section:
         partial = sum(0 < len(self.entries.get(cell, {})) < self.seeds for cell in cells)
         warnings = [f"Not the {self.table.source}'s conditions: {'; '.join(found)}."] if found else []
         if missing:
-            warnings.append(f"{missing} of {len(cells)} cells are not run.")
+            warnings.append(f"{missing} of {len(cells)} cells have no finished run.")
         if partial:
             warnings.append(f"{partial} of {len(cells)} cells have only some of their {self.seeds} seeds.")
         return warnings
 
     def lines(self, pair: Pair) -> Iterator[Line]:
-        """The rows of a pair, ours and theirs."""
+        """The rows of a pair, with our results and the printed numbers."""
         for row in self.table.rows(pair):
             yield self._line(row)
 
@@ -145,7 +145,7 @@ class Section:
     def _side(self, cell: Cell) -> Side:
         last = self.spread(cell, lambda entry: (entry.result or {}).get("accuracy"))
         best = self.spread(cell, lambda entry: (entry.result or {}).get("best_accuracy"))
-        best = Spread(last.values | best.values, self.seeds)  # not every result has it
+        best = Spread(last.values | best.values, self.seeds)  # not every result has one
         return Side(cell, last, best, accuracies(self.table.published).get(cell))
 
     def spread(self, cell: Cell, value: Callable[[Entry], float | None], digits: int = 2) -> Spread:
@@ -154,7 +154,7 @@ class Section:
         return Spread({seed: float(one) for seed, one in seen.items() if one is not None}, self.seeds, digits)
 
     def gains(self) -> tuple[list[float], list[float]]:
-        """Gains over the standard teacher of the students whose seeds are complete: ours, and theirs of the same."""
+        """Gains over the standard teacher of all students with complete seeds: ours, and the printed ones."""
         lines = [line for pair in self.table.pairs for line in self.lines(pair)]
         lines = [line for line in lines if line.gain is not None and line.sides[STANDARD].cell.role == "student"]
         pairs = [(line.gain, line.printed_gain) for line in lines if line.gain is not None and line.gain.complete]
@@ -162,18 +162,18 @@ class Section:
         return ours, [printed for _, printed in pairs if printed is not None]
 
     def distinct(self) -> list[Entry]:
-        """The finished runs behind it, each once."""
+        """The finished runs of this section, each once."""
         return list({entry.folder: entry for seeds in self.entries.values() for entry in seeds.values()}.values())
 
 
 def sections(table: Table, out: Path) -> list[Section]:
-    """What a folder of runs says about a table, the conditions nearest to its own first.
+    """Collect a table's results from a folder of runs, one section per set of conditions, its own or the nearest first.
 
-    For a study only runs under its own conditions count, or, where there are none, those nearest to them: its pairs may
-    be other studies' too.
+    For a study only the section under its own conditions counts, or the nearest one if there is none, because other
+    studies may share its pairs.
 
     Raises:
-        InputError: the folder is not there.
+        InputError: the folder does not exist.
     """
     done = {entry.run.id: entry for entry in scan(out) if entry.state == DONE and entry.run is not None}
     runs = [entry.run for entry in done.values() if entry.run is not None]
@@ -209,7 +209,7 @@ def _far(section: Section) -> int:
 
 
 def rows(section: Section, pair: Pair, lines: Iterable[Line]) -> Iterator[dict[str, object]]:
-    """Every number of every seed of some lines of a pair, for CSV."""
+    """Every number of every seed in the given lines of a pair, as rows for CSV."""
     for line in lines:
         for way, side in line.sides.items():
             about = {"conditions": str(section.conditions), "teacher": pair.teacher, "student": pair.student}
@@ -220,7 +220,7 @@ def rows(section: Section, pair: Pair, lines: Iterable[Line]) -> Iterator[dict[s
 
 
 def cost(entries: Sequence[Entry]) -> list[str]:
-    """What runs took and on what, a line a machine and version."""
+    """Training time and environment of runs, one line per machine and version."""
     by: dict[tuple[str, ...], list[float]] = {}
     for entry in entries:
         record = entry.result or {}
@@ -237,4 +237,4 @@ def cost(entries: Sequence[Entry]) -> list[str]:
             f"{threads} thread{'s' * (threads != '1')}, {system}; "
             f"sftn {version} (commit {commit[:12]}{changed}), torch {torch}, Python {python}"
         )
-    return [*lines, "Energy: not read."]
+    return [*lines, "Energy: not measured."]

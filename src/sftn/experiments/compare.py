@@ -1,7 +1,7 @@
-"""Compare: a student alone, from a standard teacher and from a student-friendly one, over seeds.
+"""Comparisons over seeds: a student alone, with a standard teacher and with a student-friendly one.
 
-A comparison is a table of one's own: `plan` makes it, `sftn.experiments.queue` carries its runs out, and what they left
-is put together here.
+A comparison is a table made from options: `plan` creates it, `sftn.experiments.queue` trains its runs, and `collected`
+puts the results together.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """A comparison before it is carried out."""
+    """A planned comparison: its table, conditions, seeds and title."""
 
     table: Table
     conditions: Conditions
@@ -49,15 +49,15 @@ class Plan:
 
     @property
     def planned(self) -> list[Planned]:
-        """Its runs, each once: all of one seed before the next, teachers before their students."""
+        """All runs, each once: all of one seed before the next, teachers before their students."""
         return grid(self.table, self.conditions, self.seeds)
 
 
 def plan(asked: Compare, dataset: Dataset) -> Plan:
-    """The runs of a comparison.
+    """Plan the runs of a comparison.
 
     Raises:
-        InputError: there is no such network or method, or an option is out of range.
+        InputError: a network or method is unknown, or an option is out of range.
     """
     if asked.seeds < 1:
         raise InputError(f"seeds is {asked.seeds}: give at least 1")
@@ -86,7 +86,7 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
         one_rate=asked.training.lr is not None,
     )
     conditions = Conditions.of(requests.plain_run("", dataset, asked.images, asked.training, asked.execution))
-    strangers = f" (and, unknown to it, {' + '.join(asked.unknown)})" if asked.unknown else ""
+    strangers = f" (and {' + '.join(asked.unknown)}, unknown to the teacher)" if asked.unknown else ""
     title = (
         f"{asked.teacher} → {' + '.join(asked.student)}{strangers}, {dataset.name}, "
         f"{len(dataset.train):,} training images, {conditions.schedule.epochs} epochs"
@@ -96,24 +96,24 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of a comparison; it shows itself as a table in a terminal and in a notebook."""
+    """The result of a comparison, displayed as a table in a terminal or notebook."""
 
     title: str
     table: Table
     accuracies: dict[Cell, list[float]]
-    """Test accuracy of the last epoch in percent, one value a seed."""
+    """Test accuracy of the last epoch in percent, one value per seed."""
     best: dict[Cell, list[float]]
-    """That of the best epoch."""
+    """Test accuracy of the best epoch in percent, one value per seed."""
     folder: Path | None = None
-    """Where comparison.md and comparison.json are."""
+    """The folder of comparison.md and comparison.json."""
 
     def subtitle(self) -> str:
-        """What the numbers are."""
+        """What the numbers mean, for the line below the title."""
         seeds = max(len(values) for values in self.accuracies.values())
         return f"test accuracy in %, last epoch, {f'mean ± std of {seeds} seeds' if seeds > 1 else 'one seed'}"
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """The cells of the table, its header first; a row a student and method."""
+        """The table's text, header first, with a row for each student and method."""
         found = [("", "standard teacher", "student-friendly teacher", "difference")]
         for label, row in self._rows():
             if ALONE in row.cells:
@@ -125,7 +125,7 @@ class Comparison:
         return found
 
     def _rows(self) -> Iterator[tuple[str, Row]]:
-        """Rows with their labels; the teachers' once, though every student's pair has them."""
+        """Rows with their labels; the teachers' rows come once, although every student's pair has them."""
         for number, pair in enumerate(self.table.pairs):
             for row in self.table.rows(pair):
                 (cell, *_) = row.cells.values()
@@ -138,7 +138,7 @@ class Comparison:
                     yield f"student {pair.student} with {cell.method}", row
 
     def verdict(self) -> list[str]:
-        """A sentence for each student and method on what was measured, whichever way it falls."""
+        """One sentence on the outcome for each student and method, whether gain or loss."""
         found = []
         for pair in self.table.pairs:
             for method in self.table.methods:
@@ -150,7 +150,7 @@ class Comparison:
         return found
 
     def record(self) -> dict[str, Any]:
-        """For comparison.json."""
+        """The content of comparison.json."""
         rows = {}  # every student's pair has the teachers' cells
         for cell, values in self.accuracies.items():
             about = {"role": cell.role, "network": cell.network, "way": cell.way, "method": cell.method}
@@ -158,7 +158,7 @@ class Comparison:
         return {"format": FORMAT, "title": self.title, "rows": list(rows.values()), "verdict": self.verdict()}
 
     def markdown(self) -> str:
-        """For comparison.md."""
+        """The content of comparison.md."""
         header, *rows = ["| " + " | ".join(row) + " |" for row in self.rows()]
         table = [header, "|---|---:|---:|---:|", *rows]
         return "\n".join([f"**{self.title}**", "", self.subtitle(), "", *table, "", *self.verdict(), ""])
@@ -173,7 +173,7 @@ class Comparison:
         return "\n".join([self.title, self.subtitle(), "", *lines, "", *self.verdict()])
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The table as HTML, for notebooks."""
         header, *rows = [[html.escape(cell) for cell in row] for row in self.rows()]
         head = "".join(f"<th>{cell}</th>" for cell in header)
         body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
@@ -188,15 +188,15 @@ def compare(
     *,
     watch: Callable[[str], AbstractContextManager[Callback]] | None = None,
 ) -> Comparison:
-    """Carry a comparison out and leave comparison.md and comparison.json; what is done is not done again.
+    """Run a comparison and write comparison.md and comparison.json; finished runs are not trained again.
 
     Args:
         asked: what to compare, on which images, and how.
-        dataset: the images, if they are there already.
-        watch: gives the callback of a run, from the run's title.
+        dataset: the images, if they are loaded already.
+        watch: makes a context manager from a run's title that yields the run's callback.
 
     Raises:
-        InputError: something given from outside is wrong.
+        InputError: the input is wrong.
         FloatingPointError: a run diverged; all others are done.
     """
     dataset = requests.load_images(asked.images) if dataset is None else dataset
@@ -215,10 +215,10 @@ def compare(
 
 
 def collected(chosen: Plan, out: Path) -> Comparison:
-    """What the finished runs of a comparison say.
+    """Collect the results of a comparison from its finished runs.
 
     Raises:
-        InputError: a run is not done, or its result is damaged.
+        InputError: a run is not finished, or its result is damaged.
     """
     accuracies: dict[Cell, list[float]] = {}
     best: dict[Cell, list[float]] = {}
@@ -240,7 +240,7 @@ def collected(chosen: Plan, out: Path) -> Comparison:
 
 
 def write(comparison: Comparison, folder: Path) -> None:
-    """Leave comparison.json and comparison.md in a folder, which is made if need be."""
+    """Write comparison.json and comparison.md to a folder, which is created if necessary."""
     make_folder(folder)
     write_json(folder / "comparison.json", comparison.record())
     write_atomically(folder / "comparison.md", comparison.markdown().encode())

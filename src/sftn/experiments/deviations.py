@@ -1,4 +1,4 @@
-"""What a reader must know before comparing what was measured with what is printed."""
+"""Differences between a measurement's settings and the paper's, listed for readers who compare the numbers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sftn.analysis.transfer import Probe
 
 
 def remarks(settings: Mapping[str, Any], targets: Collection[str] = ()) -> list[str]:
-    """In what a measurement differs from the paper's, a phrase each; empty if in nothing that is known.
+    """List how a measurement differs from the paper's, one phrase each; empty if no difference is known.
 
     Args:
-        settings: of a reading.
-        targets: the data sets that the paper carries features to.
+        settings: the settings of a reading.
+        targets: the target data sets of the paper's transfer experiment.
     """
     found = []
     if settings.get("images") == "generated":
@@ -25,7 +25,7 @@ def remarks(settings: Mapping[str, Any], targets: Collection[str] = ()) -> list[
     if settings["test_images"] < settings["of"]:
         found.append(f"measured on {settings['test_images']:,} of {settings['of']:,} test images")
     if targets and settings.get("to") not in targets:
-        found.append(f"features carried to {settings['to']} instead of {' and '.join(targets)}")
+        found.append(f"features transferred to {settings['to']} instead of {' and '.join(targets)}")
     if "probe" in settings and settings["probe"]["epochs"] != Probe.epochs:
         found.append(f"a linear classifier of {settings['probe']['epochs']} epochs instead of {Probe.epochs}")
     return found

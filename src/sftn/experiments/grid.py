@@ -1,4 +1,4 @@
-"""From a table to its runs: `Conditions` say on which images and how long, `grid` lists the runs of every seed."""
+"""From a table to its runs: `Conditions` hold images and schedule, `grid` lists the runs of every seed."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from sftn.spec.schedule import Schedule
 from sftn.tasks import recipes
 
 TINY = Pair("wrn_10_1", "resnet8")
-"""Stands in for every pair of a table in a smoke test."""
+"""The pair that replaces a table's pairs in a smoke test."""
 _IMAGES = {"cifar100": 50_000, "imagenet": 1_281_167}
-"""For training, all of them."""
+"""Number of training images in the full data sets."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What all runs of a table have in common: runs under different conditions never share a mean."""
+    """Settings that all runs of a table share; runs under different conditions are never averaged."""
 
     data: Data
     schedule: Schedule
-    """Of a network with the usual learning rate; `sftn.tasks.recipes.SLOW_LEARNERS` have a fifth of it."""
+    """Schedule of networks with the usual learning rate; `sftn.tasks.recipes.SLOW_LEARNERS` use a fifth of the rate."""
     precision: str
     on_nan: OnNan = "stop"
     norm_shares: int = 1
 
     @staticmethod
     def of(run: Run) -> Conditions:
-        """Those under which a run was made."""
+        """The conditions under which a run was trained."""
         slow = run.network in recipes.SLOW_LEARNERS
         schedule = replace(run.schedule, lr=run.schedule.lr * 5) if slow else run.schedule
         return Conditions(run.data, schedule, run.precision, run.on_nan, run.norm_shares)
 
     def plain(self, network: str, seed: int, *, one_rate: bool = False) -> Run:
-        """A network trained without a teacher: the student alone, or a standard teacher."""
+        """The run of a network without a teacher: a student alone, or a standard teacher."""
         schedule = self.schedule
         if network in recipes.SLOW_LEARNERS and not one_rate:
             schedule = replace(schedule, lr=schedule.lr / 5)
@@ -44,7 +44,7 @@ class Conditions:
         return Run(network, self.data, seed, schedule, self.precision, on_nan=self.on_nan, norm_shares=shares)
 
     def run(self, table: Table, cell: Cell, seed: int) -> Run:
-        """The run of a cell."""
+        """The run of a cell with a seed."""
         own = self.plain(cell.network, seed, one_rate=table.one_rate)
         if cell.way == ALONE:
             return own
@@ -59,7 +59,7 @@ class Conditions:
         return replace(own, teacher=teacher, objective=objective, alignment=table.alignment)
 
     def deviations(self, table: Table) -> list[str]:
-        """In what they differ from those of a table of the paper or of a study, a phrase each; empty if in nothing."""
+        """How these conditions differ from those of a table or study, one phrase each; empty if they do not."""
         own = recipes.schedule(table.recipe, "", epochs=table.epochs, batch=table.batch)
         found, data = [], self.data
         if data.name != table.data:
@@ -76,7 +76,7 @@ class Conditions:
         if self.schedule.epochs != own.epochs:
             found.append(f"{_epochs(self.schedule.epochs)} instead of {own.epochs}")
         if self.on_nan != "stop":
-            found.append(f"a NaN makes it {self.on_nan}")
+            found.append(f"on a NaN: {self.on_nan}")
         if self.norm_shares > 1:
             found.append(f"batch norm over 1/{self.norm_shares} of a batch")
         for name in ("batch", "lr", "milestones", "gamma", "momentum", "weight_decay"):
@@ -96,21 +96,21 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run, and the first of the cells that it fills."""
+    """A run, and the first of its cells in the table."""
 
     cell: Cell
     run: Run
     setting: str = ""
-    """As people read it; only where a table compares several."""
+    """Label of the setting; empty unless the table compares several."""
 
     @property
     def title(self) -> str:
-        """What it is, in a line."""
+        """A one-line description."""
         return f"{self.run.name}{self.setting and f' ({self.setting})'}"
 
 
 def grid(table: Table, conditions: Conditions, seeds: int, teachers: Collection[str] = TEACHERS) -> list[Planned]:
-    """The runs of a table, each once: all of one seed before the next, teachers before their students."""
+    """List the runs of a table, each once: all of one seed before the next, teachers before their students."""
     found: dict[str, Planned] = {}
     for seed in range(seeds):
         for pair in table.pairs:
@@ -124,10 +124,10 @@ def grid(table: Table, conditions: Conditions, seeds: int, teachers: Collection[
 def part(
     table: Table, pairs: Collection[str] = (), methods: Collection[str] = (), teachers: Collection[str] = ()
 ) -> tuple[Table, tuple[str, ...]]:
-    """A table cut down to some pairs (`wrn_40_2:wrn_16_2`), methods and teachers; empty collections keep all.
+    """Restrict a table to some pairs (`wrn_40_2:wrn_16_2`), methods and teachers; empty collections keep all.
 
     Raises:
-        InputError: the table has no such pair, method or teacher.
+        InputError: a pair, method or teacher is not in the table.
     """
     known = {str(pair): pair for pair in table.pairs}
     chosen = tuple(_chosen(f"pair of {table.name}", pairs, known))
@@ -137,7 +137,7 @@ def part(
 
 
 def smoke(table: Table) -> Table:
-    """The same table with one tiny pair in place of its own: for trying the whole path."""
+    """Replace a table's pairs by one tiny pair, to try the whole pipeline."""
     return replace(table, pairs=(TINY,))
 
 

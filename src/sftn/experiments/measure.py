@@ -1,4 +1,4 @@
-"""Measure what a table or figure says of its runs beyond their accuracy, each run once; kept beside the run."""
+"""Measurements on finished runs beyond their accuracy, each made once and stored in the run's folder."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ SMOKE_CORRUPTIONS = ("gaussian_noise", "brightness", "pixelate")
 _SIZE = 32
 
 Found = tuple[Mapping[str, float], Mapping[str, Any]]
-"""Numbers, and details for figures."""
+"""Measured numbers by name, and details for figures."""
 
 
 @dataclass(frozen=True)
 class Instrument:
-    """A measurement that is ready for any run of a table."""
+    """A measurement that can be applied to any run of a table."""
 
     name: str
     settings: Mapping[str, Any]
     apply: Callable[[StagedNet, StagedNet | None, Fabric], Found]
-    """To a network and its teacher (None unless `with_teacher`), on the device of the fabric."""
+    """Measures a network and its teacher (None unless `with_teacher`) on the fabric's device."""
     with_teacher: bool = False
 
 
@@ -64,22 +64,22 @@ def instruments(
     images: int | None = None,
     smoke: bool = False,
 ) -> list[Instrument]:
-    """What measures a table; whatever it needs is looked for now, before anything long begins.
+    """Prepare the measurements of a table; missing files are reported now, before any long computation.
 
     Args:
         which: the table or figure.
         dataset: the images of its runs.
         out: the folder of all runs; corrupted images are generated in its folder `corrupted`.
-        data_dir: where files are looked for first.
-        to: for transfer: these data sets in place of the table's.
-        images: at most so many images of each split; all if None.
-        smoke: little of everything: few images, three corruptions, transfer onto the runs' own images.
+        data_dir: the folder to search for files first.
+        to: for transfer: target data sets to use instead of the table's.
+        images: maximum number of images per split; all if None.
+        smoke: measure very little: few images, three corruptions, transfer to the runs' own images.
 
     Raises:
-        InputError: files are missing, or an option is not for this table.
+        InputError: files are missing, or an option does not apply to this table.
     """
     if to and which.measure != "transfer":
-        raise InputError(f"--to is for table12: {which.name} is not about transfer, leave it out")
+        raise InputError(f"--to is for table12: {which.name} does not measure transfer, leave it out")
     if images is not None and images < 10:
         raise InputError(f"images is {images}: measure on at least 10")
     if smoke and images is None:
@@ -104,12 +104,12 @@ def work(
     *,
     device: str = "auto",
 ) -> None:
-    """Measure all finished runs on which something is missing; what is there is not measured again.
+    """Make all missing measurements on finished runs; existing ones are not repeated.
 
-    It may be stopped at any moment: what is measured stays.
+    It can be interrupted at any time: finished measurements are stored.
 
     Raises:
-        InputError: a run is not done, or a file in its folder is foreign or was edited.
+        InputError: a run is not finished, or a file in its folder is foreign or was edited.
     """
     left = list(missing(planned, which, tools, out))
     for count, (item, tool, entry) in enumerate(left, 1):
@@ -130,9 +130,9 @@ def work(
 def missing(
     planned: Sequence[Planned], which: Measured, tools: Sequence[Instrument], out: Path
 ) -> Iterator[tuple[Planned, Instrument, Entry]]:
-    """The finished runs of a plan and what is still to be measured on them.
+    """List the measurements that are still to be made on the finished runs of a plan.
 
-    What was measured by other settings is measured again.
+    Measurements with other settings are repeated.
 
     Raises:
         InputError: a file in a run's folder is foreign or was edited.
@@ -148,7 +148,7 @@ def missing(
 
 
 def subjects(planned: Sequence[Planned], which: Measured) -> list[Planned]:
-    """The runs of a plan that are measured: students that learned from a teacher, and teachers where they are asked."""
+    """The runs of a plan that are measured: distilled students, and teachers if the table includes them."""
     return [item for item in planned if item.cell.role in which.roles and item.cell.way != ALONE]
 
 
@@ -182,8 +182,8 @@ def _transfer(name: str, dataset: Dataset, data_dir: Path | None, images: int | 
     target = load(name, data_dir=data_dir, size=_SIZE if sized else None)
     if target.image[0] != dataset.image[0]:
         raise InputError(
-            f"{name} has images of {target.image[0]} channels, the networks read {dataset.image[0]}: "
-            "take other images by --to"
+            f"{name} has images with {target.image[0]} channels, but the networks take {dataset.image[0]}: "
+            "choose other images with --to"
         )
     cut = replace(target, train=_spread(target.train, images), test=_spread(target.test, images))
     probe = Probe(epochs=epochs, milestones=tuple(round(share * epochs) for share in (0.3, 0.6, 0.9)))
@@ -207,7 +207,7 @@ def _similarity(dataset: Dataset, images: int | None) -> Instrument:
 
     def apply(network: StagedNet, teacher: StagedNet | None, fabric: Fabric) -> Found:
         if teacher is None:
-            raise InputError(f"{network.name} has no teacher to be compared with")
+            raise InputError(f"{network.name} has no teacher to compare it with")
         return similarity(teacher, network, test, dataset.normalisation, fabric), {}
 
     settings = {"minibatch": MINIBATCH, "test_images": len(test), "of": len(dataset.test)}
@@ -234,12 +234,12 @@ def _entropy(dataset: Dataset, images: int | None) -> Instrument:
 
 
 def _first(split: Split, images: int | None) -> Split:
-    """Official corrupted files belong to the first images of a test split, in order."""
+    """The first images of a test split, in the order that official files of corrupted images use."""
     return split if images is None else Split(split.images[:images], split.labels[:images])
 
 
 def _spread(split: Split, images: int | None) -> Split:
-    """So many images, evenly from the whole split: one that is sorted by class keeps all of them."""
+    """Images at even intervals over the whole split, so that one that is sorted by class keeps all classes."""
     if images is None or images >= len(split):
         return split
     index = torch.arange(images) * len(split) // images

@@ -1,4 +1,4 @@
-"""What was measured on the runs of a table, beside what is printed."""
+"""Measurements on the runs of a table, collected beside the printed numbers."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from sftn.runs.folder import Entry, RunFolder
 
 @dataclass(frozen=True)
 class MeasuredSection:
-    """A table under one set of conditions, and what was measured on its runs."""
+    """A table under one set of conditions, with the measurements on its runs."""
 
     which: Measured
     section: Section
     quantities: tuple[Quantity, ...]
     readings: Mapping[tuple[str, RunFolder], measurements.Reading]
-    """By measurement and folder of the run."""
+    """Readings by measurement and folder of the run."""
     faults: Sequence[str] = field(default_factory=tuple)
-    """Files that cannot be used."""
+    """Error messages of unusable files."""
 
     def values(self, cell: Cell, quantity: Quantity) -> Spread:
-        """A number of a cell, of every seed that has it."""
+        """A quantity of a cell, for every seed that has it."""
         return self.section.spread(cell, lambda entry: self._value(entry, quantity), quantity.digits)
 
     def _value(self, entry: Entry, quantity: Quantity) -> float | None:
@@ -44,7 +44,7 @@ class MeasuredSection:
         return None if reading is None else reading.numbers.get(quantity.name)
 
     def lines(self, pair: Pair) -> Iterator[Line]:
-        """The rows of a pair: of the teachers, then of the student alone, then method by method."""
+        """The rows of a pair: the teachers, the student alone, then each method."""
         grid = self.which.grid
         for row in self.section.table.rows(pair):
             for quantity in self.quantities:
@@ -64,7 +64,7 @@ class MeasuredSection:
         return Line(label, sides)
 
     def gains(self) -> list[str]:
-        """The mean gain of each quantity of the students over the cells that are whole, ours and theirs; sentences."""
+        """One sentence per student quantity: its mean gain over complete cells, ours and printed."""
         found = []
         for quantity in (one for one in self.quantities if one.role == "student"):
             ours, theirs = [], []
@@ -74,7 +74,7 @@ class MeasuredSection:
                 if line.gain is not None and line.gain.complete and line.gain.mean is not None:
                     ours.append(line.gain.mean)
                     theirs += [] if line.printed_gain is None else [line.printed_gain]
-            text = f"{quantity.label}: no cell is whole yet"
+            text = f"{quantity.label}: no cell is complete yet"
             if ours:
                 many = f"{len(ours)} cell{'s' * (len(ours) > 1)}"
                 text = f"{quantity.label}: ours {statistics.fmean(ours):+.{quantity.digits}f} over {many}"
@@ -86,11 +86,11 @@ class MeasuredSection:
         return found
 
     def warnings(self) -> list[str]:
-        """Why these numbers must not be compared with the printed ones as they are; empty if they may."""
+        """Reasons not to compare these numbers directly with the printed ones; empty if there are none."""
         return [*self.section.warnings(), *self.remarks()]
 
     def remarks(self) -> list[str]:
-        """How these numbers were measured otherwise than the paper's, and what is missing of them."""
+        """How these numbers were measured differently from the paper's, and which are missing."""
         found: list[str] = []
         settings: dict[str, list[Mapping[str, Any]]] = {}
         for (name, _), reading in self.readings.items():
@@ -100,32 +100,32 @@ class MeasuredSection:
             for one in several:
                 differs = remarks(one, self.which.targets)
                 if differs:
-                    found.append(f"Not as the paper measures ({name}): {'; '.join(differs)}.")
+                    found.append(f"Not measured as in the paper ({name}): {'; '.join(differs)}.")
             if len(several) > 1:
                 found.append(f"{name} was measured in {len(several)} different ways: these numbers must not be mixed.")
         known = {folder for _, folder in self.readings}
         missing = [entry for entry in _measured(self.which, self.section) if entry.folder not in known]
         if missing and self.section.conditions is not None and self.which.measure not in ("curves", "capacity"):
             many = f"{len(missing)} runs are" if len(missing) > 1 else "1 run is"
-            found.append(f"{many} done and not measured: sftn reproduce {self.which.name} goes on.")
+            found.append(f"{many} finished but not measured: continue with sftn reproduce {self.which.name}.")
         return [*found, *self.faults]
 
     def rows(self) -> list[dict[str, object]]:
-        """Every number of every seed, for CSV."""
+        """Every number of every seed, as rows for CSV."""
         return [row for pair in self.section.table.pairs for row in rows(self.section, pair, self.lines(pair))]
 
 
 def measured_sections(which: Measured, out: Path) -> list[MeasuredSection]:
-    """What a folder of runs says about a table, the conditions nearest to the paper's first.
+    """Collect a table's measurements from a folder of runs, the conditions nearest to the paper's first.
 
     Raises:
-        InputError: the folder is not there.
+        InputError: the folder does not exist.
     """
     return [measured_section(which, section) for section in sections(which.grid, out)]
 
 
 def measured_section(which: Measured, section: Section) -> MeasuredSection:
-    """What was measured on the runs behind a section."""
+    """Read the measurements on the runs of a section."""
     readings: dict[tuple[str, RunFolder], measurements.Reading] = {}
     faults = []
     for entry in _measured(which, section):
@@ -141,14 +141,14 @@ def measured_section(which: Measured, section: Section) -> MeasuredSection:
 
 
 def _measured(which: Measured, section: Section) -> list[Entry]:
-    """The finished runs that are measured."""
+    """The finished runs of a section that are to be measured."""
     cells = section.entries.items()
     entries = [seeds.values() for cell, seeds in cells if cell.role in which.roles and cell.way != ALONE]
     return list({entry.folder: entry for some in entries for entry in some}.values())
 
 
 def _names(which: Measured, folder: RunFolder) -> list[str]:
-    """The measurements that a run may have; transfer has one a data set."""
+    """The measurements that a run may have; transfer has one per data set."""
     if which.measure != "transfer":
         return [] if which.measure in ("curves", "capacity") else [which.measure]
     return [name for name in measurements.names(folder) if name.startswith("transfer-")]
@@ -157,7 +157,7 @@ def _names(which: Measured, folder: RunFolder) -> list[str]:
 def _quantities(
     which: Measured, readings: Mapping[tuple[str, RunFolder], measurements.Reading]
 ) -> tuple[Quantity, ...]:
-    """Those of the table; of a transfer those that were measured, if any were."""
+    """The table's quantities; for transfer, those that were measured, if any."""
     if which.measure != "transfer" or not readings:
         return which.quantities
     targets = dict.fromkeys(name.removeprefix("transfer-") for name, _ in readings)
@@ -165,7 +165,7 @@ def _quantities(
 
 
 def _of_log(folder: RunFolder) -> dict[str, float]:
-    """The numbers of a run's curve; none of a log that cannot be read."""
+    """Numbers from a run's log; empty if the log cannot be read."""
     try:
         curve = curves.curve(folder)
     except InputError:

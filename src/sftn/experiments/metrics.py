@@ -1,4 +1,4 @@
-"""What a table or figure is made of whose numbers are measured on top of a grid of runs. No torch in here."""
+"""Definitions of tables and figures whose numbers are measured on a grid of runs, without torch."""
 
 from __future__ import annotations
 
@@ -10,63 +10,63 @@ from typing import Literal
 from sftn.experiments.table import Table
 
 Measure = Literal["corruption", "transfer", "similarity", "entropy", "curves", "capacity"]
-"""What measures it, in `sftn.analysis`; curves and capacity read what runs left and measure nothing more."""
+"""The kind of measurement, from `sftn.analysis`; curves and capacity only read existing files of runs."""
 
 RESULT, LOG = "result", "log"
-"""Sources of numbers that every run has: result.json and log.jsonl. Others are `analysis-SOURCE.json`."""
+"""Sources of numbers that every run has: result.json and log.jsonl. Other sources are `analysis-SOURCE.json`."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number that each network, or each student, of a pair has."""
+    """A number that is defined for every teacher or every student of a pair."""
 
     source: str
-    """RESULT, LOG or the name of a measurement."""
+    """Where the number is stored: RESULT, LOG or the name of a measurement."""
     name: str
-    """In that record."""
+    """Key in that record."""
     label: str
-    """As people read it, with its unit."""
+    """Label with the unit, for readers."""
     role: Literal["teacher", "student"] = "student"
-    """Whose number it is."""
+    """The network that the number describes."""
     digits: int = 2
-    """After the decimal point."""
+    """Digits after the decimal point."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A table or figure of the paper: the runs it needs, and what is measured on them."""
+    """A table or figure of the paper: the runs that it needs, and the quantities measured on them."""
 
     grid: Table
-    """The networks that must be trained; it carries name, title, section, notes and the file of printed numbers."""
+    """The runs to train, with name, title, section, notes and the file of printed numbers."""
     measure: Measure
     quantities: tuple[Quantity, ...]
-    """Its rows, in their order."""
+    """Quantities in the order of the rows."""
     printed_gains: Mapping[str, float] = field(default_factory=dict)
-    """Mean gains that are printed where single numbers are not, by the label of a quantity."""
+    """Printed mean gains, where single numbers are not printed, by the label of the quantity."""
     targets: tuple[str, ...] = ()
-    """The data sets that features are carried to."""
+    """Target data sets of a transfer experiment."""
 
     @property
     def name(self) -> str:
-        """Such as table19 or figure5."""
+        """The name, such as table19 or figure5."""
         return self.grid.name
 
     @property
     def title(self) -> str:
-        """What it is about."""
+        """The title of the table or figure."""
         return self.grid.title
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know before comparing."""
+        """What readers must know before comparing numbers."""
         return self.grid.notes
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Whose networks are measured."""
+        """Roles of the networks that are measured."""
         return ("teacher", "student") if self.measure == "entropy" else ("student",)
 
 
 def transfer_quantity(target: str) -> Quantity:
-    """The accuracy of a linear classifier on the features of some other data set."""
+    """The accuracy of a linear classifier on the features of a target data set."""
     return Quantity("transfer-" + re.sub(r"[^A-Za-z0-9_.+-]+", "-", target), "accuracy", f"on {target}, %")

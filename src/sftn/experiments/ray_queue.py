@@ -1,4 +1,4 @@
-"""The same runs on a Ray cluster: a task a run, which waits for its teacher's task. The folder must be shared."""
+"""Runs on a Ray cluster with a shared folder: one task per run, which waits for its teacher's task."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def check() -> None:
-    """See that Ray can be used.
+    """Check that Ray is available.
 
     Raises:
-        InputError: it is not installed.
+        InputError: Ray is not installed.
     """
     try:
         import ray  # noqa: F401
@@ -43,19 +43,19 @@ def work(
     *,
     gpus_per_run: float = 1.0,
 ) -> None:
-    """Hand all runs to Ray: to the cluster that RAY_ADDRESS names, or to one that is started on this machine.
+    """Run everything on Ray: on the cluster at RAY_ADDRESS, or on one that is started on this machine.
 
     Args:
         planned: the runs, teachers before their students.
-        dataset: the images; they are sent to each machine once.
+        dataset: the images, which are sent to each machine once.
         out: the folder of all runs, which every machine must see under this path.
-        execution: how; each run has a process of its own and is alone in it, so what it says of processes, cohorts and
-            `teacher_cache` does not count, and neither does `log`.
-        gpus_per_run: what a run asks of the cluster where it has GPUs; 0.5 puts two runs on one.
+        execution: how to run; each run is alone in its own process, so settings for processes, cohorts,
+            `teacher_cache` and `log` have no effect.
+        gpus_per_run: GPUs that a run requests if the cluster has any; 0.5 puts two runs on one GPU.
 
     Raises:
-        InputError: Ray is not installed, or something given from outside is wrong.
-        FloatingPointError: some runs diverged; all others are done.
+        InputError: Ray is not installed, or the input is wrong.
+        FloatingPointError: some runs diverged; all others are finished.
     """
     check()
     import ray
@@ -65,7 +65,7 @@ def work(
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
     gpus = gpus_per_run if ray.cluster_resources().get("GPU", 0) and execution.device in ("auto", "cuda") else 0
     if gpus > ray.cluster_resources().get("GPU", 0):
-        raise InputError(f"gpus_per_run is {gpus_per_run}: the cluster has fewer")
+        raise InputError(f"gpus_per_run is {gpus_per_run}: the cluster has fewer GPUs")
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(_carry_out)
     images = ray.put(dataset)
     alone = replace(execution, devices=1, nodes=1, log=(), teacher_cache=0.0)
@@ -87,7 +87,7 @@ def work(
                 failed.append(answer["line"])
     except BaseException:
         for ref in left:
-            ray.cancel(ref)  # as Ctrl-C does: a run saves its state before it ends
+            ray.cancel(ref)  # acts like Ctrl-C: a run saves its state before it ends
         raise
     finally:
         if started:
@@ -104,10 +104,10 @@ def _carry_out(
     execution: Execution,
     teacher: dict[str, str] | None,
 ) -> dict[str, str]:
-    """A run on a worker; what went wrong comes back as a value, so that Ray does not try it again."""
+    """Train a run on a worker; errors are returned as values, so that Ray does not retry."""
     who = f"seed {run.seed}  {title}"
     if teacher is not None and teacher["kind"] != "done":
-        return {"kind": "diverged", "line": f"{who}: its teacher is not there"}
+        return {"kind": "diverged", "line": f"{who}: its teacher is missing"}
     device = execution.device
     torch.set_num_threads(1 if device in ("auto", "cpu") and not torch.cuda.is_available() else torch.get_num_threads())
     while True:

@@ -1,4 +1,4 @@
-"""Whether a student learned more from one teacher than from another: mean, deviation, and a test over paired seeds."""
+"""Statistics over seeds: mean, standard deviation, a paired t-test, and the verdict on two teachers."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 
 
 def spread(values: Sequence[float], *, sign: bool = False) -> str:
-    """Mean ± sample standard deviation; no deviation is made up for a single value."""
+    """Mean ± sample standard deviation as text; a single value has no deviation."""
     mean = statistics.fmean(values)
     text = f"{mean:+.2f}" if sign else f"{mean:.2f}"
     return f"{text} ± {statistics.stdev(values):.2f}" if len(values) > 1 else text
 
 
 def p_value(gaps: Sequence[float]) -> float | None:
-    """Two-sided p of a paired t-test; None for fewer than two seeds.
+    """Two-sided p-value of a paired t-test; None for fewer than two seeds.
 
-    It is 1 where all seeds differ by nothing, and 0 where they differ by the same.
+    It is 1 if all differences are zero, and 0 if all are equal but not zero.
     """
     from scipy import stats
 
@@ -28,22 +28,22 @@ def p_value(gaps: Sequence[float]) -> float | None:
 
 
 def said(p: float, digits: int) -> str:
-    """`= 0.03`, or `< 0.01` where nothing would be left of it."""
+    """A p-value as text, such as `= 0.03`, or `< 0.01` if it would be rounded to zero."""
     least = 10.0**-digits
     return f"< {least:g}" if p < least / 2 else f"= {p:.{digits}f}"
 
 
 def verdict(who: str, standard: Sequence[float], friendly: Sequence[float], alone: Sequence[float] = ()) -> str:
-    """One honest sentence on whether the student scored higher when taught by the student-friendly teacher.
+    """One sentence on whether the student scored higher when taught by the student-friendly teacher.
 
     Seeds are paired: both students of a seed start from the same weights and see the same batches. A difference is
-    called significant only if a paired t-test gives p < 0.05; with one seed nothing is.
+    called significant only if a paired t-test gives p < 0.05, and never with a single seed.
 
     Args:
         who: method and student, such as "With KD, resnet8".
         standard: accuracies with the standard teacher in percent, one per seed.
-        friendly: with the student-friendly one, of the same seeds.
-        alone: of the student without a teacher, if it is known.
+        friendly: accuracies with the student-friendly teacher, for the same seeds.
+        alone: accuracies of the student without a teacher, if known.
     """
     gaps = [f - s for s, f in zip(standard, friendly, strict=True)]
     mean, n, p = round(statistics.fmean(gaps), 2), len(gaps), p_value(gaps)

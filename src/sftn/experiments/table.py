@@ -1,4 +1,4 @@
-"""What a table is made of: pairs, methods, settings, conditions, and the printed numbers. No torch in here."""
+"""Definitions of tables: pairs, methods, settings and cells, without torch."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from sftn.spec.alignment import Alignment
 from sftn.spec.run import FineTune
 
 ALONE, STANDARD, FRIENDLY = "alone", "standard", "friendly"
-"""The ways to a network: without a teacher, from or as a standard teacher, from or as a student-friendly one."""
+"""How a network is trained: without a teacher, with (or as) a standard teacher, or a student-friendly one."""
 TEACHERS = (STANDARD, FRIENDLY)
 
 METHODS = ("kd", "fitnet", "at", "sp", "vid", "rkd", "pkt", "ab", "ft", "crd", "sskd", "oh")
-"""The rows of Tables 17 and 18, in their order: printed facts, which no newly registered method changes."""
+"""The methods of Tables 17 and 18, in the order of their rows; fixed, whatever methods are registered later."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A teacher and its student, by our names."""
+    """A teacher and its student, by their names in sftn."""
 
     teacher: str
     student: str
     made_for: str = ""
-    """Whom the student-friendly teacher is made for, joined by +, if not for this student alone."""
+    """The students that the student-friendly teacher is trained for, joined by +, if not for this student alone."""
 
     def __str__(self) -> str:
         return f"{self.teacher}:{self.student}"
@@ -33,19 +33,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class Setting:
-    """How the student-friendly teacher is made; one table has one (the paper's), or compares several."""
+    """How a student-friendly teacher is trained; a table has one setting (the paper's), or compares several."""
 
     name: str = ""
-    """As the CSV file has it."""
+    """Name in the CSV file of printed numbers."""
     label: str = ""
-    """As people read it."""
+    """Label for readers."""
     friendly: Mapping[str, Any] = field(default_factory=dict)
-    """What differs from the defaults of `sftn.spec.run.Friendly`."""
+    """Values that differ from the defaults of `sftn.spec.run.Friendly`."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: a network of a pair, and what it learned from."""
+    """One number of a table: a network of a pair, and how it is trained."""
 
     pair: Pair
     role: Literal["teacher", "student"]
@@ -55,68 +55,68 @@ class Cell:
 
     @property
     def network(self) -> str:
-        """Whose accuracy it is."""
+        """The network whose accuracy the cell shows."""
         return self.pair.teacher if self.role == "teacher" else self.pair.student
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table for one pair: the same thing by up to three ways."""
+    """A row of a pair's table: one method or network, trained in up to two ways."""
 
     label: str
     cells: Mapping[str, Cell]
-    """By way: ALONE, or STANDARD and FRIENDLY."""
+    """Cells by kind of training: ALONE, or STANDARD and FRIENDLY."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper, or of a study of our own, as a grid of runs.
+    """A table of the paper or of one of our studies, as a grid of runs.
 
-    Every cell is a run of each seed; what two tables share, they share on the disk.
+    Every cell stands for one run per seed; tables that have a cell in common share its runs on disk.
     """
 
     name: str
     title: str
     pairs: tuple[Pair, ...]
     section: str = ""
-    """Where the paper says it: a section of the supplementary document; empty for a study."""
+    """Section of the paper's supplementary document; empty for a study."""
     published: str = ""
-    """The CSV file of printed numbers; empty if there are none."""
+    """CSV file of printed numbers; empty if there are none."""
     methods: tuple[str, ...] = ("kd",)
     settings: tuple[Setting, ...] = (Setting(),)
     alone: bool = True
-    """Whether the table has the students without a teacher."""
+    """Whether the table includes students without a teacher."""
     seeds: int = 3
     recipe: str = "paper"
-    """Of `sftn.tasks.recipes.SCHEDULES`."""
+    """Name of the recipe in `sftn.tasks.recipes.SCHEDULES`."""
     epochs: int | None = None
     batch: int | None = None
-    """These two in place of the recipe's, if given."""
+    """Epochs and batch size that replace the recipe's, unless None."""
     data: str = "cifar100"
-    """Its images."""
+    """Name of the data set."""
     limit: int | None = None
     classes: int | None = None
-    """Of them only so many to train on, and the first so many classes; all if None."""
+    """Number of training images, and number of (first) classes; all if None."""
     temperature: float | None = None
-    """Of KD; 4, and 2 for kd@std, if None."""
+    """Temperature of KD; by default 4, or 2 for kd@std."""
     beside_kd: bool = True
-    """Whether feature methods have KD beside them."""
+    """Whether feature methods are combined with KD."""
     alignment: Alignment | None = None
-    """Which stages of teachers and students go together; None for the usual answer."""
+    """Pairs of matching student and teacher stages; None for the default alignment."""
     fine_tune: FineTune | None = None
-    """How teachers with trained weights are fine-tuned."""
+    """How teachers with pretrained weights are fine-tuned."""
     one_rate: bool = False
-    """Whether all networks learn at the schedule's rate, the slow learners too."""
+    """Whether all networks, including the slow learners, use the schedule's learning rate."""
     notes: tuple[str, ...] = ()
-    """What a reader must know before comparing: faults of the print, inferences, gaps."""
+    """What readers must know before comparing numbers: misprints, inferences, gaps."""
 
     @property
     def source(self) -> str:
-        """Whose conditions it has: the paper's or the study's."""
+        """Where its conditions come from: paper or study."""
         return "paper" if self.section else "study"
 
     def rows(self, pair: Pair) -> Iterator[Row]:
-        """The lines of a pair, the teachers first."""
+        """The rows of a pair, teachers first."""
         for setting in self.settings:
             label = f"teacher, {setting.label}" if setting.label else "teacher itself"
             yield Row(label, self._both(pair, "teacher", "-", setting.name))
@@ -128,19 +128,19 @@ class Table:
                 yield Row(label, self._both(pair, "student", method, setting.name))
 
     def cells(self, pair: Pair) -> list[Cell]:
-        """The different cells of a pair, teachers before the students that need them."""
+        """The distinct cells of a pair, teachers before the students that need them."""
         return list(dict.fromkeys(cell for row in self.rows(pair) for cell in row.cells.values()))
 
     def setting(self, name: str) -> Setting:
-        """The setting of a cell; the paper's own for cells that have none."""
+        """The setting of that name; the paper's own if there is none."""
         return next((setting for setting in self.settings if setting.name == name), Setting())
 
     @staticmethod
     def _both(pair: Pair, role: Literal["teacher", "student"], method: str, setting: str) -> dict[str, Cell]:
-        standard = Cell(pair, role, STANDARD, method)  # the settings are the friendly teacher's alone
+        standard = Cell(pair, role, STANDARD, method)  # settings apply only to friendly teachers
         return {STANDARD: standard, FRIENDLY: Cell(pair, role, FRIENDLY, method, setting)}
 
 
 def read_csv(text: str) -> list[dict[str, str]]:
-    """The rows of a file of printed numbers."""
+    """Parse a CSV file of printed numbers into rows."""
     return list(csv.DictReader(text.splitlines()))

@@ -1,4 +1,4 @@
-"""Reports: what finished runs say about the paper's tables, and about themselves. Reads folders, never trains.
+"""Reports on tables, studies and single runs, made from finished runs without training anything.
 
-A page is a `sftn.report.document.Page`; HTML, Markdown and the terminal know nothing but its blocks.
+A page is a `sftn.report.document.Page`; the HTML, Markdown and terminal renderers know only its blocks.
 """

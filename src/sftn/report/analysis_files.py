@@ -1,4 +1,4 @@
-"""What an analysis found, as people and programs get it: a table, JSON, CSV, figures."""
+"""Results of an analysis as files: a table, JSON, CSV and figures."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMAT = 1
-"""Of analysis.json."""
+"""Format version of analysis.json."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What an analysis found, ready to be shown and kept."""
+    """Results of an analysis, ready to be shown and saved."""
 
     title: str
     rows: Sequence[Mapping[str, Any]]
-    """The table."""
+    """Rows of the table."""
     settings: Mapping[str, Any]
-    """What determines it."""
+    """Settings that determine the results."""
     data: Sequence[Mapping[str, Any]]
-    """All that the figure shows, for CSV."""
+    """All numbers of the figures, for CSV."""
     figures: Mapping[str, Figure]
     details: Mapping[str, Any]
-    """What JSON has besides."""
+    """Further contents of analysis.json."""
 
 
 def keep(found: Found, what: str, out: Path) -> Page:
-    """Write analysis.json, analysis.csv and the figures into a folder named after the settings.
+    """Write analysis.json, analysis.csv and the figures to a folder named by a hash of the settings.
 
     Returns:
         The table, as a page.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be created or written.
     """
     digest = hashlib.sha256(json.dumps(found.settings, sort_keys=True).encode()).hexdigest()[:8]
     folder = make_folder(out / f"analyse-{what}-{digest}")

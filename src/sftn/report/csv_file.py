@@ -1,4 +1,4 @@
-"""Numbers of a page or an analysis as CSV."""
+"""CSV files with the numbers of a page or an analysis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sftn.storage.atomic import write_atomically
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the first one's keys as header; None becomes empty."""
+    """Write rows to a CSV file, with the first row's keys as header; None is written as an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()

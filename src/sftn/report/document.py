@@ -1,4 +1,4 @@
-"""What every page is made of: blocks of plain data, which HTML, Markdown and the terminal each show in their way."""
+"""Pages as blocks of plain data, which HTML, Markdown and the terminal each render in their own way."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True)
 class Heading:
-    """Of a part of the page: level 2, or 3 within it."""
+    """A heading: level 2 for a part of the page, 3 within it."""
 
     text: str
     level: int = 2
@@ -18,7 +18,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph, nothing if it is empty; `kind` is note or warning."""
+    """A paragraph, omitted if empty; `kind` is empty, note or warning."""
 
     text: str
     kind: str = ""
@@ -26,47 +26,47 @@ class Text:
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list."""
+    """A bulleted list."""
 
     lines: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A table, its header first."""
+    """A table, header first."""
 
     rows: Sequence[Sequence[str]]
     words: int = 1
-    """How many of the first columns hold words; the others hold numbers and stand to the right."""
+    """Number of leading columns that hold words; the others hold numbers and are right-aligned."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """Of a `Comparison`."""
+    """A column of a `Comparison`."""
 
     group: str
-    """Columns of one group that stand side by side share a heading."""
+    """Adjacent columns of one group share this heading."""
     name: str
-    """Within its group."""
+    """Heading within the group."""
     label: str
-    """On its own, without its group."""
+    """Heading where the group is not shown."""
     brief: bool = False
-    """Shown where there is little room, too."""
+    """Whether narrow layouts show this column, too."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a `Comparison`."""
+    """A cell of a `Comparison`."""
 
     text: str
     kind: str = ""
-    """missing or partial, if the number is not what it should be."""
+    """missing or partial if the number is incomplete; empty if not."""
     brief: str = ""
-    """Where there is little room; empty for the text itself."""
+    """Text for narrow layouts; empty to use `text`."""
     below: str = ""
-    """Small print."""
+    """Small print below the text."""
     label: str = ""
-    """On its own, if the column's is not its."""
+    """Label that replaces the column's; empty to use the column's."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Counts by true class (rows) and answer (columns)."""
+    """A confusion matrix: counts by true class (rows) and prediction (columns)."""
 
     names: Sequence[str]
     counts: Sequence[Sequence[int]]
@@ -95,19 +95,19 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images with a caption each; the Markdown page shows them on one sheet."""
+    """Images with captions; the Markdown page shows them on one sheet."""
 
     title: str
     pngs: Sequence[bytes]
     captions: Sequence[str]
     sheet: Path
     small: bool
-    """Their pixels are to be seen."""
+    """Whether the images are so small that they are enlarged with visible pixels."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Parts side by side, as far as the screen is wide enough: (title, blocks)."""
+    """Parts (title, blocks) side by side, where the screen is wide enough."""
 
     parts: Sequence[tuple[str, Sequence[Block]]]
 
@@ -117,11 +117,11 @@ Block: TypeAlias = Heading | Text | Bullets | Rows | Comparison | Matrix | Drawi
 
 @dataclass(frozen=True)
 class Page:
-    """A whole page."""
+    """A page: its title, blocks, folder and numbers."""
 
     title: str
     blocks: Sequence[Block]
     folder: Path = Path()
-    """Of its figures, and of its files once it is written."""
+    """Folder of the figures and of the written files."""
     numbers: Sequence[Mapping[str, Any]] = ()
-    """Every number of it, for CSV."""
+    """All numbers of the page, for CSV."""

@@ -1,4 +1,4 @@
-"""What a finished run's network predicts on its test images, and what it costs to ask. Trains nothing."""
+"""Evaluation of a finished run: predictions on its test images, and the network's size and latency."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sftn.training.evaluate import Predictions, predictions
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A run and what its network predicts; what could not be had is None, and a note says why."""
+    """A run with its network's predictions; unavailable parts are None, and a note gives the reason."""
 
     entry: Entry
     run: Run
@@ -34,37 +34,37 @@ class EvaluatedRun:
     dataset: Dataset | None = None
     predictions: Predictions | None = None
     teacher: Predictions | None = None
-    """Those of its teacher."""
+    """Predictions of the teacher."""
     networks: dict[str, NetworkCost] = field(default_factory=dict)
-    """Its own and its teacher's, by identity."""
+    """The run's network and its teacher, by identity."""
     notes: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
-        """In tables and over columns."""
+        """Title for tables and columns."""
         return f"{self.run.name}, seed {self.run.seed}"
 
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """A network by its size and accuracy."""
+    """A network with its accuracy and what it costs: size and multiply-adds."""
 
     name: str
     accuracy: float | None
-    """Of the last epoch, in percent; None if it is not recorded."""
+    """Accuracy of the last epoch in percent; None if it is not recorded."""
     network: StagedNet
     image: Shape
     file: int
-    """Bytes of its weights."""
+    """Size of the weights file in bytes."""
 
     @property
     def parameters(self) -> int:
-        """How many."""
+        """Number of parameters."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
     @property
     def multiply_adds(self) -> int:
-        """Of one image."""
+        """Multiply-adds for one image."""
         return sum(layer.multiply_adds for layer in layers(self.network, self.image))
 
 
@@ -76,23 +76,23 @@ class Datasets:
         self._loaded: dict[Data, Dataset | str] = {}
 
     def of(self, data: Data) -> Dataset | str:
-        """The images of a run, or why they are not there."""
+        """The images of a run, or the reason why they are unavailable."""
         if data not in self._loaded:
             try:
                 found = load_data(data, self.data_dir)
             except InputError as error:
-                self._loaded[data] = f"the images of {data.name} are not there: {error}"
+                self._loaded[data] = f"the images of {data.name} are missing: {error}"
             else:
-                other = f"{data.name} holds other images now than when it was trained"
+                other = f"{data.name} has changed: it no longer holds the images that the run was trained on"
                 self._loaded[data] = found if found.identity == data.fingerprint else other
         return self._loaded[data]
 
 
 def evaluate_run(entry: Entry, datasets: Datasets, device: str = "auto") -> EvaluatedRun:
-    """Evaluate a finished run and its teacher, as far as their images and weights are there.
+    """Evaluate a finished run and its teacher, as far as their images and weights are available.
 
     Raises:
-        InputError: the run is not done.
+        InputError: the run is not finished.
     """
     if entry.run is None or entry.result is None:
         raise InputError(f"{entry.folder} is not done: finish it first, see sftn runs list")
@@ -133,19 +133,19 @@ def _network(subject: Trained, dataset: Dataset | None, record: dict[str, Any]) 
     if dataset is not None:
         return subject.network(dataset)
     if "images" not in record:
-        raise InputError("without its images nothing says what it is to be given: name their folder with --data-dir")
+        raise InputError("the shape of its images is unknown without the images: give their folder with --data-dir")
     _, height, width = record["images"]["shape"]
     return subject.network_alone((height, width))
 
 
 @torch.no_grad()
 def latencies(networks: Sequence[NetworkCost], rounds: int = 40, seconds: float = 8.0) -> list[float]:
-    """Milliseconds that each network takes for one image on this CPU: the median of rounds in which they take turns.
+    """Latency of each network in ms for one image on this CPU: the median over rounds in which they take turns.
 
     Args:
         networks: on the CPU, float32.
-        rounds: how many, of which the first three are not counted.
-        seconds: no new round begins after so long, but five are always done.
+        rounds: number of rounds, of which the first three are not counted.
+        seconds: time after which no new round begins; five counted rounds are always made.
     """
     inputs = [torch.zeros(1, *one.image) for one in networks]
     times: list[list[float]] = [[] for _ in networks]

@@ -1,4 +1,4 @@
-"""A page as one HTML file that needs nothing else: no scripts, no network, readable on a phone."""
+"""Pages as one self-contained HTML file each: no scripts, no network, readable on a phone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption {
 
 
 def render(page: Page) -> str:
-    """The whole file."""
+    """Render a page as HTML."""
     title = escape(page.title)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
@@ -113,7 +113,7 @@ def _block(block: Block) -> str:
 
 
 def _figure(kind: str, content: bytes, caption: str, attributes: str = "") -> str:
-    """An image as a part of the page."""
+    """An image embedded in the page."""
     data, text = base64.b64encode(content).decode(), escape(caption)
     return (
         f'<figure><img{attributes} src="data:image/{kind};base64,{data}" alt="{text}">'
@@ -161,14 +161,14 @@ def _matrix(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
         cells = "".join(_count(count, sum(row), true == answer) for answer, count in enumerate(row))
         rows.append(f"<tr><th scope=row>{escape(name)}</th>{cells}</tr>")
     return (
-        "<p class=note>A row a true class, a column an answer; blue is right.</p>"
+        "<p class=note>Rows are true classes, columns are predictions; blue is correct.</p>"
         f"<div class='scroll matrix'><table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
         "</table></div>"
     )
 
 
 def _count(count: int, of: int, right: bool) -> str:
-    """Blue and orange, the more the larger its share; an error is seen from one in a hundred on."""
+    """A cell in blue or orange, stronger for a larger share; an error of one in a hundred is visible."""
     if not count:
         return "<td></td>"
     share = count / of

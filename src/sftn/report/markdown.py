@@ -1,4 +1,4 @@
-"""A page as Markdown; figures and sheets of pictures lie beside it."""
+"""Pages as Markdown, with figures and sheets of pictures beside the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sftn.report.document import (
 
 
 def render(page: Page) -> str:
-    """The whole file."""
+    """Render a page as Markdown."""
     return _joined([f"# {page.title}", *map(_block, page.blocks)]) + "\n"
 
 
@@ -44,7 +44,7 @@ def _block(block: Block) -> str:
         case Comparison(columns, rows):
             return _table([["", *_heads(columns)], *([label, *map(_cell, cells)] for label, cells in rows)])
         case Matrix(names, counts):
-            head = ["true \\ answer", *names]
+            head = ["true \\ predicted", *names]
             return _table([head, *([name, *(str(n or "") for n in row)] for name, row in zip(names, counts))])
         case Drawing(caption, path):
             return f"![{caption}]({path.name})"
@@ -56,7 +56,7 @@ def _block(block: Block) -> str:
 
 
 def _heads(columns: Sequence[Column]) -> list[str]:
-    """Markdown has one line of headers: the first column of a group names it."""
+    """Headers in one line, as Markdown requires: the first column of a group names the group."""
     groups = ["", *(column.group for column in columns)]
     new = (before != after for before, after in pairwise(groups))
     return [f"{column.group}: {column.name}" if first else column.name for column, first in zip(columns, new)]

@@ -1,4 +1,4 @@
-"""What several pages say in the same words."""
+"""Phrases that several pages share."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from sftn.experiments.table import Pair, Table
 
 
 def heading(table: Table) -> str:
-    """The title of a page."""
+    """The title of a table's page."""
     return f"{label(table)}: {table.title}"
 
 
 def label(table: Table) -> str:
-    """Table 17, Figure 5."""
+    """A table's name for readers, such as Table 17 or Figure 5."""
     return table.name.replace("table", "Table ").replace("figure", "Figure ").replace("imagenet", "ImageNet")
 
 
 def names(pair: Pair) -> str:
-    """Teacher and student."""
+    """A pair as teacher → student."""
     return f"{pair.teacher} → {pair.student}"
 
 
 def printed_in(table: Table) -> str:
-    """Where the printed numbers are from; nothing for a study."""
+    """The source of the printed numbers; empty for a study."""
     if table.source == "study":
         return ""
     if not table.published:
@@ -36,10 +36,10 @@ def printed_in(table: Table) -> str:
 
 
 def gain_sentence(section: Section) -> str:
-    """The mean gain over all complete cells, ours and theirs."""
+    """A sentence on the mean gain over all complete cells, ours and printed."""
     ours, theirs = section.gains()
     if not ours:
-        return "No pair of students has all its seeds yet, so no mean gain is given."
+        return "No student has all its seeds with both teachers yet, so no mean gain is given."
     text = f"Mean gain of SFTN over the standard teacher: ours {statistics.fmean(ours):+.2f} over {len(ours)} cells"
     if not theirs:
         return text + "; the paper has no numbers for these pairs."

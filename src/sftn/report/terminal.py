@@ -1,4 +1,4 @@
-"""A page in the terminal: its words and tables, and in which files its figures and pictures are."""
+"""Pages in the terminal: text, tables, and the paths of figures and pictures."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from sftn.report.document import (
 )
 
 ROOMY = 100
-"""Columns of a terminal from which on those of a table stand two spaces apart, not one."""
+"""Width of a terminal from which a table's columns are two spaces apart instead of one."""
 WIDE = 250
-"""Columns of a file or pipe that the page is printed into: wide enough for a table to keep its rows whole."""
+"""Width of output to a file or pipe, large enough that rows of tables are not wrapped."""
 
 
 def show(page: Page, console: Console) -> None:
-    """Print a page."""
+    """Print a page to a console."""
     width = console.width
     if not console.is_terminal:
         console.width = max(width, WIDE)
@@ -59,7 +59,7 @@ def _show(block: Block, console: Console) -> None:
             body = [[label, *(cells[place].brief or cells[place].text for place in brief)] for label, cells in rows]
             _print_table([["", *(columns[place].label for place in brief)], *body], console)
         case Matrix(names, counts):
-            head = ["true \\ answer", *names]
+            head = ["true \\ predicted", *names]
             _print_table([head, *([name, *(str(n or "") for n in row)] for name, row in zip(names, counts))], console)
         case Drawing(caption, path):
             console.print(_text(f"{caption}: {path}"), soft_wrap=True)
@@ -83,5 +83,5 @@ def _print_table(rows: Sequence[Sequence[str]], console: Console, words: int = 1
 
 
 def _text(words: str, style: str = "") -> text.Text:
-    """No markup: names come from people and from files."""
+    """Text without markup, because names come from users and files."""
     return text.Text(printable(words), style)

@@ -1,4 +1,4 @@
-"""From names of tables, studies and runs to their pages, and the files of a page."""
+"""Reports by name: the pages of tables, studies and runs, and their files."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from sftn.storage.atomic import make_folder, write_atomically
 
 
 def report(what: Sequence[str], out: Path, *, data_dir: Path | None = None, device: str = "auto") -> list[Page]:
-    """Write the pages of tables and studies, and one page of all single runs among them.
+    """Write one page for each table and study, and one page for all single runs.
 
     Args:
-        what: tables, studies or runs.
+        what: names of tables and studies, and folders or ids of runs.
         out: the folder of all runs, or of kept ones.
-        data_dir: for runs: where the files of their images are.
-        device: for runs: where they are evaluated.
+        data_dir: for runs: folder of their data sets' files.
+        device: for runs: the device to evaluate them on.
 
     Returns:
-        The pages, which are in the files report.html and report.md of their folders.
+        The pages, which are written to report.html and report.md in their folders.
 
     Raises:
         InputError: a table or run is unknown, or the folder cannot be written.
@@ -45,7 +45,7 @@ def report(what: Sequence[str], out: Path, *, data_dir: Path | None = None, devi
     with unpacked(out) as runs:
         pages = [_page(entry, runs, out / f"report-{name}") for name, entry in tables.items()]
     if entries:
-        from sftn.report.pages import runs as own_runs  # it evaluates, which the tables never do
+        from sftn.report.pages import runs as own_runs  # imports PyTorch code for evaluation, which tables never need
 
         pages.append(own_runs.page(entries, out, data_dir, device))
     for page in pages:
@@ -54,7 +54,7 @@ def report(what: Sequence[str], out: Path, *, data_dir: Path | None = None, devi
 
 
 def write(page: Page) -> None:
-    """Write report.html, report.md and, where there are numbers, report.csv into the folder of a page.
+    """Write report.html, report.md and, if a page has numbers, report.csv to its folder.
 
     Raises:
         InputError: the folder cannot be written.
@@ -66,7 +66,7 @@ def write(page: Page) -> None:
 
 
 def _page(entry: Table | Measured | Study, runs: Path, folder: Path) -> Page:
-    """What a folder of runs says of a table or study."""
+    """The page of a table or study, from a folder of runs."""
     if isinstance(entry, Study):
         return study.page(entry, sections(entry.grid, runs), make_folder(folder))
     if isinstance(entry, Measured):

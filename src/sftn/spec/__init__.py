@@ -1,1 +1,1 @@
-"""What is to be done, as plain records that need no torch: runs, schedules, objectives, execution."""
+"""Specifications as plain records without torch: runs, schedules, objectives, execution, and jobs."""

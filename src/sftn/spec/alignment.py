@@ -1,8 +1,8 @@
-"""Which stages of two networks belong together."""
+"""Stage alignment: which stages of a student and its teacher correspond."""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
 Alignment: TypeAlias = tuple[tuple[int, int], ...]
-"""(student stage, teacher stage) for each pair of stages that belong together, both counted from 0."""
+"""Pairs (student stage, teacher stage) of corresponding stages, both counted from 0."""

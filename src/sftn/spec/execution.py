@@ -1,4 +1,4 @@
-"""How runs are carried out, which determines nothing of what comes out; without torch, so that options can name it."""
+"""How runs are executed: device, processes and speed, none of which determines the trained network."""
 
 from __future__ import annotations
 
@@ -6,54 +6,54 @@ from dataclasses import dataclass
 from typing import Literal
 
 COHORT = 8
-"""Students of one teacher that are trained at once: more gain little, and come to their ends later."""
+"""Students of one teacher that are trained at once: more gain little, and each finishes later."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Where, by how many processes, how fast and how safely runs are carried out.
+    """Where and with how many processes runs are executed, how fast, and how often they are saved.
 
-    What determines a trained network is in a `Run`. Nothing here does, up to the rounding that `compile`,
-    `deterministic`, `fast_float32` and another device or number of processes or threads bring, which is recorded with a
-    result.
+    Everything that determines a trained network is in a `Run`. Nothing here does, except for rounding: `compile`,
+    `deterministic`, `fast_float32`, the device and the number of processes or threads may change it and are recorded
+    with the result.
     """
 
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     devices: int = 1
-    """Processes on each machine that share every batch; started by the first run if nothing has started them (see
-    `sftn.runtime.device.join`). They decide together what is next."""
+    """Processes per machine, which share every batch; the first run starts them unless a launcher already has (see
+    `sftn.runtime.device.join`)."""
     nodes: int = 1
-    """Machines."""
+    """Number of machines."""
     jobs: str = "auto"
-    """How many runs are carried out side by side, in processes of their own: a number, or auto for one per core that
-    this process may use, as far as memory allows (see `sftn.experiments.workers`). Of no meaning to a single run."""
+    """How many runs are trained side by side, each in its own process: a number, or auto for one per core available to
+    this process, as far as memory allows (see `sftn.experiments.workers`). Has no effect on a single run."""
     cohort: int = COHORT
-    """At most so many students of one teacher are trained at once, each to the same result as alone
-    (`sftn.runs.cohort`); by one process. Of no meaning to a single run."""
+    """Maximum number of students of one teacher that are trained at once, in one process, each with the same result as
+    alone (`sftn.runs.cohort`). Has no effect on a single run."""
     log: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Also write for these: tensorboard, wandb."""
+    """Also log to these: tensorboard, wandb."""
     checkpoint_seconds: float = 60.0
-    """The time between two checkpoints of a run; at every step if 0."""
+    """Seconds between two checkpoints of a run; 0 saves at every step."""
     checkpoint_epochs: int = 0
-    """Epochs between two checkpoints; if 0 they go by time."""
+    """Epochs between two checkpoints; 0 saves by time instead."""
     deterministic: bool = False
-    """Have a GPU compute the same bits again, too; changes them, so it is recorded with the result."""
+    """Use deterministic algorithms on a GPU, too; changes rounding, so it is recorded with the result."""
     fast_float32: bool = False
-    """In float32, fold frozen teachers and compute convolutions as products of matrices, 3×3 ones by Winograd's
-    algorithm, where that is faster on this CPU; results differ by rounding (errors of 1e-5 of the largest value), so
-    what was chosen is recorded. Half precision does so anyway."""
+    """In float32, fold frozen teachers and compute convolutions as matrix products, 3×3 ones by Winograd's algorithm,
+    where that is faster on this CPU; changes rounding (errors of 1e-5 of the largest value), so the choice is recorded.
+    Half precision always does this."""
     teacher_cache: float = 2.0
-    """GiB of memory in which a teacher's answers to crops and flips of the images are kept, and looked up where that
-    changes no bit and pays (see `sftn.runs.teacher_cache`); 0 asks it every time. A cohort has one table for all. On a
-    CPU, by one process."""
+    """GiB of memory for caching a teacher's outputs for crops and flips of the images; used on a CPU, with one process,
+    where it saves time and changes no bit (see `sftn.runs.teacher_cache`). 0 runs the teacher every time. A cohort
+    shares one cache."""
     compile: bool = False
-    """Compile steps by PyTorch; changes only speed and rounding (see docs/speed.md). Not for cohorts."""
+    """Compile training steps; changes only speed and rounding (see docs/speed.md). Not for cohorts."""
     cuda_graphs: bool = False
-    """Record each step as one CUDA graph; changes only speed and rounding."""
+    """Capture each training step as one CUDA graph; changes only speed and rounding."""
 
     @property
     def step_mode(self) -> str:
-        """How steps are taken: one of `sftn.training.step_modes.STEPS`."""
+        """How training steps are run: one of `sftn.training.step_modes.STEPS`."""
         graphs = "both" if self.compile else "captured"
         return graphs if self.cuda_graphs else "compiled" if self.compile else "eager"

@@ -1,4 +1,4 @@
-"""Which images, as a person asks for them; a run records what came of it in `sftn.spec.run.Data`."""
+"""Which images to use, as given in options; a run records the resolved data set in `sftn.spec.run.Data`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Images:
-    """Which images."""
+    """Which images to use, and how to read them."""
 
     data: str = "digits"
     """digits, cifar10, cifar100, stl10, tiny-imagenet, imagenet, folder:PATH (one folder per class) or hf:NAME."""
     data_dir: Path | None = None
-    """Where the files of the data set are."""
+    """Folder of the data set's files."""
     limit: int | None = None
-    """Train on this many images only, the same number of each class."""
+    """Train on this many images only, equally many from each class."""
     classes: int | None = None
-    """Use the first N classes only."""
+    """Use only the first N classes."""
     size: int | None = None
     """Height and width that images from files (and STL-10) are resized to."""
     download: bool = False
-    """Fetch missing files from the data set's official address."""
+    """Download missing files from the data set's official address."""
     stream: bool = False
-    """Read images when they are needed, with random crops in training, even if --memory would hold them."""
+    """Read images from disk when needed, with random crops in training, even if they would fit into --memory."""
     memory: float = 4.0
-    """GiB of decoded images to keep in memory; larger data sets are streamed."""
+    """GiB of decoded images to hold in memory; larger data sets are streamed."""
     damaged: Literal["refuse", "skip"] = "refuse"
-    """Refuse images that cannot be decoded, or leave them out; streamed images are then all read once first."""
+    """Refuse or skip images that cannot be decoded; to skip them, streamed images are all read once first."""
     workers: int = 2
-    """Processes that read streamed images; 0 reads in this process. Changes only the speed."""
+    """Number of processes that read streamed images; 0 reads in this process. Changes only the speed."""

@@ -1,4 +1,4 @@
-"""What a student minimises, as plain data: ce·CE + kd·KD + Σ weight·method."""
+"""A student's training objective as plain data: ce·CE + kd·KD + Σ weight·method."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from sftn.errors import InputError
 
 
 def epochs_of(share: float, epochs: int) -> int:
-    """A number of epochs that is given as such, or, below 1, as a fraction of a run of so many epochs."""
+    """A number of epochs, given as such or, if below 1, as a fraction of a run of `epochs` epochs."""
     return max(1, round(share * epochs)) if 0 < share < 1 else round(share)
 
 
 def warmup_factor(share: float, epoch: int, epochs: int) -> float:
-    """What a weight that grows linearly is multiplied by: 1/N in the first epoch, 1 from the N-th on.
+    """Factor of a weight that grows linearly: 1/N in the first epoch, 1 from the N-th on.
 
     Args:
-        share: N, or a fraction of the run; 0 for a weight that does not grow.
-        epoch: counted from 0.
-        epochs: of the run.
+        share: N, or a fraction of the run; 0 for a constant weight.
+        epoch: the epoch, counted from 0.
+        epochs: number of epochs of the run.
     """
     return min(1.0, (epoch + 1) / epochs_of(share, epochs)) if share else 1.0
 
 
 def fade_factor(share: float, epoch: int, epochs: int) -> float:
-    """What a weight that falls to zero on half a cosine is multiplied by: 1 in the first S epochs, 0 in the last one.
+    """Factor of a weight that decays to zero on half a cosine: 1 in the first S epochs, 0 in the last one.
 
     Args:
-        share: S, or a fraction of the run; 0 for a weight that does not fall.
-        epoch: counted from 0.
-        epochs: of the run.
+        share: S, or a fraction of the run; 0 for a constant weight.
+        epoch: the epoch, counted from 0.
+        epochs: number of epochs of the run.
     """
     start = epochs_of(share, epochs)
     if not share or epoch < start:
@@ -41,16 +41,16 @@ def fade_factor(share: float, epoch: int, epochs: int) -> float:
 
 @dataclass(frozen=True)
 class Term:
-    """A method in an objective: its weight β and its hyper-parameters, where they are not the method's defaults."""
+    """A method in an objective, with its weight β and those hyper-parameters that differ from the method's defaults."""
 
     method: str
     weight: float = 1.0
     options: Mapping[str, float | int | bool] = field(default_factory=dict)
     warmup: float = 0.0
-    """In how many epochs the weight grows linearly to β (`warmup_factor`); a fraction of the run if below 1, 0 none."""
+    """Epochs in which the weight grows linearly to β (`warmup_factor`); a fraction of the run if below 1, 0 for none."""
     fade: float = 0.0
-    """After how many epochs it falls to zero on half a cosine (`fade_factor`); a fraction of the run if below 1, 0
-    never."""
+    """Epochs after which the weight decays to zero on half a cosine (`fade_factor`); a fraction of the run if below 1,
+    0 for never."""
 
     def __post_init__(self) -> None:
         for name in ("warmup", "fade"):
@@ -61,10 +61,10 @@ class Term:
                 )
 
     def factor(self, epoch: int, epochs: int) -> float:
-        """What the weight is multiplied by in an epoch, counted from 0, of a run of so many.
+        """Factor of the weight in an epoch, counted from 0, of a run of `epochs` epochs.
 
         Raises:
-            InputError: the run is too short for the weight to reach β, or to begin to fall.
+            InputError: the run is too short for the weight to reach β, or to begin to decay.
         """
         if epochs_of(self.warmup, epochs) > epochs:
             raise InputError(
@@ -81,14 +81,14 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """ce·CE + kd·KD + Σ weight·method."""
+    """A weighted sum of losses, ce·CE + kd·KD + Σ weight·method."""
 
     name: str
     ce: float = 1.0
     kd: float = 0.0
     terms: tuple[Term, ...] = ()
     temperature: float = 4.0
-    """Of KD."""
+    """Temperature of KD."""
     standardise: bool = False
     """Whether KD compares standardised logits (Sun et al., 2024, arXiv:2403.01427)."""
 
@@ -100,6 +100,6 @@ class Objective:
 
     @property
     def formula(self) -> str:
-        """The sum, such as 0.1·CE + 0.9·KD, without the terms of weight 0."""
+        """The sum as text, such as 0.1·CE + 0.9·KD, without terms of weight 0."""
         parts = [(self.ce, "CE"), (self.kd, "KD"), *((term.weight, term.method) for term in self.terms)]
         return " + ".join(name if weight == 1 else f"{weight:g}·{name}" for weight, name in parts if weight)

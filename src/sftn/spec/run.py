@@ -1,4 +1,4 @@
-"""Run: a frozen record that names everything that determines a trained network; its id is a hash of it."""
+"""`Run`: a frozen record of everything that determines a trained network, whose id is a hash of it."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from sftn.spec.objective import Objective
 from sftn.spec.schedule import Schedule
 
 FORMAT = 1
-"""Of run.json and result.json; part of the id."""
+"""Format version of run.json and result.json; part of a run's id."""
 OnNan = Literal["stop", "skip", "restart"]
 
 
 @dataclass(frozen=True)
 class Data:
-    """Which images."""
+    """The images that a run is trained and tested on."""
 
     name: str
     fingerprint: str
-    """A hash of all pixels and labels; of streamed images, of their names, bytes and labels."""
+    """Hash of all pixels and labels; for streamed images, of their names, bytes and labels."""
     limit: int | None = None
     classes: int | None = None
     size: int | None = None
     stream: bool = False
-    """Whether images are read when they are wanted, which comes with another augmentation."""
+    """Whether images are read from disk when needed, which implies a different augmentation."""
     damaged: Literal["refuse", "skip"] = "refuse"
-    """Whether images that cannot be decoded were left out."""
+    """Whether images that cannot be decoded were refused or skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Branches:
-    """How branches train their teacher; the defaults are the paper's."""
+    """How student branches train their teacher; the defaults are the paper's."""
 
     branches: tuple[int, ...] | None = None
-    """Which branches to grow, counted from 1; all by default."""
+    """Which branches to add, counted from 1; all by default."""
     teacher_ce: float = 1.0
     """λ_T, the weight of the teacher's own cross-entropy."""
     branch_kl: float = 3.0
@@ -48,44 +48,44 @@ class Branches:
     branch_ce: float = 1.0
     """λ_R^CE, the weight of the branches' cross-entropy."""
     temperature: float = 1.0
-    """τ of that divergence."""
+    """Temperature τ of the branches' divergence from the teacher."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Over the branches."""
+    """How the branches' losses are combined: mean or sum."""
     detach: bool = False
-    """Keep the divergence's gradient from the teacher's logits."""
+    """Stop the divergence's gradient at the teacher's logits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Friendly(Branches):
-    """How a teacher is made friendly to its students: what `sftn.StudentBranches` takes."""
+    """How a teacher is trained for its students: the settings of `sftn.StudentBranches`."""
 
     student: str
-    """A network's name, or several joined by +."""
+    """The student's name, or several joined by +."""
 
     @staticmethod
     def to(students: Sequence[str], branches: Branches = Branches()) -> Friendly:
-        """Made for some students, by branches of theirs."""
+        """The settings of a teacher that is trained for these students with these branches."""
         return Friendly(student="+".join(students), **{f.name: getattr(branches, f.name) for f in fields(Branches)})
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """How a teacher that comes with trained weights (NAME@pretrained) is fine-tuned; its classifier is new."""
+    """How a teacher with pretrained weights (NAME@pretrained) and a new classifier is fine-tuned."""
 
     backbone_rate: float = 1.0
-    """Learning rate of its stem and stages, as a multiple of that of its new classifier and of branches."""
+    """Learning rate of its stem and stages, as a multiple of that of its new classifier and of the branches."""
     frozen_stages: int = 0
-    """Number of its stages that are frozen, and its stem with them."""
+    """Number of stages that are frozen, together with the stem."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained network that comes from a file."""
+    """A trained network from a weights file."""
 
     network: str
     sha256: str
     path: str
-    """Where it lies; not part of a run's id."""
+    """The file's path; not part of a run's id."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +103,18 @@ class Run:
     alignment: Alignment | None = None
     fine_tune: FineTune | None = None
     on_nan: OnNan = "stop"
-    """What a number of training that is not finite leads to: the end of the run, its step is skipped, or the run begins
-    again with half the learning rate."""
+    """Response to a non-finite value in training: stop the run, skip the step, or restart with half the learning
+    rate."""
     norm_shares: int = 1
-    """Into how many shares batch norm cuts a batch: 1 for statistics of all of it, whatever the number of processes."""
+    """Number of shares that batch norm splits a batch into; 1 uses the whole batch, across all processes."""
 
     def __post_init__(self) -> None:
         if self.on_nan not in get_args(OnNan):
-            raise unknown("answer to a NaN", str(self.on_nan), get_args(OnNan))
+            raise unknown("on_nan value", str(self.on_nan), get_args(OnNan))
 
     @property
     def name(self) -> str:
-        """What it is, in a word that fits into a file name."""
+        """A short description that can be part of a file name."""
         name = self.network
         if self.friendly is not None:
             name += f"-for-{self.friendly.student}"
@@ -125,21 +125,21 @@ class Run:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits that change with whatever determines the outcome, and with nothing else."""
+        """Twelve hexadecimal digits that change with everything that determines the outcome, and with nothing else."""
         return hashlib.sha256(json.dumps(_identity(self), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def folder(self) -> str:
-        """The name of its folder."""
+        """The name of the run's folder."""
         readable = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"{self.name}-{self.data.name}")[:120]
         return f"{readable}-s{self.seed}-{self.id}"
 
 
 def _identity(value: Any) -> Any:
-    """A record without what does not determine the outcome: where a file lies, and values that are the default.
+    """A record without what does not determine the outcome: paths of files, and fields with default values.
 
-    Leaving defaults out lets a later version add a field without making every run another one; changing a default
-    needs a new `FORMAT`.
+    Omitting defaults lets a later version add a field without changing every run's id; changing a default requires a
+    new `FORMAT`.
     """
     if isinstance(value, tuple | list):
         return [_identity(part) for part in value]

@@ -1,4 +1,4 @@
-"""How long and at which rates a phase is trained."""
+"""How long a phase is trained, and at which learning rates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Schedule:
     epochs: int = 240
     lr: float = 0.05
     milestones: tuple[float, ...] = (150 / 240, 180 / 240, 210 / 240)
-    """When the rate is multiplied by gamma: fractions of the run if below 1, else epochs."""
+    """When the learning rate is multiplied by gamma: fractions of the run if below 1, epochs if not."""
     gamma: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -31,13 +31,13 @@ class Schedule:
             raise InputError(f"milestones are {self.milestones}: give fractions of the run (0.625) or epochs (150)")
 
     def lr_at(self, epoch: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
+        """The learning rate in an epoch, counted from 0."""
         passed = sum(epoch >= (round(m * self.epochs) if m < 1 else m) for m in self.milestones)
         return self.lr * self.gamma**passed
 
     def warmup(
         self, epochs: int, *, of: int = 240, lr: float | None = None, milestones: tuple[float, ...] = ()
     ) -> Schedule:
-        """A first stage that takes `epochs` where the main phase takes `of`, and its share of a shorter one."""
+        """The schedule of a first stage: `epochs` long for a main phase of `of` epochs, shorter in proportion."""
         share = max(1, round(epochs * self.epochs / of))
         return replace(self, epochs=share, lr=self.lr if lr is None else lr, milestones=milestones)

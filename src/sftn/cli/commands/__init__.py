@@ -1,1 +1,1 @@
-"""What the commands do; `sftn.cli` only reads their options."""
+"""The functions that run the commands; imported by `sftn.cli` on demand."""

@@ -1,4 +1,4 @@
-"""What `sftn analyse` does: names become networks and images, and what comes out is shown and kept."""
+"""`sftn analyse`: load networks and images by name, analyse them, then show and save the results."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from sftn.runtime.device import make_fabric
 
 
 def analyse(command: options.Analyse) -> Path:
-    """Carry out an analysis, show its table, leave JSON, CSV and figures.
+    """Run an analysis, show its table, and write JSON, CSV and figures.
 
     Returns:
-        The folder, in which analysis.json, analysis.csv and the figures are.
+        The folder that contains analysis.json, analysis.csv and the figures.
 
     Raises:
-        InputError: something given from outside is wrong.
+        InputError: the input is wrong.
     """
     asked = command.analysis
     if not asked.runs:
-        raise InputError("nothing to look at: give folders of runs or files of weights")
+        raise InputError("nothing to analyse: give folders of runs or weights files")
     plain = asked if isinstance(asked, options.Curves) else asked.look
     if plain.figure:
         analysis.require()
@@ -153,7 +153,7 @@ def _similarity(asked: options.Similarity) -> Found:
         rows.append({"teacher": theirs.name, "student": ours.name, **alike})
     columns = {"kl": "KL(teacher ‖ student) in nats", "cka": "linear CKA, exact", "agreement": "top-1 agreement in %"}
     return Found(
-        f"Likeness on {len(dataset.test):,} test images of {dataset.name}; CKA of the pooled last stage",
+        f"Similarity on {len(dataset.test):,} test images of {dataset.name}; CKA of the pooled last stage",
         rows,
         _settings([*teachers, *students], dataset, minibatch=asked.minibatch),
         rows,
@@ -227,13 +227,13 @@ def _subjects(names: Sequence[str], look: options.LookOptions) -> list[Trained]:
 
 
 def _images(tested: Sequence[Trained], look: options.LookOptions) -> Dataset:
-    """The images that networks are tested on: those asked for, or those of the first run."""
+    """The images to test networks on: those named in the options, or those of the first run."""
     first = next((one for one in tested if one.run is not None), tested[0])
     return first.images(look.data, look.data_dir, look.size)
 
 
 def _milestones(epochs: int) -> tuple[int, ...]:
-    """30, 60 and 90 of 100, and their share of less."""
+    """Epochs at which the learning rate drops: 30 %, 60 % and 90 % of all."""
     return tuple(round(share * epochs) for share in (0.3, 0.6, 0.9))
 
 

@@ -1,4 +1,4 @@
-"""What the command bench does: measure this machine, and say how long the paper's tables would take on it."""
+"""`sftn bench`: measure this machine, and estimate how long the paper's tables would take on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sftn.spec.schedule import Schedule
 
 
 def bench(asked: options.Bench, dataset: Dataset | None = None) -> Speed:
-    """Measure a pair and method on random images; then time some steps of every kind of run in the tables."""
+    """Measure a pair and method on random images, then time a few steps of each kind of run in the tables."""
     seconds, batch, device = asked.seconds, asked.batch, asked.device
     if not seconds > 0:
         raise InputError(f"seconds {seconds:g}: give more than 0")

@@ -1,4 +1,4 @@
-"""What the commands do that hand a network on: export and predict."""
+"""`sftn export` and `sftn predict`: write a network for deployment, and classify images with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sftn.errors import InputError
 
 
 def export(asked: options.Export) -> None:
-    """Write a run's network for others."""
+    """Export a run's network."""
     found = exporting.export(
         asked.run,
         asked.to,
@@ -39,14 +39,12 @@ def export(asked: options.Export) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
-        say(
-            f"Times are medians on this CPU, with {model_card.threads(exporting.thread_count())}; the files took turns."
-        )
+        say(f"Times are medians on this CPU, with {model_card.threads(exporting.thread_count())}; measured in turns.")
     say(f"Written: {', '.join(map(str, found.files))}; its card is {found.folder / model_card.NAME}")
 
 
 def predict(asked: options.Predict) -> None:
-    """The classes of image files; a bad one is named, the others are answered, and the exit code is 2.
+    """Classify image files; unreadable ones are reported, the others classified, and the exit code is then 2.
 
     Raises:
         InputError: the model or an image cannot be read.
@@ -71,6 +69,6 @@ def predict(asked: options.Predict) -> None:
 def _model(what: Path, data: str | None, data_dir: Path | None) -> predicting.Model:
     if not what.is_dir():
         if not what.exists():
-            raise InputError(f"{what} is not there: give a run's folder, or a file that sftn export wrote")
+            raise InputError(f"{what} does not exist: give a run's folder, or a file that sftn export wrote")
         return predicting.opened(what)
     return predicting.of_classifier(Source.of(what, data, data_dir).classifier)

@@ -1,4 +1,4 @@
-"""What the commands that look do: names become networks and images, and what is known of them is shown."""
+"""`sftn evaluate`, `sftn describe` and `sftn list`: show what is known about networks, methods and data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sftn.training.evaluate import evaluate as evaluate_network
 
 
 def evaluate(asked: options.Evaluate) -> dict[str, float]:
-    """Accuracy and confidence of a trained network."""
+    """Evaluate a trained network: accuracy and confidence."""
     trained = Trained.of(asked.what, asked.network)
     dataset = trained.images(asked.data, asked.data_dir, asked.size)
     fabric = make_fabric(asked.device, asked.precision)
@@ -42,12 +42,12 @@ def evaluate(asked: options.Evaluate) -> dict[str, float]:
         f"{trained.name} on {len(dataset.test):,} test images of {dataset.name}: {found['accuracy']:.2f} % ({values})"
     )
     if collapsed(found["favourite"], dataset.test.labels):
-        say(f"{trained.name} gives nearly all images the same class")
+        say(f"{trained.name} predicts the same class for nearly all images")
     return found
 
 
 def describe(asked: options.Describe) -> None:
-    """Show the layers of a network and of the branches that a student grows in it."""
+    """Show the layers of a network and of the branches that a student adds to it."""
     from sftn.profiling import summary
     from sftn.report import terminal
     from sftn.report.pages import summary as pages
@@ -70,7 +70,7 @@ def describe(asked: options.Describe) -> None:
 
 
 def list_names(asked: options.List) -> None:
-    """Networks, methods, data sets or tables, a line each."""
+    """List networks, methods, data sets or tables, one per line."""
     what = asked.what
     table = Table(box=None, pad_edge=False)
     if what == "networks":
@@ -97,7 +97,7 @@ def list_names(asked: options.List) -> None:
         for name, entry in sorted(TABLES.items()):
             table.add_row(name, entry.title)
         table.add_section()
-        table.add_row("studies", "of our own, at a scale for a CPU")
+        table.add_row("studies", "our own experiments, at a scale for a CPU")
         for name, study in STUDIES.items():
             table.add_row(name, study.grid.title)
     else:
@@ -109,7 +109,7 @@ def list_names(asked: options.List) -> None:
 
 
 def _options() -> Table:
-    """The options of every method, as in `crd(negatives=4096)`."""
+    """A table of the options of every method, as in `crd(negatives=4096)`."""
     table = Table(box=None, pad_edge=False)
     for column in ("method", "option", "default", "meaning", "default from"):
         table.add_column(column)
@@ -124,14 +124,14 @@ def _options() -> Table:
 
 
 def _normalisation(source: Run | Weights, dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """Mean and deviation that a network was trained with, where its file tells them; else those of the images."""
+    """The mean and standard deviation in a network's weights file; those of the images if it has none."""
     said = read_metadata(source.path) if isinstance(source, Weights) else {}
     if not {"mean", "std"} <= said.keys():
         return dataset.normalisation
     try:
         mean, std = (torch.tensor(json.loads(said[name]), dtype=torch.float32) for name in ("mean", "std"))
     except (ValueError, TypeError, RuntimeError, RecursionError) as error:
-        raise InputError(f"{said['network']}'s file tells no mean and deviation that can be read") from error
+        raise InputError(f"{said['network']}'s file has an invalid mean or standard deviation") from error
     if mean.shape != std.shape or mean.shape != (dataset.image[0],):
         raise InputError(f"{said['network']} was trained on images of {mean.numel()} channels, not {dataset.image[0]}")
     return mean, std

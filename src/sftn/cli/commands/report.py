@@ -1,4 +1,4 @@
-"""Reports from the command line."""
+"""`sftn report`: write reports on tables, studies and runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sftn.report import terminal, writer
 
 
 def report(asked: options.Report) -> None:
-    """Write the pages of tables, studies and runs, and show what a terminal can."""
+    """Write the pages of tables, studies and runs, and print them to the terminal without figures."""
     pages = writer.report(asked.what, asked.out, data_dir=asked.data_dir, device=asked.device)
     for page in pages:
         terminal.show(page, console)

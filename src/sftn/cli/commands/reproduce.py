@@ -1,4 +1,4 @@
-"""What the command reproduce does: a name becomes a table's runs, which are carried out and measured."""
+"""`sftn reproduce`: plan, train and measure the runs of a table or study."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from sftn.spec.training import Training
 
 SMOKE_IMAGES, SMOKE_SEEDS, SMOKE_SIZE = 40, 2, 32
 OWN = "paper"
-"""What stands for the images and the recipe that a table or study has of its own."""
+"""The option value that selects a table's or study's own images or recipe."""
 
 
 def reproduce(asked: options.Reproduce) -> None:
-    """Show the plan of a table or study, work it off and measure what it says; what is done is not done again."""
+    """Show the plan of a table or study, train its runs and measure them; finished work is not repeated."""
     name, pairs, seeds, out, execution = asked.table, asked.pairs, asked.seeds, asked.out, asked.execution
     images, training = asked.images, asked.training
     table, measures = studies.parts(name)
@@ -45,14 +45,14 @@ def reproduce(asked: options.Reproduce) -> None:
         if execution.devices * execution.nodes > 1:
             raise InputError("--executor ray gives each run one process: leave --devices and --nodes out")
     if training.lr is not None:
-        raise InputError(f"{name} has learning rates of its own, by network: leave --lr out")
+        raise InputError(f"{name} sets the learning rate of each network itself: leave --lr out")
     if asked.smoke:
         table, images, training = _tiny(table, pairs, images, training)
         seeds, pairs = SMOKE_SEEDS if seeds is None else seeds, ()
     seeds = table.seeds if seeds is None else seeds
     if seeds < 1:
         raise InputError(f"seeds is {seeds}: give at least 1")
-    images, training = _own(table, images, training)
+    images, training = _with_defaults(table, images, training)
     table, ways = part(table, pairs, asked.methods, asked.teachers)
     dataset = requests.load_images(images)
     conditions = Conditions.of(requests.plain_run("", dataset, images, training, execution))
@@ -62,7 +62,7 @@ def reproduce(asked: options.Reproduce) -> None:
     survey = led(lambda: Survey.of(planned, out))
     survey.check()
     if not measures and (asked.to or asked.test_images is not None):
-        raise InputError(f"{name} measures nothing on top of its runs: leave --to and --test-images out")
+        raise InputError(f"{name} consists of runs only and measures nothing else: leave --to and --test-images out")
     how: dict[str, Any] = {"data_dir": images.data_dir, "to": asked.to, "images": asked.test_images}
     how |= {"smoke": asked.smoke}
     tools = [(which, measure.instruments(which, dataset, out, **how)) for which in measures]
@@ -77,7 +77,7 @@ def reproduce(asked: options.Reproduce) -> None:
         budget = asked.timing_seconds if world() == 1 else 0.0
         found = estimate(left, dataset, out, done=done, device=execution.device, budget=budget)
         if found is not None:
-            say(f"Estimated: {duration(found.hours)}, one run after the other ({found.how})")
+            say(f"Estimated: {duration(found.hours)}, one run at a time ({found.how})")
     if asked.plan_only:
         return
     if asked.executor == "ray":
@@ -90,13 +90,13 @@ def reproduce(asked: options.Reproduce) -> None:
         for which, own in tools:
             measure.work(planned, which, own, dataset, out, device=execution.device)
     measured = " and measured" * any(own for _, own in tools)
-    say(f"All runs of {name} are done{measured}. The table: sftn report {name} --out {out}")
+    say(f"All runs of {name} are done{measured}. To see the table: sftn report {name} --out {out}")
 
 
-def _own(table: Table, images: Images, training: Training) -> tuple[Images, Training]:
-    """The training with what the table has of its own where nothing was asked for.
+def _with_defaults(table: Table, images: Images, training: Training) -> tuple[Images, Training]:
+    """Images and training with the table's own values for options that were not given.
 
-    Its number of images belongs to its images, and its epochs to its recipe: other ones bring none of them.
+    The table's number of images applies only to its own images, and its epochs and batch only to its own recipe.
     """
     if images.data == OWN:
         limit = table.limit if images.limit is None else images.limit
@@ -110,7 +110,7 @@ def _own(table: Table, images: Images, training: Training) -> tuple[Images, Trai
 
 
 def _tiny(table: Table, pairs: Sequence[str], images: Images, training: Training) -> tuple[Table, Images, Training]:
-    """The smoke test: one tiny pair, a few digits, an epoch; a folder in ImageNet's layout for a table of ImageNet."""
+    """The smoke test: one tiny pair, a few digits, one epoch; for ImageNet, images from a folder in its layout."""
     folder = table.data == "imagenet" and images.data_dir is not None
     if pairs or (images.data_dir is not None and not folder) or training.recipe not in (OWN, "smoke"):
         raise InputError(
@@ -139,7 +139,7 @@ def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int,
     say(f"Conditions: {conditions}")
     deviations = conditions.deviations(table)
     if deviations:
-        say(f"NOT the {table.source}'s conditions: {'; '.join(deviations)}. The report says so too.")
+        say(f"NOT the {table.source}'s conditions: {'; '.join(deviations)}. The report repeats this.")
     for note in table.notes:
         say(f"Note: {note}")
 
@@ -147,13 +147,13 @@ def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int,
 def _show_measurements(
     which: Measured, planned: Sequence[Planned], tools: Sequence[measure.Instrument], out: Path
 ) -> None:
-    """What is measured on top, how, and how much of it is there."""
+    """Show what is measured on the trained networks, how, and how much of it is done."""
     asked = measure.subjects(planned, which)
     done = sum(RunFolder(out / item.run.folder).result_json.exists() for item in asked)
     left = list(measure.missing(planned, which, tools, out))
     for tool in tools:
         there = done - sum(own is tool for _, own, _ in left)
-        say(f"Measured on top: {tool.name} of {len(asked)} networks, {there} there")
+        say(f"Also measured: {tool.name} of {len(asked)} networks, {there} done")
         differs = remarks(tool.settings, which.targets)
         if differs:
-            say(f"NOT as the paper measures: {'; '.join(differs)}. The report says so too.")
+            say(f"NOT measured as in the paper: {'; '.join(differs)}. The report repeats this.")

@@ -1,4 +1,4 @@
-"""What `sftn runs` does: the folder of runs is listed, shown, tidied up, verified, and kept with the code."""
+"""`sftn runs`: list, show, remove, verify and archive runs."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 
 def runs(asked: options.Runs) -> None:
-    """List, show, keep, remove or verify runs, a line each; ends with exit code 1 if one is not what it says.
+    """List, show, archive, remove or verify runs, one line each; exits with code 1 if one fails verification.
 
     Raises:
-        InputError: a run is unknown or must not be removed, or its images are not there.
+        InputError: a run is unknown or must not be removed, or its images are missing.
     """
     what, names, out = asked.what, asked.run, asked.out
     if what == "list":
@@ -50,7 +50,7 @@ def runs(asked: options.Runs) -> None:
             table(scan(runs))
         return
     if not (names or asked.networks) and what != "verify":
-        raise InputError(f"say which runs to {what}: a folder or the beginning of an id, see sftn runs list")
+        raise InputError(f"name the runs to {what} by folder or beginning of id: see sftn runs list")
     if what == "show":
         with unpacked(out) as runs:
             for name in names:
@@ -66,13 +66,13 @@ def runs(asked: options.Runs) -> None:
     else:
         folders = folders or [entry.folder for entry in scan(out) if entry.state in (DONE, BROKEN)]
         bad = sum(_verified(folder, asked.data_dir, asked.device) for folder in folders)
-        say(f"{len(folders) - bad} of {len(folders)} runs are what they say")
+        say(f"{len(folders) - bad} of {len(folders)} runs passed verification")
         if bad:
             sys.exit(1)
 
 
 def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path) -> None:
-    """Keep the runs of studies and tables, under their own conditions or those nearest to them, and single ones."""
+    """Archive single runs, and those of studies and tables under their own or the nearest conditions."""
     for name in names:
         if name in STUDIES or name in TABLES:
             found, place = sections(parts(name)[0], out), name
@@ -91,7 +91,7 @@ def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path) ->
 
 
 def table(entries: Sequence[Entry]) -> None:
-    """Every run in a line."""
+    """Print one line per run."""
     shown = Table(box=None, pad_edge=False)
     for column in ("run", "seed", "images", "epochs", "state", "last %", "best %", "hours", "id"):
         shown.add_column(column, no_wrap=column != "run", overflow="fold")
@@ -121,7 +121,7 @@ def table(entries: Sequence[Entry]) -> None:
 
 
 def show(entry: Entry, out: Path | None = None) -> None:
-    """All that is known of a run, which people find in `out` if not in its folder."""
+    """Print all that is known about a run, located in `out` if given, for a run from an archive."""
     folder = entry.folder if out is None else RunFolder(out / entry.folder.name)
     say(f"{folder}: {entry.state} {entry.owner or entry.reason}".rstrip())
     if entry.run is not None:
@@ -137,18 +137,18 @@ def show(entry: Entry, out: Path | None = None) -> None:
 
 
 def _json(record: dict[str, Any]) -> None:
-    """Names as they are, unless the terminal would obey them."""
+    """Print a record as JSON; non-ASCII text stays as it is unless it contains control characters."""
     text = json.dumps(record, ensure_ascii=False)
     console.print_json(text, ensure_ascii=not text.isprintable())
 
 
 def _verified(folder: RunFolder, data_dir: Path | None, device: str) -> bool:
-    """Whether something is wrong with a run, which is reported in a line."""
+    """Verify a run and report the result in one line; True if something is wrong."""
     from sftn.runs.trained import verify
 
     run = folder.inspect().run
     found = folder.faults() if run is None else verify(folder, _load(run.data, data_dir), device)
-    say(f"{'NOT as it says' if found else 'good'}  {folder.name}  {'; '.join(found)}".rstrip())
+    say(f"{'FAILED' if found else 'good'}  {folder.name}  {'; '.join(found)}".rstrip())
     return bool(found)
 
 

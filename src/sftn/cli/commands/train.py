@@ -1,4 +1,4 @@
-"""Training from the command line: demo, compare, train-teacher and distill."""
+"""`sftn demo`, `compare`, `train-teacher` and `distill`: training from the command line."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from sftn.spec.run import Branches
 
 
 def demo(asked: options.Demo) -> None:
-    """`compare` on few labelled digits: 20 images of each class to learn from, 1,000 to test on."""
+    """Run `compare` on few labelled digits: 20 training images per class, and 1,000 test images."""
     console.print(
-        "Real handwritten digits, but only 20 labelled images of each: a student (resnet8, 0.08 M parameters) alone, "
-        "from a standard teacher (resnet20, 0.27 M) and from one that was trained for it."
+        "Real handwritten digits, but only 20 labelled images per class: a student (resnet8, 0.08 M parameters) alone, "
+        "with a standard teacher (resnet20, 0.27 M) and with one that was trained for it."
     )
     digits = jobs.Compare(images=Images(data="digits", limit=200), branches=Branches(branch_kl=0.3))
     compare(replace(digits, seeds=asked.seeds, training=asked.training, execution=asked.execution, out=asked.out))
     console.print(
-        "Branches that learn from few images hold their teacher back, so their divergence is weighted by 0.3 here; "
-        "with the paper's 3, teacher and student lose 3 to 4 points (docs/results.md). The paper's gain was measured "
-        "on 50,000 images over 240 epochs. What holds for your images, `sftn compare` measures.",
+        "Branches trained on few images hold their teacher back, so their divergence is weighted by 0.3 here; with "
+        "the paper's 3, teacher and student lose 3 to 4 points (docs/results.md). The paper's gain was measured on "
+        "50,000 images over 240 epochs. To find out what holds for your images, use `sftn compare`.",
     )
     console.print("Next: sftn compare --data cifar100 --data-dir DIR --epochs 30, or sftn list methods", soft_wrap=True)
 
 
 def compare(asked: jobs.Compare) -> None:
-    """Carry a comparison out and show its table."""
+    """Run a comparison and show its table."""
     found = comparisons.compare(asked, watch=watch)
     console.print(_table(found))
     for sentence in found.verdict():
         console.print(sentence, markup=False)
-    say(f"Written: {found.folder}/comparison.md and .json; every run has a folder of its own in {asked.out}")
+    say(f"Written: {found.folder}/comparison.md and .json; each run has its own folder in {asked.out}")
 
 
 def _table(found: comparisons.Comparison) -> Table:

@@ -1,7 +1,7 @@
 """The paper's tables and figures, one declarative module each.
 
-A table that is a grid of runs is a `Table`; a table or figure that needs a measurement on top of them is a `Measured`.
-Another one is a module with a `TABLE`, and a place in `TABLES`.
+A table of accuracies is a `Table`; one that needs further measurements on its runs, or a figure, is a `Measured`. To
+add one, write a module with a `TABLE` and add it to `TABLES`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _ALL: tuple[Table | Measured, ...] = (
     *(table18.TABLE, table19.TABLE, figure4.TABLE, figure5.TABLE, imagenet.TABLE),
 )
 TABLES: dict[str, Table | Measured] = {entry.name: entry for entry in _ALL}
-"""Every table and figure by its name."""
+"""All tables and figures by name."""
 
 
 def entry(name: str) -> Table | Measured:
-    """The table or figure of a name, such as table17 or figure5.
+    """The table or figure with a name such as table17 or figure5.
 
     Raises:
-        InputError: there is none.
+        InputError: the name is unknown.
     """
     if name not in TABLES:
         raise unknown("table", name, TABLES)
@@ -47,7 +47,7 @@ def table(name: str) -> Table:
     """The grid of runs of a table or figure.
 
     Raises:
-        InputError: there is no such table.
+        InputError: the name is unknown.
     """
     found = entry(name)
     return found.grid if isinstance(found, Measured) else found

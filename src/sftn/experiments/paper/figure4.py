@@ -1,4 +1,4 @@
-"""Figure 4: the accuracies of teachers of different sizes against their student's; the runs of Table 13."""
+"""Figure 4: accuracy of teachers of different sizes against their student's, from the runs of Table 13."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Figure 5: KL divergence during training and test accuracy, epoch by epoch, from both teachers."""
+"""Figure 5: KL divergence in training and test accuracy by epoch, with both teachers."""
 
 from sftn.experiments.metrics import LOG, Measured, Quantity
 from sftn.experiments.paper.published import FAULTS
@@ -14,8 +14,8 @@ TABLE = Measured(
         published="",
         notes=(
             *FAULTS["figure5"],
-            "KL is the objective's KD term, τ²·KL(teacher ‖ student), a mean over the augmented training batches of an "
-            "epoch.",
+            "KL is the objective's KD term, τ²·KL(teacher ‖ student), averaged over the augmented training batches of "
+            "an epoch.",
         ),
     ),
     measure="curves",

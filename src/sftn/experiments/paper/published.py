@@ -1,4 +1,4 @@
-"""The numbers printed in the supplementary document of the NeurIPS 2021 paper, and what is wrong in them."""
+"""The numbers printed in the supplementary document of the NeurIPS 2021 paper, and their known errors."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ NAMES: dict[str, str] = {
     "MobileNetV2": "mobilenetv2",
     **{f"ResNet{depth}": f"resnet{depth}" for depth in (18, 34, 50, 101, 152)},
 }
-"""Networks as the paper prints them and as they are called here; resnet32x4 and its like are the same in both."""
+"""Names of networks in the paper and in sftn, where they differ; resnet32x4 and similar ones are the same in both."""
 
 _WAYS = {"none": ALONE, "standard": STANDARD, "sftn": FRIENDLY}
 _LAMBDA_STUDENTS = (
     "The document prints the students of this table as resnet8x2, ShuffleV2, WRN16-2, ShuffleV2. Its standard rows are "
-    "those of ShuffleV1, ShuffleV2, WRN16-2 and WRN40-1 in Tables 11, 17 and 18, so these are used: an inference."
+    "those of ShuffleV1, ShuffleV2, WRN16-2 and WRN40-1 in Tables 11, 17 and 18, so these are used (an inference)."
 )
 
 FAULTS: dict[str, tuple[str, ...]] = {
     "table12": ("The table is missing from the text; only its average gains are known: +4.71 (STL10), +6.07 points.",),
     "table13": (
-        "The printed entropies are damaged: standard teachers about 0.0002 to 0.0004, student-friendly ones 0.0041 to "
-        "0.0053; the accuracies are whole.",
+        "The printed entropies are garbled: standard teachers about 0.0002 to 0.0004, student-friendly ones 0.0041 to "
+        "0.0053; the accuracies are intact.",
     ),
-    "table14": ("resnet8x2 is in no public benchmark: taken as resnet8 with twice the widths.",),
+    "table14": ("resnet8x2 is not in any public benchmark; it is taken to be resnet8 with twice the widths.",),
     "table15": (_LAMBDA_STUDENTS,),
     "table16": (_LAMBDA_STUDENTS, "Section A.5 quotes 76.55 where the table's own rows average 76.60."),
     "table19": (
         "KL of SP, wrn_40_2 to wrn_16_2, standard teacher: 0.07 is printed; the column's average needs about 0.70.",
     ),
     "imagenet": (
-        "The text describes how ImageNet models are trained (section B.2) and prints no numbers of them. The pair, the "
-        "learning rate 0.1 and the weight decay 1e-4 are from memory of the main paper: unverified.",
-        "The text does not name the methods: KD, SP, CRD, SSKD and OH are our choice; nor how many runs: one here.",
+        "The text describes how ImageNet models are trained (section B.2) and prints no numbers. The pair, the "
+        "learning rate 0.1 and the weight decay 1e-4 are from memory of the main paper and unverified.",
+        "The text names neither the methods (here KD, SP, CRD, SSKD and OH) nor the number of runs (one here).",
     ),
     "figure4": ("The figure has no readable numbers.",),
     "figure5": ("The figure has no readable numbers.",),
 }
-"""What is known to be wrong or missing in the print, by table."""
+"""Known errors and gaps in the printed numbers, by table."""
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A number of the paper: mean over its three runs, in percent, and their deviation where it is printed."""
+    """A printed number: the mean over three runs, in percent, and the deviation if it is printed."""
 
     mean: float
     std: float | None = None
@@ -62,7 +62,7 @@ class Printed:
 
 
 def rows(file: str) -> list[dict[str, str]]:
-    """The rows of a file of `published/`, as they are; none for no file."""
+    """The unchanged rows of a file in `published/`; empty for an empty name."""
     return (
         [] if not file else read_csv((files("sftn.experiments.paper") / "published" / file).read_text(encoding="utf-8"))
     )
@@ -76,7 +76,7 @@ def accuracies(file: str) -> dict[Cell, Printed]:
 
 @cache
 def measured(file: str) -> dict[tuple[Cell, str], Printed]:
-    """The printed numbers of Tables 11, 13 and 19: by cell, and the name of the quantity as the tables have it."""
+    """The printed numbers of Tables 11, 13 and 19, by cell and name of the quantity in the table."""
     found = {}
     for row in rows(file) if file else ():
         way = _WAYS[row["teacher_training"]]
@@ -88,7 +88,7 @@ def measured(file: str) -> dict[tuple[Cell, str], Printed]:
 
 
 def _grid(row: dict[str, str]) -> tuple[Cell, Printed]:
-    """Of Tables 17 and 18."""
+    """Convert a row of Tables 17 and 18."""
     way, method = _WAYS[row["teacher_training"]], row["method"].lower()
     role = "teacher" if method == "teacher" else "student"
     method = "-" if method in ("teacher", "student_alone") else method
@@ -97,7 +97,7 @@ def _grid(row: dict[str, str]) -> tuple[Cell, Printed]:
 
 
 def _setting(row: dict[str, str]) -> tuple[Cell, Printed]:
-    """Of Tables 14 to 16."""
+    """Convert a row of Tables 14 to 16."""
     standard = row["setting"] == "standard"
     method = "kd" if row["network"] == "student" else "-"
     way, setting = (STANDARD, "") if standard else (FRIENDLY, row["setting"])

@@ -1,4 +1,4 @@
-"""Table 11: students on corrupted images (CIFAR-100-C), without distortion and at intensities 1 to 5."""
+"""Table 11: accuracy of students on corrupted images (CIFAR-100-C), undistorted and at intensities 1 to 5."""
 
 from sftn.experiments.metrics import Measured, Quantity
 from sftn.experiments.table import Pair, Table

@@ -1,4 +1,4 @@
-"""Table 12: what students' features are worth on STL-10 and Tiny-ImageNet."""
+"""Table 12: transfer of students' features to STL-10 and Tiny-ImageNet."""
 
 from sftn.experiments.metrics import Measured, transfer_quantity
 from sftn.experiments.paper.published import FAULTS
@@ -18,7 +18,7 @@ TABLE = Measured(
         notes=(
             *FAULTS["table12"],
             "The paper says “5 different knowledge distillation algorithms” and does not name them: KD, SP, CRD, SSKD "
-            "and OH are our choice. The protocol of the linear classifier is HSAKD's, as the paper states none.",
+            "and OH are our choice. The protocol of the linear classifier is HSAKD's, because the paper states none.",
         ),
     ),
     measure="transfer",

@@ -1,4 +1,4 @@
-"""Table 13: teachers of five sizes, how sure they are, and the accuracy of one student."""
+"""Table 13: entropy and accuracy of teachers of five sizes, and the accuracy of their student."""
 
 from sftn.experiments.metrics import RESULT, Measured, Quantity
 from sftn.experiments.paper.published import FAULTS

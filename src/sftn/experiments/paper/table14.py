@@ -1,4 +1,4 @@
-"""Table 14: how many student branches a teacher has."""
+"""Table 14: effect of the number of student branches."""
 
 from sftn.experiments.paper.published import FAULTS
 from sftn.experiments.table import Pair, Setting, Table
@@ -16,7 +16,7 @@ TABLE = Table(
     settings=(
         Setting("branch1", "branch 1", {"branches": (1,)}),
         Setting("branch2", "branch 2", {"branches": (2,)}),
-        Setting("branch1+2", "branches 1 and 2"),  # all that these pairs have: the same runs as Tables 17 and 18
+        Setting("branch1+2", "branches 1 and 2"),  # all that these pairs have: the runs of Tables 17 and 18
     ),
     alone=False,
     published="table14_branches.csv",

@@ -1,4 +1,4 @@
-"""Table 15: the weight of the branches' cross-entropy."""
+"""Table 15: effect of the weight of the branches' cross-entropy."""
 
 from sftn.experiments.paper.published import FAULTS
 from sftn.experiments.table import Pair, Setting, Table

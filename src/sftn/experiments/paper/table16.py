@@ -1,4 +1,4 @@
-"""Table 16: the weight of the teacher's own cross-entropy; the pairs of Table 15."""
+"""Table 16: effect of the weight of the teacher's own cross-entropy, for the pairs of Table 15."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Table 17: standard and student-friendly teachers, twelve methods, students of the teacher's kind."""
+"""Table 17: standard and student-friendly teachers with twelve methods; students of the teacher's family."""
 
 from sftn.experiments.table import METHODS, Pair, Table
 

@@ -1,4 +1,4 @@
-"""Table 18: standard and student-friendly teachers, twelve methods, students of another kind than the teacher."""
+"""Table 18: standard and student-friendly teachers with twelve methods; students of a different family."""
 
 from sftn.experiments.table import METHODS, Pair, Table
 

@@ -1,4 +1,4 @@
-"""Table 19: how alike teachers and students are on the test images."""
+"""Table 19: similarity of teachers and students on the test images."""
 
 from sftn.experiments.metrics import Measured, Quantity
 from sftn.experiments.paper.published import FAULTS
@@ -20,8 +20,8 @@ TABLE = Measured(
         published="table19_similarity.csv",
         notes=(
             *FAULTS["table19"],
-            "The paper says neither the direction of its KL (here teacher ‖ student, temperature 1) nor which estimate "
-            "and layer its CKA has (here the exact linear one, of the pooled last stage).",
+            "The paper states neither the direction of its KL (here teacher ‖ student, temperature 1) nor which "
+            "estimate and layer its CKA has (here the exact linear one, of the pooled last stage).",
         ),
     ),
     measure="similarity",

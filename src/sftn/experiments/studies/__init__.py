@@ -1,6 +1,6 @@
-"""Our own experiments at a scale that a CPU allows, one declarative module each, as the paper's tables are in `paper`.
+"""Our own experiments at a scale for a CPU, one declarative module each, like the paper's tables in `paper`.
 
-Their protocols were fixed before they were run. Another one is a module with a `STUDY`, and a place in `STUDIES`.
+Their protocols were fixed before they were run. To add one, write a module with a `STUDY` and add it to `STUDIES`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _ALL = (
     horizon.LONG,
 )
 STUDIES: dict[str, Study] = {study.grid.name: study for study in _ALL}
-"""Every study by its name."""
+"""All studies by name."""
 
 
 def entry(name: str) -> Table | Measured | Study:
-    """What a name stands for: a table or figure of the paper, or a study.
+    """The table, figure or study with a name.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: the name is unknown.
     """
     everything = {**paper.TABLES, **STUDIES}
     if name not in everything:
@@ -41,10 +41,10 @@ def entry(name: str) -> Table | Measured | Study:
 
 
 def parts(name: str) -> tuple[Table, tuple[Measured, ...]]:
-    """The grid of runs of a table, figure or study, and what is measured on top of it.
+    """The grid of runs of a table, figure or study, and the measurements on it.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: the name is unknown.
     """
     found = entry(name)
     if isinstance(found, Study):

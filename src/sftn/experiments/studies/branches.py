@@ -1,4 +1,4 @@
-"""How many branches: the question of Table 14, on few labelled digits."""
+"""Effect of the number of branches: the question of Table 14, on few labelled digits."""
 
 from dataclasses import replace
 

@@ -14,7 +14,7 @@ SHORT = Table(
     batch=64,
     data="cifar100",
     classes=20,
-    notes=("10,000 images to learn from, 2,000 to be tested on; all else as the paper's recipe.",),
+    notes=("10,000 images for training, 2,000 for testing; everything else as in the paper's recipe.",),
 )
 
 STUDY = Study.of(SHORT, table19.TABLE, table13.TABLE, table11.TABLE, figure5.TABLE)

@@ -1,4 +1,4 @@
-"""All twelve methods on few labelled digits: the setting of `sftn demo`, with more seeds and methods."""
+"""Twelve methods on few labelled digits: the setting of `sftn demo`, with more seeds and methods."""
 
 from sftn.experiments.paper import table13, table19
 from sftn.experiments.studies.study import Study
@@ -14,7 +14,7 @@ DEMO = Table(
     batch=32,
     data="digits",
     limit=200,
-    notes=("20 labelled digits of each class to learn from, 1,000 to be tested on; the setting of sftn demo.",),
+    notes=("20 labelled digits per class for training, 1,000 digits for testing; the setting of sftn demo.",),
 )
 
 STUDY = Study.of(DEMO, table19.TABLE, table13.TABLE)

@@ -1,4 +1,4 @@
-"""Whether it is the weakness of the branches: those of a resnet8 beside ones as strong as the teacher's own blocks."""
+"""Effect of the branches' capacity: those of a resnet8 against ones as strong as the teacher's own blocks."""
 
 from dataclasses import replace
 
@@ -14,6 +14,6 @@ STUDY = Study(
         pairs=tuple(Pair("resnet20", student) for student in ("resnet8", "resnet20")),
         methods=("kd",),
         settings=(Setting("paper", "as in the paper"), Setting("0.3", "λ_R^KL = 0.3", {"branch_kl": 0.3})),
-        notes=("A student that is a second resnet20 has branches that can do all that the teacher's own blocks can.",),
+        notes=("A resnet20 as student has branches with the same capacity as the teacher's own blocks.",),
     )
 )

@@ -1,7 +1,7 @@
-"""Does the friendly teacher gain once its branches fit the training images? Ten classes of CIFAR-100, two students.
+"""Effect of whether the branches can fit the training images: two students on ten classes of CIFAR-100.
 
-A wrn_16_2 learns its 5,000 images by heart. Of its two students, resnet8 cannot and a second wrn_16_2 can, so the
-branches of the first never fit what the teacher fits, and those of the second may.
+A wrn_16_2 memorises its 5,000 images. Of its two students, resnet8 cannot and a second wrn_16_2 can, so the branches
+of the first never fit what the teacher fits, and those of the second may.
 """
 
 from sftn.experiments.paper import table13, table19
@@ -20,7 +20,7 @@ def _study(epochs: int) -> Study:
             batch=64,
             data="cifar100",
             classes=10,
-            notes=("5,000 images to learn from, 1,000 to be tested on; all else as the paper's recipe.",),
+            notes=("5,000 images for training, 1,000 for testing; everything else as in the paper's recipe.",),
         ),
         table19.TABLE,
         table13.TABLE,

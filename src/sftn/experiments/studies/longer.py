@@ -1,6 +1,6 @@
-"""A stronger teacher that is trained out: 2,500 images of 20 classes of CIFAR-100, seen 80 times.
+"""A stronger, fully trained teacher: 2,500 images of 20 classes of CIFAR-100, 80 epochs.
 
-The paper's gain is over standard teachers that are sure of every training image, which those of `cifar20` are not.
+The paper's gain is over standard teachers that are confident on every training image; those of `cifar20` are not.
 """
 
 from sftn.experiments.paper import table13, table19
@@ -20,7 +20,7 @@ STUDY = Study.of(
         classes=20,
         limit=2500,
         notes=(
-            "125 images of each class to learn from, 2,000 in all to be tested on; all else as the paper's recipe.",
+            "125 images per class for training, 2,000 in all for testing; everything else as in the paper's recipe.",
         ),
     ),
     table19.TABLE,

@@ -1,4 +1,4 @@
-"""The setting of the demo with five times the epochs: does the friendly teacher catch up when it has time?"""
+"""Effect of five times the demo's epochs: whether the student-friendly teacher catches up with time."""
 
 from dataclasses import replace
 
@@ -14,6 +14,6 @@ STUDY = Study(
         epochs=400,
         methods=("kd",),
         settings=(Setting("paper", "as in the paper"), Setting("0.3", "λ_R^KL = 0.3", {"branch_kl": 0.3})),
-        notes=("The setting of the study digits with five times its epochs.",),
+        notes=("The setting of the study digits, with five times as many epochs.",),
     )
 )

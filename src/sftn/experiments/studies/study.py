@@ -1,4 +1,4 @@
-"""What a study is made of: a grid of runs under conditions of its own, and what is measured on top of them."""
+"""Definition of a study: a grid of runs under its own conditions, and the measurements on them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sftn.experiments.table import Table
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment of our own."""
+    """One of our own experiments: its runs, and the measurements on them."""
 
     grid: Table
     measured: tuple[Measured, ...] = ()
 
     @staticmethod
     def of(grid: Table, *like: Measured) -> Study:
-        """A study on whose runs is measured what some tables or figures of the paper say of theirs.
+        """A study whose runs are measured like those of the given tables or figures of the paper.
 
-        Plain accuracies are left out of what is measured: the page of a study has them anyway.
+        Plain accuracies are not measured, because the page of a study shows them anyway.
         """
         quantities = [tuple(one for one in table.quantities if one.name != "accuracy") for table in like]
         return Study(grid, tuple(Measured(grid, table.measure, own) for table, own in zip(like, quantities)))

@@ -1,4 +1,4 @@
-"""How much the branches weigh, and whether the divergence's gradient reaches the teacher, on few labelled digits."""
+"""Effect of the branches' weights and of detaching the divergence from the teacher, on few labelled digits."""
 
 from dataclasses import replace
 

@@ -1,1 +1,1 @@
-"""The figures of reports."""
+"""Figures of reports and analyses, drawn with matplotlib."""

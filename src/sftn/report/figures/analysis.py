@@ -1,7 +1,7 @@
-"""Figures for print and screen, as SVG and PNG, by matplotlib (the extra `report`).
+"""Figures of analyses for print and screen, as SVG and PNG, drawn with matplotlib (the extra `report`).
 
 Colours are Okabe and Ito's, which colour-blind people can tell apart; each has its own marker and dashes, so that
-grey print is enough.
+figures also work in greyscale.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
 
 def require() -> None:
-    """Check that figures can be drawn, before something long is computed.
+    """Check that figures can be drawn, before a long computation.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -44,7 +44,7 @@ def require() -> None:
 
 
 def panels(columns: int, width: float = 4.2, height: float = 3.2) -> tuple[Figure, list[Axes]]:
-    """An empty figure with panels side by side, drawn without a display; sizes in inches, of one panel.
+    """An empty figure with panels side by side, drawn without a display; sizes are per panel, in inches.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -62,7 +62,7 @@ def panels(columns: int, width: float = 4.2, height: float = 3.2) -> tuple[Figur
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
-    """Write NAME.svg, whose path is returned, and NAME.png (200 dpi); the same figure gives the same bytes.
+    """Write NAME.svg and NAME.png (200 dpi) and return the SVG's path; equal figures give equal bytes.
 
     Raises:
         InputError: the folder cannot be written.
@@ -79,7 +79,7 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
 
 
 def robustness(found: Sequence[Robustness]) -> Figure:
-    """Table 11 as a figure: mean accuracy by severity, and by corruption (mean over severities)."""
+    """Robustness (Table 11) as a figure: mean accuracy by severity and, averaged over severities, by corruption."""
     figure, (by_severity, by_kind) = panels(2, width=4.6, height=4.2)
     kinds = list(found[0].accuracy)
     for i, one in enumerate(found):
@@ -96,12 +96,12 @@ def robustness(found: Sequence[Robustness]) -> Figure:
 
 
 def values(rows: Sequence[Mapping[str, Any]], label: str, columns: Mapping[str, str]) -> Figure:
-    """A panel for each column of a small table, a mark for each row.
+    """Draw a small table: a panel for each column, a mark for each row.
 
     Args:
         rows: the table.
         label: the column that names the rows.
-        columns: what to draw: column -> the axis' title.
+        columns: the columns to draw, mapped to the axis titles.
     """
     figure, axes = panels(len(columns), width=max(3.4, 5.6 / len(columns)), height=1.2 + 0.45 * len(rows))
     for ax, (column, title) in zip(axes, columns.items()):
@@ -122,7 +122,7 @@ def values(rows: Sequence[Mapping[str, Any]], label: str, columns: Mapping[str, 
 
 
 def training(curves: Sequence[Curve]) -> Figure:
-    """Figure 5: the KD term during training and test accuracy; runs of one name are averaged, their range is shaded."""
+    """Figure 5: KD term in training and test accuracy; runs of one name are averaged, and their range is shaded."""
     named: dict[str, list[Curve]] = {}
     for one in curves:
         named.setdefault(one.name, []).append(one)
@@ -145,7 +145,7 @@ def training(curves: Sequence[Curve]) -> Figure:
 
 
 def capacity(points: Sequence[Point]) -> Figure:
-    """Figure 4: teacher accuracy against student accuracy, standard and student-friendly teachers apart."""
+    """Figure 4: student accuracy against teacher accuracy, for standard and student-friendly teachers."""
     figure, (ax,) = panels(1, width=5.2, height=3.6)
     for i, (friendly, label) in enumerate(((False, "standard teacher"), (True, "student-friendly teacher"))):
         named: dict[str, list[Point]] = {}
@@ -168,13 +168,13 @@ def capacity(points: Sequence[Point]) -> Figure:
 
 
 def contact_sheet(image: NDArray[np.uint8], seed: int = 0) -> Figure:
-    """Every corruption at every severity of one (H, W, 3) uint8 image."""
+    """Draw one (H, W, 3) uint8 image with every corruption at every severity."""
     require()
     from matplotlib.figure import Figure
 
     names = list(CORRUPTIONS)
     figure = Figure(figsize=(9.4, 6.3))
-    # Two halves, and an empty column between them.
+    # Two halves with an empty column between them.
     widths = [1] * 6 + [0.4] + [1] * 6
     grid = figure.subplots(10, 13, gridspec_kw={"wspace": 0.06, "hspace": 0.06, "width_ratios": widths})
     figure.subplots_adjust(left=0.13, right=0.87, top=0.955, bottom=0.01)
@@ -205,7 +205,7 @@ def _style(i: int) -> dict[str, Any]:
 
 
 def _range(ax: Axes, lines: Sequence[tuple[Sequence[int], Sequence[float | None]]], label: str, i: int) -> None:
-    """The mean of some lines over the epochs that all of them have, and their range."""
+    """Draw the mean and range of several lines over the epochs that all of them have."""
     by_epoch: dict[int, list[float]] = {}
     for epochs, numbers in lines:
         for epoch, number in zip(epochs, numbers):
@@ -226,7 +226,7 @@ def _range(ax: Axes, lines: Sequence[tuple[Sequence[int], Sequence[float | None]
 
 
 def _legend(figure: Figure, ax: Axes) -> None:
-    """Below the panels: names of runs are long."""
+    """Add a legend below the panels, because names of runs are long."""
     handles, labels = ax.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=1 if len(labels) < 4 else 2, frameon=False, fontsize=8

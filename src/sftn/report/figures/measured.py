@@ -1,4 +1,4 @@
-"""The figures of measured tables, of the means over seeds; drawn by `sftn.report.figures.analysis`."""
+"""Figures of measured tables, with means over seeds, drawn by `sftn.report.figures.analysis`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WAYS = {STANDARD: "standard teacher", FRIENDLY: "student-friendly teacher"}
 
 
 def draw(part: MeasuredSection, folder: Path, prefix: str) -> list[Drawing]:
-    """All figures of it, none without matplotlib; a PNG of the same name lies beside each SVG file.
+    """Draw all figures of a section, as SVG and PNG files of the same name; none without matplotlib.
 
     Raises:
         InputError: the folder cannot be written.
@@ -56,7 +56,7 @@ def _figures(part: MeasuredSection) -> Iterator[tuple[str, Any]]:
 
 
 def _values(part: MeasuredSection, pair: Pair, about: str) -> Iterator[tuple[str, Any]]:
-    """Small tables as marks: a row a method and teacher, a panel a quantity."""
+    """Figures of small tables: a row for each method and teacher, a panel for each quantity."""
     for role in ("teacher", "student"):
         quantities = {f"{q.source} {q.name}": q for q in part.quantities if q.role == role}
         rows = []
@@ -86,7 +86,7 @@ def _robustness(part: MeasuredSection, pair: Pair, way: str) -> Robustness | Non
 
 
 def _folders(part: MeasuredSection, pairs: Any) -> list[RunFolder]:
-    """Of the finished students with a teacher."""
+    """Folders of the finished students that have a teacher."""
     cells = part.section.entries.items()
     some = [
         seeds.values() for cell, seeds in cells if cell.pair in pairs and cell.way in _WAYS and cell.role == "student"

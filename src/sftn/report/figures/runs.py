@@ -1,4 +1,4 @@
-"""The figures of the page of own runs: what was minimised, how sure the answers are, size against accuracy."""
+"""Figures of the page of single runs: training curves, calibration, and size against accuracy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NO_TERMS = {"phase", "epoch", "lr", "accuracy", "images_per_second", "seconds"}
 
 
 def style(number: int) -> dict[str, Any]:
-    """Of the line of one thing among several: told apart by colour and by dashes."""
+    """Style of a line in a figure, distinguished by colour and dashes."""
     return {"color": COLOURS[number % 7], "linestyle": LINES[number // 7 % 4 if number > 6 else number % 4]}
 
 
 def series(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[int, float]], dict[int, str]]:
-    """Every number of a log by the epoch, counted through all phases, and where each phase begins."""
+    """Every number of a log by epoch, counted through all phases, and the first epoch of each phase."""
     found: dict[str, dict[int, float]] = {}
     begins: dict[int, str] = {}
     phase = None
@@ -38,7 +38,7 @@ def series(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[str, dict[int, float
 
 
 def training(entry: Entry) -> Any:
-    """The loss and its terms, and the accuracy on training batches and test images; None if no log can be read."""
+    """Loss and its terms, and accuracy on training batches and test images; None without a readable log."""
     try:
         found, begins = series(entry.folder.history())
     except InputError:
@@ -69,7 +69,7 @@ def training(entry: Entry) -> Any:
 
 
 def accuracy(entries: Sequence[Entry]) -> Any:
-    """Test accuracy of single runs over epochs; None if no log can be read."""
+    """Test accuracy of single runs over epochs; None without a readable log."""
     seen = [(entry, accuracies(entry)) for entry in entries]
     seen = [(entry, curve) for entry, curve in seen if curve]
     if not seen:
@@ -86,12 +86,12 @@ def accuracy(entries: Sequence[Entry]) -> Any:
 
 
 def reliability(tables: Mapping[str, torch.Tensor]) -> Any:
-    """Accuracy over confidence, by bins: on the diagonal a network is right as often as it is sure.
+    """Reliability diagram: accuracy over confidence by bins, equal on the diagonal.
 
     The area of a point grows with the images in its bin.
 
     Args:
-        tables: by name, (3, bins): images, right answers, summed confidence.
+        tables: (3, bins) by name: number of images, number of correct ones, summed confidence.
     """
     figure, (axis,) = canvas(1, 1, height=3.4 + 0.17 * len(tables), width=4.8, epochs=False)
     axis.plot([0, 100], [0, 100], color="#888888", linewidth=0.8)
@@ -101,16 +101,16 @@ def reliability(tables: Mapping[str, torch.Tensor]) -> Any:
         axis.plot(*places, label=name, linewidth=1, **style(number))
         areas = (8 + 150 * images / images.sum()).tolist()
         axis.scatter(*places, areas, COLOURS[number % 7], marker=MARKERS[number % 8])
-    axis.set(xlabel="confidence, %", ylabel="right, %", xlim=(0, 101), ylim=(0, 101))
+    axis.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 101), ylim=(0, 101))
     figure.legend(frameon=False, fontsize=7.5, loc="outside lower center")
     return figure
 
 
 def tradeoff(rows: Sequence[tuple[str, float, float, float]]) -> Any:
-    """Accuracy over parameters and over latency, a point each.
+    """Accuracy over parameters and over latency, one point per network.
 
     Args:
-        rows: name, accuracy in percent, parameters, milliseconds.
+        rows: name, accuracy in percent, number of parameters, latency in milliseconds.
     """
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -123,7 +123,7 @@ def tradeoff(rows: Sequence[tuple[str, float, float, float]]) -> Any:
         axis.margins(0.15)
         low, high = min(row[1] for row in rows), max(row[1] for row in rows)
         axis.set_ylim(low - max(0.5, 0.15 * (high - low)), high + max(0.5, 0.15 * (high - low)))
-        axis.set_xlim(left=0)  # twice as far right is twice as much
+        axis.set_xlim(left=0)  # from zero, so that distances are proportional
         axis.xaxis.set_major_locator(MaxNLocator(5))
     axes[0].xaxis.set_major_formatter(EngFormatter())
     figure.legend(loc="outside lower center", fontsize=8, frameon=False)

@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG and PNG; safe for colour-blind eyes and readable in grey print."""
+"""Figures of tables as SVG and PNG, suitable for colour-blind readers and greyscale print."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STYLES: dict[str, dict[str, Any]] = {
     FRIENDLY: {"color": "#D55E00", "linestyle": "-", "label": "student-friendly teacher"},
     ALONE: {"color": "#444444", "linestyle": ":", "label": "no teacher"},
 }
-"""Two colours of Okabe and Ito's palette; the line's style says the same once more."""
+"""Line styles by kind of teacher; colours are from Okabe and Ito's palette, and dashes differ as well."""
 
 
 def available() -> bool:
@@ -35,12 +35,12 @@ def available() -> bool:
 
 
 def missing() -> str:
-    """Why there are no figures; nothing if there are."""
+    """The reason why there are no figures; empty if there are."""
     return "" if available() else MISSING
 
 
 def draw(section: Section, folder: Path, prefix: str) -> list[Drawing]:
-    """All figures of a section, none without matplotlib; a PNG of the same name lies beside each SVG file.
+    """Draw all figures of a section, as SVG and PNG files of the same name; none without matplotlib.
 
     Raises:
         InputError: the folder cannot be written.
@@ -51,7 +51,7 @@ def draw(section: Section, folder: Path, prefix: str) -> list[Drawing]:
         about = f"{names(pair)}, {section.conditions}"
         drawings: tuple[tuple[str, str, Callable[[Section, Pair], Any]], ...] = (
             (f"Gain of the student-friendly teacher, {about}", "gain", gains),
-            (f"Test accuracy while training, {about}", "curves", curves),
+            (f"Test accuracy in training, {about}", "curves", curves),
         )
         for caption, name, drawing in drawings:
             figure = drawing(section, pair)
@@ -61,7 +61,7 @@ def draw(section: Section, folder: Path, prefix: str) -> list[Drawing]:
 
 
 def gains(section: Section, pair: Pair) -> Any:
-    """Ours and the printed gain of each student; hollow where seeds are missing. None if there are none."""
+    """Our and the printed gain of each student, hollow where seeds are missing; None without gains."""
     lines = [line for line in section.lines(pair) if line.gain is not None and line.gain.mean is not None]
     lines = [line for line in lines if line.sides[FRIENDLY].cell.role == "student"]
     if not lines:
@@ -96,7 +96,7 @@ def gains(section: Section, pair: Pair) -> Any:
 
 
 def curves(section: Section, pair: Pair) -> Any:
-    """Test accuracy over epochs, a panel a method: thin lines for seeds, a thick one for their mean."""
+    """Test accuracy over epochs, one panel per method: thin lines for seeds, a thick one for their mean."""
     rows = [row for row in section.table.rows(pair) if FRIENDLY in row.cells and row.cells[FRIENDLY].role == "student"]
     rows = [row for row in rows if any(section.entries.get(cell) for cell in row.cells.values())]
     if not rows:
@@ -133,7 +133,7 @@ def _curve(axis: Any, entries: Mapping[int, Entry], style: Mapping[str, Any]) ->
 
 
 def accuracies(entry: Entry) -> dict[int, float]:
-    """Test accuracy by epoch; a damaged log gives no curve, its result still counts."""
+    """Test accuracy by epoch from a run's log; empty if the log is damaged."""
     try:
         rows = entry.folder.history()
         return {int(row["epoch"]): float(row["test_accuracy"]) for row in rows if "test_accuracy" in row}
@@ -142,7 +142,7 @@ def accuracies(entry: Entry) -> dict[int, float]:
 
 
 def canvas(rows: int, columns: int, height: float, width: float = 7.2, *, epochs: bool = True) -> tuple[Any, list[Any]]:
-    """A figure without a window, and its axes in reading order; those of epochs have the same scale."""
+    """A figure without a window, and its axes in reading order; axes of epochs share their scale."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

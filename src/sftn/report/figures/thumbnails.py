@@ -1,4 +1,4 @@
-"""Images of a data set as small PNGs, and several of them on one sheet."""
+"""Thumbnails: images of a data set as small PNGs, and sheets of several."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sftn.storage.atomic import write_atomically
 LARGEST = 128
 """Pixels of a thumbnail's longer side; smaller images are kept as they are."""
 SMALL = 64
-"""Up to this size single pixels are to be seen when an image is enlarged."""
+"""Images up to this size in pixels are enlarged with visible pixels."""
 _TILE, _GAP, _ACROSS = 96, 6, 6
 
 
 def thumbnail(pixels: Tensor) -> Image.Image:
-    """(C, H, W) uint8, grey or colour, to an image of at most `LARGEST` pixels a side."""
+    """Convert (C, H, W) uint8 pixels, grey or colour, to an image of at most `LARGEST` pixels per side."""
     shown = pixels if len(pixels) == 3 else pixels[:1].expand(3, -1, -1)
     image = Image.fromarray(shown.to("cpu", torch.uint8).permute(1, 2, 0).contiguous().numpy())
     image.thumbnail((LARGEST, LARGEST))
@@ -28,14 +28,14 @@ def thumbnail(pixels: Tensor) -> Image.Image:
 
 
 def png(image: Image.Image) -> bytes:
-    """A PNG file's content."""
+    """An image as the bytes of a PNG file."""
     stream = io.BytesIO()
     image.save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 
 def sheet(images: Sequence[Image.Image], path: Path) -> Path:
-    """Images in rows of six, in a PNG file.
+    """Write images in rows of six to a PNG file.
 
     Raises:
         InputError: the folder cannot be written.

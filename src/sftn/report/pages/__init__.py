@@ -1,1 +1,1 @@
-"""One page for each kind of report."""
+"""One module for each kind of page."""

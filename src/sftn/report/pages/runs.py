@@ -1,4 +1,4 @@
-"""The page of one's own runs: what was learned, at what cost, and where it goes wrong. Reads and evaluates only."""
+"""The page of single runs: accuracy, cost, confusions, calibration, and comparison with the teacher."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from sftn.storage.atomic import make_folder
 from sftn.training.evaluate import Predictions
 
 MATRIX = 20
-"""Up to so many classes the whole confusion matrix is shown."""
+"""Maximum number of classes for which the whole confusion matrix is shown."""
 HARDEST, EXAMPLES, PAIRS = 12, 6, 10
 
 
 def page(entries: Sequence[Entry], out: Path, data_dir: Path | None = None, device: str = "auto") -> Page:
-    """The page of finished runs, side by side, in a folder of their own, which is made.
+    """The page of finished runs side by side, in a new folder.
 
     Args:
         entries: the runs.
         out: the folder of all runs.
-        data_dir: where the files of their data sets are; where they are not found, the page says so.
-        device: auto, cpu, cuda or mps, for evaluating.
+        data_dir: folder of their data sets' files; the page reports those that are not found.
+        device: the device to evaluate on: auto, cpu, cuda or mps.
 
     Raises:
-        InputError: a run is not done, or the folder cannot be made or written.
+        InputError: a run is not finished, or the folder cannot be created or written.
     """
     for entry in entries:
         if entry.state != DONE:
@@ -60,16 +60,16 @@ class _Blocks:
         yield Rows(list(_summary(self.runs)))
         yield from (Text(note, "warning") for note in dict.fromkeys(note for one in self.runs for note in one.notes))
         yield Text(tables.missing(), "note")
-        yield Heading("While training")
+        yield Heading("Training")
         if len(self.runs) > 1:
             yield from self._drawn("Test accuracy", "curves", lambda: runs.accuracy([one.entry for one in self.runs]))
         yield from self._each(self._curves)
         yield from self._costs()
         evaluated = [one for one in self.runs if one.predictions is not None]
         if evaluated:
-            yield Heading("What is taken for what")
+            yield Heading("Confusion")
             yield from self._each(self._confused)
-            yield Heading("Whether it is right as often as it is sure")
+            yield Heading("Calibration")
             yield from self._calibration(evaluated)
             yield Heading("Hardest images")
             yield from self._each(self._hardest)
@@ -81,7 +81,7 @@ class _Blocks:
         yield Bullets(cost([one.entry for one in self.runs]))
 
     def _each(self, part: Callable[[EvaluatedRun], Iterator[Block]]) -> Iterator[Block]:
-        """A part of every run that has it, side by side; alone it needs no heading."""
+        """One part of the page for every run that has it, side by side; a single run needs no heading."""
         found = [(one.title, list(part(one))) for one in self.runs]
         found = [(title, shown) for title, shown in found if shown]
         if len(self.runs) == 1:
@@ -114,8 +114,8 @@ class _Blocks:
         yield Rows(rows)
         yield Text(
             "Latency: one image on this machine's CPU, plain PyTorch in float32 with "
-            f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}; the networks take turns, the "
-            "median counts. Multiply-adds are those of convolutions, linear layers and matrix products.",
+            f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}; the median of rounds in which the "
+            "networks take turns. Multiply-adds are those of convolutions, linear layers and matrix products.",
             "note",
         )
         points = [(n.name, n.accuracy, n.parameters, took) for n, took in zip(listed, times) if n.accuracy is not None]
@@ -134,7 +134,7 @@ class _Blocks:
             yield Rows(list(_weakest(names, counts)))
 
     def _calibration(self, evaluated: Sequence[EvaluatedRun]) -> Iterator[Block]:
-        rows = [("run", "right, %", "mean confidence, %", "calibration error (ECE), %")]
+        rows = [("run", "accuracy, %", "mean confidence, %", "calibration error (ECE), %")]
         known = [(one.title, one.predictions) for one in evaluated if one.predictions is not None]
         for title, found in known:
             sure = 100 * float(found.confidence.mean())
@@ -142,13 +142,13 @@ class _Blocks:
         yield Rows(rows)
         tables = {title: reliability(found) for title, found in known}
         yield from self._drawn(
-            "Accuracy by confidence; below the line is too sure", "calibration", lambda: runs.reliability(tables)
+            "Accuracy by confidence; below the line is overconfident", "calibration", lambda: runs.reliability(tables)
         )
 
     def _hardest(self, one: EvaluatedRun) -> Iterator[Block]:
         if one.predictions is not None:
             worst = one.predictions.loss.argsort(descending=True, stable=True)[:HARDEST]
-            title = "The test images of the highest loss, the highest first"
+            title = "The test images with the highest loss, highest first"
             yield from self._pictures(one, one.predictions, title, f"hardest-{one.run.id}", worst)
 
     def _disagreeing(self, one: EvaluatedRun) -> Iterator[Block]:
@@ -157,25 +157,25 @@ class _Blocks:
             return
         ours, theirs = student.right, teacher.right
         cases = {
-            "both right": ours & theirs,
-            "only the teacher right": theirs & ~ours,
-            "only the student right": ours & ~theirs,
-            "both wrong, with the same answer": ~ours & ~theirs & (student.answers == teacher.answers),
-            "both wrong, with different answers": ~ours & ~theirs & (student.answers != teacher.answers),
+            "both correct": ours & theirs,
+            "only the teacher correct": theirs & ~ours,
+            "only the student correct": ours & ~theirs,
+            "both wrong, with the same prediction": ~ours & ~theirs & (student.answers == teacher.answers),
+            "both wrong, with different predictions": ~ours & ~theirs & (student.answers != teacher.answers),
         }
         rows = [("", "images", "of all, %")]
         rows += [(name, str(int(of.sum())), f"{100 * float(of.double().mean()):.1f}") for name, of in cases.items()]
         yield Rows(rows)
         agreed = float((student.answers == teacher.answers).double().mean())
-        yield Text(f"Same answer for {100 * agreed:.1f} % of the images.")
+        yield Text(f"Same prediction for {100 * agreed:.1f} % of the images.")
         for kind, right, wrong, who in (
             ("teacher", teacher, student, "student"),
             ("student", student, teacher, "teacher"),
         ):
-            where = torch.nonzero(cases[f"only the {kind} right"]).flatten()
+            where = torch.nonzero(cases[f"only the {kind} correct"]).flatten()
             if len(where):
                 most = where[(right.loss - wrong.loss)[where].argsort(stable=True)[:EXAMPLES]]
-                title = f"Only the {kind} right, where the losses differ most"
+                title = f"Only the {kind} correct: the largest differences in loss"
                 yield from self._pictures(one, wrong, title, f"only-{kind}-{one.run.id}", most, f" by the {who}")
 
     def _pictures(
@@ -188,7 +188,7 @@ class _Blocks:
         captions = []
         for index in which.tolist():
             true, answer = names[int(predicted.labels[index])], names[int(predicted.answers[index])]
-            said = "right" if true == answer else f"taken for {answer}{by}"
+            said = "correct" if true == answer else f"mistaken for {answer}{by}"
             sure = 100 * float(predicted.confidence[index])
             captions.append(f"{true}, {said} ({sure:.0f} % sure); loss {float(predicted.loss[index]):.2f}; no. {index}")
         sheet = thumbnails.sheet(shown, self.folder / f"{name}.png")
@@ -207,13 +207,13 @@ def _summary(runs: Sequence[EvaluatedRun]) -> Iterator[tuple[str, ...]]:
 
 
 def _confusion(found: Predictions, classes: int) -> Tensor:
-    """(K, K) int64: images by true class and answer."""
+    """Confusion matrix, (K, K) int64: number of images by true class and prediction."""
     return torch.bincount(classes * found.labels + found.answers, minlength=classes**2).view(classes, classes)
 
 
 def _pairs(names: Sequence[str], counts: Tensor, most: int) -> Iterator[tuple[str, ...]]:
-    """The most frequent mistakes."""
-    yield ("true", "taken for", "images", "of that class, %")
+    """The most frequent confusions."""
+    yield ("true", "mistaken for", "images", "of that class, %")
     wrong = counts - counts.diagonal().diag()
     for place in wrong.flatten().argsort(descending=True, stable=True)[:most].tolist():
         true, answer = divmod(place, len(names))
@@ -223,8 +223,8 @@ def _pairs(names: Sequence[str], counts: Tensor, most: int) -> Iterator[tuple[st
 
 
 def _weakest(names: Sequence[str], counts: Tensor) -> Iterator[tuple[str, ...]]:
-    """The classes that are recognised least."""
-    yield ("weakest classes", "right, %", "most often taken for", "images")
+    """The classes with the lowest accuracy."""
+    yield ("weakest classes", "accuracy, %", "most often mistaken for", "images")
     of = counts.sum(1)
     share = torch.where(of > 0, counts.diagonal() / of.clamp_min(1), 2.0)
     wrong = counts - counts.diagonal().diag()
@@ -235,9 +235,9 @@ def _weakest(names: Sequence[str], counts: Tensor) -> Iterator[tuple[str, ...]]:
 
 
 def _between(evaluated: Sequence[EvaluatedRun], most: int = 5) -> Iterator[Block]:
-    """What one run gets right and another does not, of runs on the same images."""
+    """Agreement of runs on the same images: how often only one of two is correct."""
     rows: list[tuple[str, ...]] = [
-        ("first", "second", "same answer, %", "only the first right", "only the second right")
+        ("first", "second", "same prediction, %", "only the first correct", "only the second correct")
     ]
     for one, other in combinations(evaluated[:most], 2):
         first, second = one.predictions, other.predictions
@@ -246,5 +246,5 @@ def _between(evaluated: Sequence[EvaluatedRun], most: int = 5) -> Iterator[Block
             only = (first.right & ~second.right, second.right & ~first.right)
             rows.append((one.title, other.title, f"{same:.1f}", *(str(int(side.sum())) for side in only)))
     if len(rows) > 1:
-        yield Heading("Run against run")
+        yield Heading("Agreement between runs")
         yield Rows(rows)

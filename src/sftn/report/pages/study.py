@@ -1,4 +1,4 @@
-"""The page of a study: standard and student-friendly teachers over seeds, and what was measured on the same runs."""
+"""The page of a study: standard and student-friendly teachers over seeds, and measurements on their runs."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from sftn.report.phrases import heading, names
 from sftn.runs.folder import Entry
 
 LEGEND = (
-    "Accuracies are of the test images in %, after the last epoch: mean ± sample standard deviation over seeds. SFTN "
+    "Accuracies are in % on the test images after the last epoch: mean ± sample standard deviation over seeds. SFTN "
     "is the student-friendly teacher. The difference is SFTN minus standard, paired by seed: both start from the same "
-    "weights and see the same batches. p is a paired t-test's, two-sided, not corrected for the number of rows. "
-    "Training accuracy and entropy (mean of the softmax outputs, nats) are of the training images as they are."
+    "weights and see the same batches. p is from a two-sided paired t-test, not corrected for the number of rows. "
+    "Training accuracy and entropy (mean over the softmax outputs, nats) are on training images without augmentation."
 )
 _HEADER = ("", "standard teacher", "SFTN teacher", "difference", "seeds", "higher in", "p")
 _MEASURED = {
-    "similarity": "How alike teacher and student are on test images",
-    "entropy": "How sure teachers and students are",
+    "similarity": "Similarity of teacher and student on test images",
+    "entropy": "Entropy and calibration of teachers and students",
     "corruption": "Accuracy on corrupted test images",
-    "curves": "While training",
+    "curves": "Training curves",
 }
 _TRAINED = (("accuracy", 2), ("entropy", 4))
-"""On the training images as they are, and how many digits are shown."""
+"""Quantities on training images without augmentation, and the digits shown."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Part:
     measured: list[MeasuredSection]
 
     def lines(self, pair: Pair) -> Iterator[Line]:
-        """The rows of a pair; a teacher's are followed by how well it knows its training images."""
+        """The rows of a pair; a teacher's row is followed by its accuracy and entropy on training images."""
         for row, line in zip(self.section.table.rows(pair), self.section.lines(pair)):
             yield line
             if any(cell.role == "teacher" for cell in row.cells.values()):
@@ -59,7 +59,7 @@ class _Part:
             yield Line(f"{row.label}, training {name}", sides)
 
     def numbers(self) -> Iterator[dict[str, object]]:
-        """Every number of every seed, the measured ones too, for CSV."""
+        """Every number of every seed, including measurements, as rows for CSV."""
         for pair in self.section.table.pairs:
             for lines in (self.lines(pair), *(one.lines(pair) for one in self.measured)):
                 yield from collect.rows(self.section, pair, lines)
@@ -69,9 +69,9 @@ def page(study: Study, found: Iterable[Section], folder: Path) -> Page:
     """The page of a study.
 
     Args:
-        study: which.
-        found: what there is of it.
-        folder: for the figures.
+        study: the study.
+        found: its collected results.
+        folder: the folder for the figures.
     """
     parts = [_Part(section, [measured_section(which, section) for which in study.measured]) for section in found]
     numbers = [row for part in parts for row in part.numbers()]
@@ -112,7 +112,7 @@ def _part(part: _Part, folder: Path, prefix: str) -> Iterator[Block]:
 
 
 def _row(line: Line) -> tuple[str, ...]:
-    """The cells of a line; what cannot be said of one seed, or of a student alone, is left empty."""
+    """The cells of a line; those that do not apply to one seed or to a student alone are empty."""
     if ALONE in line.sides:
         alone = line.sides[ALONE].last
         return (line.label, _cell(alone, len(alone.values)), "", "", _seeds(alone), "", "")
@@ -125,7 +125,7 @@ def _row(line: Line) -> tuple[str, ...]:
 
 
 def _cell(found: Spread, seeds: int) -> str:
-    """Mean and deviation; with their number if they are not of the seeds of the line."""
+    """Mean and deviation, with the number of seeds if it differs from the line's."""
     return found.bare() if found.values and len(found.values) == seeds else found.text()
 
 
@@ -138,7 +138,7 @@ def _p(value: float) -> str:
 
 
 def _sentences(section: Section, pair: Pair) -> Iterator[str]:
-    """What was measured of each student, whichever way it falls."""
+    """One sentence on the outcome for each student, whether gain or loss."""
     alone: dict[int, float] = {}
     for line in section.lines(pair):
         if ALONE in line.sides:

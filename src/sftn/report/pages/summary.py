@@ -1,4 +1,4 @@
-"""The page of a network that is not trained yet: its layers and stages, and what a student's branches add to it."""
+"""The page of `sftn describe`: a network's layers and stages, and the branches that a student adds."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sftn.report.document import Block, Page, Rows, Text
 _COUNTS = ("Param.", "M-adds")
 _LEFT_OUT = ("Input shape", "Channels")
 WIDE = 110
-"""Columns of a terminal that has room for all."""
+"""Width of a terminal that fits all columns."""
 
 
 def page(description: Description, *, narrow: bool = False) -> Page:
-    """The layers, then the stages, the branches and what they cost, as `sftn.report.terminal.show` prints them.
+    """The page of a described network: layers, stages, branches and their cost.
 
     Args:
-        description: by `sftn.profiling.summary.describe`.
-        narrow: for a terminal of fewer columns than `WIDE`: without the input shapes and channels, which the outputs
-            show, and with rounded numbers.
+        description: the result of `sftn.profiling.summary.describe`.
+        narrow: for terminals narrower than `WIDE`: omit input shapes and channels, which the outputs show, and round
+            numbers.
     """
     student = f" with the branches of {description.student.name}" if description.student else ""
     title = f"{description.network}{student}, for images of {times(description.image)}"
@@ -82,7 +82,7 @@ def _branches(student: Student) -> Rows:
 
 
 def _size(name: str, parameters: int, multiply_adds: int) -> str:
-    return f"{name}: {parameters:,} parameters, {multiply_adds:,} multiply-adds an image."
+    return f"{name}: {parameters:,} parameters, {multiply_adds:,} multiply-adds per image."
 
 
 def _transform(branch: GrownBranch) -> str:
@@ -93,7 +93,7 @@ def _transform(branch: GrownBranch) -> str:
 
 
 def _short(count: int) -> str:
-    """Three digits and a unit: 2.36M."""
+    """A count with three digits and a unit, such as 2.36M."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if count >= 0.9995 * size:
             return f"{count / size:#.3g}".rstrip(".") + unit

@@ -1,4 +1,4 @@
-"""The page of a table or figure of the paper: ours beside what is printed, a section for each set of conditions."""
+"""The page of a table or figure of the paper: our results beside the printed ones, by conditions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sftn.report.phrases import gain_sentence, heading, names, printed_in
 
 LEGEND = (
     "Test accuracy in %. Ours is the last epoch's, as the paper's: mean ± sample standard deviation (number of seeds); "
-    "the best epoch's stands apart and is labelled. SFTN is the student-friendly teacher; the gain is SFTN minus "
+    "the best epoch's is shown separately and labelled. SFTN is the student-friendly teacher; the gain is SFTN minus "
     "standard, ours paired by seed."
 )
 MEASURED_LEGEND = (
@@ -35,7 +35,7 @@ COLUMNS = (
 
 
 def page(found: Sequence[Section], folder: Path) -> Page:
-    """The page of a table that says what accuracies come out, under all sets of conditions that there are."""
+    """The page of a table of accuracies, with a section for each set of conditions."""
     blocks: list[Block] = []
     for number, section in enumerate(found, 1):
         drawings = tables.draw(section, folder, f"figure{number}")
@@ -45,7 +45,7 @@ def page(found: Sequence[Section], folder: Path) -> Page:
 
 
 def measured_page(found: Sequence[MeasuredSection], folder: Path) -> Page:
-    """The page of a table or figure whose numbers are measured on top of its runs; it has a CSV."""
+    """The page of a table or figure with further measurements on its runs, with numbers for CSV."""
     blocks: list[Block] = []
     for number, part in enumerate(found, 1):
         drawings = measured.draw(part, folder, f"figure{number}")
@@ -69,7 +69,7 @@ def _section(
     lines: Callable[[Pair], Iterable[Line]],
     drawings: Iterable[Drawing],
 ) -> Iterator[Block]:
-    """A table under one set of conditions."""
+    """The blocks of a table under one set of conditions."""
     yield Heading(str(section.conditions or "Nothing run yet"))
     yield from (Text(warning, "warning") for warning in warnings)
     yield from gains
@@ -83,7 +83,7 @@ def _section(
 
 
 def _cells(line: Line) -> list[Cell]:
-    """Standard and student-friendly teacher, and the gain, as `COLUMNS`; a network alone stands with the former."""
+    """The cells of `COLUMNS`; a network without a teacher is shown in the columns of the standard one."""
     gain, printed = line.gain, line.printed_gain
     return [
         *(_side(line.sides[ALONE], "no teacher") if ALONE in line.sides else _side(line.sides.get(STANDARD))),
@@ -94,7 +94,7 @@ def _cells(line: Line) -> list[Cell]:
 
 
 def _side(side: Side | None, way: str = "") -> list[Cell]:
-    """Ours, printed, the difference; `way` if it is not the columns'."""
+    """The cells ours, printed and difference; `way` replaces the column's label if given."""
     if side is None:
         return [Cell("")] * 3
     difference = "" if side.difference is None else f"{side.difference:+.{side.last.digits}f}"
