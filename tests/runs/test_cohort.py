@@ -46,7 +46,7 @@ def students(teacher: Run, *methods: str, **changes: Any) -> list[Run]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Where runs were trained one at a time; what is not there yet is trained when it is asked for."""
+    """Where runs were trained one at a time; a missing one is trained when a test first needs it."""
     out = tmp_path_factory.mktemp("alone")
 
     def one(run: Run) -> tuple[Any, ...]:
@@ -100,7 +100,7 @@ def test_each_of_a_cohort_ends_with_the_bits_it_has_alone(
 
 @pytest.mark.parametrize("where", ["at the same step", "apart"])
 def test_a_cohort_that_was_stopped_goes_on_to_the_same_bits(where: str, alone: Any, tmp_path: Path) -> None:
-    """By signals, by an error in the middle of somebody's step, in AB's first stage too; then it goes on."""
+    """By signals, by an error in the middle of a step, and in AB's first stage too; then it resumes."""
     data = tiny.dataset()
     runs = students(taught(tmp_path), "kd", "ab", "crd", epochs=3)
     if where == "apart":  # one has a start

@@ -77,7 +77,7 @@ def test_a_file_is_of_the_network_that_it_names_and_of_no_images(out: Path) -> N
     torch.save({"head.weight": torch.zeros(2, 2)}, out / "foreign.pth")
     with pytest.raises(InputError, match="does not record its network"):
         Trained.of(out / "foreign.pth")
-    with pytest.raises(InputError, match="neither the folder of a run nor a file"):
+    with pytest.raises(InputError, match="neither the folder of a run nor a weights file"):
         Trained.of(out / "nothing")
 
 
@@ -86,11 +86,11 @@ def test_images_that_changed_are_reported(
 ) -> None:
     found = Trained.of(out / STUDENT.folder)
     assert found.images() is DATA
-    assert not [line for line in caplog.messages if "other images" in line]
+    assert not [line for line in caplog.messages if "have changed" in line]
     other = replace(DATA, test=Split(255 - DATA.test.images, DATA.test.labels))
     monkeypatch.setitem(SOURCES, "tiny", lambda request: other)
     assert found.images("tiny") is other, "named, they are the run's own, too"
-    (said,) = (line for line in caplog.messages if "other images" in line)
+    (said,) = (line for line in caplog.messages if "have changed" in line)
     assert said.startswith("the images of tiny have changed since tiny-kd-from-wide (seed 0) was trained")
 
 

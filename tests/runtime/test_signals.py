@@ -38,7 +38,7 @@ def like_c(number: int) -> None:
 
 @pytest.mark.parametrize("within", [careful, like_c])
 @pytest.mark.parametrize(("number", "end"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
-def test_whoever_expects_any_error_does_not_take_it_for_one(
+def test_code_that_catches_any_error_does_not_swallow_it(
     number: int, end: type[BaseException], within: Callable[[int], None]
 ) -> None:
     with pytest.raises(end), sigterm():

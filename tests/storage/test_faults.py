@@ -61,7 +61,7 @@ def test_memory_that_is_not_there(error: Exception, tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"out of memory on cpu, train, epoch 2, after step 1: .*--batch") as caught:
         train(run, data, tmp_path, Execution(checkpoint_seconds=0.0), callback=Bomb(4, act))
-    assert ("were wanted" in str(caught.value)) == ("allocate" in str(error))
+    assert ("were needed" in str(caught.value)) == ("allocate" in str(error))
     assert "bf16" in str(caught.value)
     train(run, data, tmp_path)
     assert tiny.weights(tmp_path, run) == tiny.weights(tmp_path / "whole", run)

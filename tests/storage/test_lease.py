@@ -83,7 +83,7 @@ def test_another_machine_is_believed_until_its_time_is_over(tmp_path: Path) -> N
     assert Lease(tmp_path).number == 2
 
 
-def test_a_lease_that_is_being_written_is_somebodys(tmp_path: Path) -> None:
+def test_a_lease_that_is_being_written_is_held(tmp_path: Path) -> None:
     (tmp_path / "lease.000001").write_text('{"token": "x", "ho')
     with pytest.raises(Held, match="another process"):
         Lease(tmp_path)
@@ -97,7 +97,7 @@ def test_it_is_renewed_while_it_is_held(tmp_path: Path) -> None:
         lease.check()
 
 
-def test_whoever_slept_too_long_has_lost_and_harms_nobody(tmp_path: Path) -> None:
+def test_a_process_that_slept_too_long_has_lost_its_lease_and_harms_no_other(tmp_path: Path) -> None:
     sleeper = Lease(tmp_path, seconds=0.1)
     time.sleep(0.2)
     with Lease(tmp_path) as other:
@@ -128,7 +128,7 @@ def test_a_process_number_that_is_used_again_is_another_process() -> None:
 
 
 def test_a_full_disk_leaves_no_lease_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty one would be somebody's, and would hold the mended run up for as long as a lease lasts."""
+    """An empty file would count as held and delay the mended run for as long as a lease lasts."""
 
     def full(descriptor: int) -> None:
         if "lease" in os.readlink(f"/proc/self/fd/{descriptor}"):

@@ -156,7 +156,7 @@ def test_a_teacher_of_several_students_averages_their_losses() -> None:
     assert both(images, labels)["loss"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_five_lines_of_somebodys_own_loop_lower_the_loss() -> None:
+def test_five_lines_of_your_own_loop_lower_the_loss() -> None:
     data = tiny.dataset()
     images, labels = data.train.images.float() / 128 - 1, data.train.labels
     friendly = StudentBranches(tiny.network((6, 8, 12)), tiny.network, tiny.IMAGE)

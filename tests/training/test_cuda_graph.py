@@ -1,4 +1,4 @@
-"""How CUDA graphs are asked for, against stand-ins of PyTorch's streams and graphs: no GPU is needed."""
+"""How CUDA graphs are used, with stand-ins for PyTorch's streams and graphs: no GPU is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that go wrong: found at their step, never kept, and skipped or begun again where that is asked for."""
+"""Non-finite numbers: found at their step, never saved, and skipped or followed by a restart if requested."""
 
 from __future__ import annotations
 

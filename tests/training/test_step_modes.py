@@ -263,7 +263,7 @@ def test_the_way_is_settled_and_said(
     data = tiny.dataset()
     with pytest.raises(InputError, match=r"^CUDA graphs need a CUDA GPU, not cpu: leave --cuda-graphs out$"):
         train(tiny.run(data), data, tmp_path, Execution(device="cpu", cuda_graphs=True))
-    with pytest.raises(InputError, match="one by one: give --cohort 1"):
+    with pytest.raises(InputError, match="cannot train a cohort: give --cohort 1"):
         train_together([tiny.run(data)], data, tmp_path, Execution(device="cpu", compile=True))
 
 

@@ -269,7 +269,7 @@ def test_tokens_are_shown_as_maps(prefix: int) -> None:
 
 
 def test_no_branch_grows_into_a_class_token() -> None:
-    with pytest.raises(InputError, match="no branch can be grown for tokens: a class token"):
+    with pytest.raises(InputError, match="no branch can be grown for tokens: it has a class token"):
         StudentBranches(tiny.network((4, 6), classes=5), lambda: tokens(1), IMAGE)
     make_friendly(tiny.network((4, 6), classes=5), tokens(0), IMAGE)
 
