@@ -47,7 +47,7 @@ class Term:
     weight: float = 1.0
     options: Mapping[str, float | int | bool] = field(default_factory=dict)
     warmup: float = 0.0
-    """Epochs in which the weight grows linearly to β (`warmup_factor`); a fraction of the run if below 1, 0 for none."""
+    """Epochs in which the weight grows linearly to β (`warmup_factor`); a fraction of the run if below 1, 0: none."""
     fade: float = 0.0
     """Epochs after which the weight decays to zero on half a cosine (`fade_factor`); a fraction of the run if below 1,
     0 for never."""
