@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import sftn
 from sftn.cli import COMMANDS
 from sftn.errors import Stopped
 from tests.support.command import called, refusal
@@ -158,6 +159,13 @@ def test_help_needs_no_torch() -> None:
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stderr
     assert all(name in asked.stdout for name in COMMANDS)
+
+
+def test_no_command_is_help_and_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said, _ = called(capsys=capsys)
+    assert code == 0
+    assert all(name in said for name in COMMANDS)
+    assert called("--version", capsys=capsys) == (0, f"sftn {sftn.__version__}\n", "")
 
 
 @pytest.mark.parametrize(

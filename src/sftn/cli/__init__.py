@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+import sftn
 from sftn.cli import options
 from sftn.cli.arguments import check
 from sftn.errors import InputError, Stopped
@@ -68,7 +69,10 @@ def parse(arguments: Sequence[str]) -> Any:
     Raises:
         InputError: a command or option is unknown, or a value is invalid.
     """
-    arguments = list(arguments)
+    arguments = list(arguments) or ["--help"]
+    if arguments == ["--version"]:
+        print(f"sftn {sftn.__version__}")
+        raise SystemExit(0)
     check({name: kind for name, (kind, _) in COMMANDS.items()}, arguments)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
