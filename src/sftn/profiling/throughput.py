@@ -82,7 +82,7 @@ class Loop:
         device: auto, cpu, cuda or mps.
         batch: images per step.
         prepared: whether to apply the speedups of `sftn.tasks.speedups`.
-        choices: which convolutions are matrix products; None chooses what is faster on this machine.
+        choices: which convolutions are computed as matrix products; None chooses what is faster on this machine.
         fast_float32: as in `sftn.spec.execution.Execution`.
 
     Raises:

@@ -41,7 +41,7 @@ class Plan:
     flip: bool = True
     """Whether the loader may mirror images."""
     choices: Choices = field(default_factory=Choices)
-    """Which convolutions are products of matrices."""
+    """Which convolutions are computed as matrix products."""
 
 
 def check(run: Run, dataset: Dataset) -> None:
@@ -172,8 +172,8 @@ def load_network(source: Run | Weights, dataset: Dataset, out: Path) -> StagedNe
 
 
 def _unloaded(source: Run | Weights, dataset: Dataset) -> StagedNet:
-    """A trained network before its weights are loaded: of a run, as its objective rebuilt it."""
-    # Its own weights are read: those that it started from need not be fetched again.
+    """A trained network before its weights are loaded; that of a run is rebuilt as its objective requires."""
+    # The trained weights replace the pretrained ones, which therefore need not be downloaded again.
     network = new_network(source.network.removesuffix(PRETRAINED), dataset)
     if isinstance(source, Run) and source.teacher and source.objective and rebuilds(source.objective, METHODS):
         rebuild(network, _unloaded(source.teacher, dataset), source.objective, dataset.image, METHODS)

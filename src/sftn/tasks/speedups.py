@@ -23,7 +23,7 @@ def speed_up(
     Args:
         task: a `Distiller`, `StudentBranches`, `Supervised` or other task.
         precision: float32, bf16 or float16.
-        choices: which convolutions are products of matrices; None chooses what is faster here.
+        choices: which convolutions are computed as matrix products; None chooses what is faster on this machine.
         fast_float32: fold and compute faster in float32, too; results then differ by rounding.
 
     Returns:

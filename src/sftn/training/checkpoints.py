@@ -44,7 +44,7 @@ class Checkpoints:
         seconds: seconds between two checkpoints.
         epochs: epochs between two checkpoints; 0 uses `seconds`.
         restarts: for a run that restarts, what ended it before; checkpoints in its folder are then ignored.
-        choices: which convolutions are matrix products; saved, so that a resumed run has the same bits.
+        choices: which convolutions are computed as matrix products; saved, so that a resumed run has the same bits.
         guard: raises if this process has lost the right to write.
         stop: the signal state shared by several runs of this process; None makes a new one.
 

@@ -34,7 +34,7 @@ class Phase:
             module.requires_grad_(True).train()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Tell a task whose loss changes with the epoch, by `set_epoch`, which one begins, counted from 0."""
+        """Call `set_epoch` of a task whose loss depends on the epoch; `epoch` is counted from 0."""
         set_epoch = getattr(self.task, "set_epoch", None)
         if set_epoch is not None:
             set_epoch(epoch, self.schedule.epochs)
