@@ -188,7 +188,7 @@ def test_a_header_of_many_megabytes_is_not_parsed(tmp_path: Path) -> None:
     with open(tmp_path / "w.safetensors", "wb") as file:
         file.write(struct.pack("<Q", LARGEST + 1))
         file.truncate(LARGEST + 100)
-    with pytest.raises(InputError, match="its header is larger"):
+    with pytest.raises(InputError, match="its header is too large"):
         read_state(tmp_path / "w.safetensors")
 
 
