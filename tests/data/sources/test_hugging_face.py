@@ -100,7 +100,7 @@ def test_no_code_of_a_data_set_is_run(datasets: Any, tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match="cannot be loaded"):
         load(f"hf:{tmp_path / 'set'}")
     monkeypatch.setattr(datasets, "__version__", "3.6.0")
-    with pytest.raises(InputError, match=r"runs code that it finds in a data set: pip install -U 'sftn\[hf\]'"):
+    with pytest.raises(InputError, match=r"runs code found in data sets: pip install -U 'sftn\[hf\]'"):
         load(f"hf:{tmp_path / 'set'}")
     assert not (tmp_path / "canary").exists()
 
