@@ -106,7 +106,7 @@ class Strange(nn.Module):
             r"sftn\.staged\(net, \(3, \d+, \d+\), stem=",
         ),
         (lambda out: sftn.compare("tiny", Net(4, 7), pictures(), out=out), "has 7 classes"),
-        (lambda out: sftn.compare("tiny", 3, pictures(), out=out), "int is no network"),
+        (lambda out: sftn.compare("tiny", 3, pictures(), out=out), "int is not a network"),
         (lambda out: sftn.compare("tiny", "tiny", 3, out=out), "data must be a name"),
         (lambda out: sftn.compare("tiny", "tiny", pictures(), epoch=2, out=out), "did you mean epochs"),
         (lambda out: sftn.distill("/nowhere", "tiny", pictures(), out=out), "neither the folder of a run"),

@@ -89,7 +89,7 @@ def test_other_conditions_stand_apart_and_are_marked(tmp_path: Path) -> None:
 
 def test_nothing_run_is_a_page_of_printed_numbers(tmp_path: Path) -> None:
     (section,) = sections(table("table17"), tmp_path)
-    assert section.warnings() == ["Nothing of this table has been run."]
+    assert section.warnings() == ["No run of this table is finished."]
     text = (written(page([section], tmp_path)) / "report.md").read_text()
     assert "77.23 ± 0.09" in text
     assert "No student has all its seeds" in text
@@ -108,7 +108,7 @@ def test_the_page_shows_every_cell_and_needs_nothing_else(tmp_path: Path) -> Non
     assert "best epoch" in text
     assert "Some GPU" in text
     assert "commit f00ba4" in text
-    assert "Energy: not read." in text
+    assert "Energy: not measured." in text
 
 
 def test_text_from_files_cannot_become_markup(tmp_path: Path) -> None:
