@@ -173,7 +173,7 @@ def test_a_study_with_few_seeds_makes_nothing_up(tmp_path: Path) -> None:
     )
     (tmp_path / "none").mkdir()
     text = (reported(["branches"], tmp_path / "none") / "report.md").read_text()
-    assert "Nothing of this study has been run." in text
+    assert "No run of this study is finished." in text
     assert "not run" in text
 
 
