@@ -6,7 +6,7 @@ Time is scaled: a simulated minute lasts `--minute` seconds, and with it a run's
 checkpoints (1), the polling of other workers and the pause before a dead worker is restarted (1). A worker is killed
 (SIGKILL) every 2 minutes on average, which is several times during a run; every 20 minutes on average one is stopped
 (SIGSTOP) for 3 to 8 minutes, longer than its lease, and then continued (SIGCONT). The workers are real processes that
-carry out the same list of tiny runs (both teachers, the student alone and with all twelve methods from both, over as
+carry out the same list of tiny runs (both teachers, the student alone and with every method from both, over as
 many seeds as the hours need) with `sftn.experiments.queue.work`. Each believes that the other is on another machine,
 so the other's lease ends only by time. All kills are hard, and the test continues until all runs are done.
 

@@ -2,7 +2,7 @@
 
     python -m reliability.kills [--kills 100] [--seed 0] [--workers 2] [--folder DIR]
 
-The runs are two teachers and a student with each of the twelve methods, tiny, as real processes of the real commands.
+The runs are two teachers and a student with each method, tiny, as real processes of the real commands.
 They are killed by SIGKILL, SIGTERM, SIGINT or a power cut (`reliability/disk.py`), at a time drawn uniformly from the
 duration of the undisturbed run; power is cut at a disk operation drawn uniformly from all of them. A resumed run is
 killed again with a probability of a third. In the end, weights, result and log must be identical, except for entries

@@ -20,7 +20,7 @@ from sftn.tasks.recipes import OBJECTIVES
 
 STANDARD, FRIENDLY = "standard teacher", "friendly teacher"
 KINDS = (STANDARD, FRIENDLY, *OBJECTIVES)
-"""Every kind of run: two teachers and a student with each of the twelve methods; ab, ft and sskd have a first stage."""
+"""Every kind of run: two teachers and a student with each method; ab, ft and sskd have a first stage."""
 _OTHERWISE = ("seconds", "images_per_second", "environment")
 """Fields that may differ between two executions of a run: times, and whether the code was committed in between."""
 

@@ -54,7 +54,7 @@ def test_a_difference_would_be_seen(wholes: dict[str, Whole], tmp_path: Path) ->
     assert len(replace(whole, folder=wholes["ab"].folder).differences(whole.out)) > 1
     assert "cannot be read" in whole.differences(tmp_path)[0]
     every = {(kind, how) for kind, how, _ in kills.plan(len(small.KINDS) * len(kills.HOWS), seed=1)}
-    assert len(every) == len(small.KINDS) * len(kills.HOWS) == 56
+    assert len(every) == len(small.KINDS) * len(kills.HOWS) == 100
 
 
 def test_a_grid_under_fire_does_every_run_once(tmp_path: Path) -> None:
