@@ -108,7 +108,7 @@ def test_a_file_of_weights_must_fit(capsys: pytest.CaptureFixture[str], tmp_path
     torch.save({"model": build("resnet8", 7, 1).state_dict()}, path)
     base = ["distill", "--student", "resnet8", *FAST, "--out", str(tmp_path / "runs"), "--teacher", str(path)]
     for options, word in (
-        ([], "which network"),
+        ([], "does not record its network"),
         (["--teacher-network", "resnet8"], "7"),
         (["--teacher-network", "resnet20"], "resnet20"),
     ):

@@ -295,7 +295,7 @@ def test_what_is_piped_has_every_row_whole() -> None:
     text = "\n".join(map(" ".join, lines))
     assert "…" not in text
     assert "1 1x1, stride 1, padding 0 128x16x16 128x16x16 vgg8 2-4" in text
-    assert "vgg13: 9,462,180 parameters, 284,936,192 multiply-adds an image." in text
+    assert "vgg13: 9,462,180 parameters, 284,936,192 multiply-adds per image." in text
     assert "1.64 times the multiply-adds" in text
 
 
