@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 
 from rich.console import Console
+from rich.table import Table
 
 from sftn.cli.progress import Display
 from sftn.errors import printable
+from sftn.report.terminal import WIDE
 from sftn.runtime.processes import leads
 
 console = Console(highlight=False, quiet=not leads())
@@ -20,6 +22,17 @@ watch = Display(console).watch
 def say(line: str) -> None:
     """Print text as one line, without wrapping, markup or control characters."""
     console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
+
+
+def show_table(table: Table) -> None:
+    """Print a table: as wide as the terminal, or in a file or pipe as wide as its rows."""
+    width = console.width
+    if not console.is_terminal:
+        console.width = max(width, WIDE)
+    try:
+        console.print(table)
+    finally:
+        console.width = width
 
 
 class Lines(logging.Handler):

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from sftn.cli import options
-from sftn.cli.console import console, say
+from sftn.cli.console import say, show_table
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments import paper
@@ -45,7 +45,7 @@ def bench(asked: options.Bench, dataset: Dataset | None = None) -> Speed:
     total = sum(speed.parts.values())
     for part, spent in speed.parts.items():
         shown.add_row(part, f"{1000 * spent:.1f}", f"{100 * spent / total:.0f} %")
-    console.print(shown)
+    show_table(shown)
     say(f"{speed.images_per_second:.0f} images/s in training, {1000 * speed.step:.0f} ms a step, loader included")
     say(
         f"{100 * speed.share(ceiling):.0f} % of this machine's arithmetic: {speed.flop / 1e9:.2f} GFLOP an image, of "

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from sftn.cli import options
-from sftn.cli.console import console, say
+from sftn.cli.console import say, show_table
 from sftn.deploy import exporter as exporting
 from sftn.deploy import model_card
 from sftn.deploy import predict as predicting
@@ -38,7 +38,7 @@ def export(asked: options.Export) -> None:
             table.add_column(column, justify="left" if place < 2 else "right", no_wrap=place > 0, overflow="fold")
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        show_table(table)
         say(f"Times are medians on this CPU, with {model_card.threads(exporting.thread_count())}; measured in turns.")
     say(f"Written: {', '.join(map(str, found.files))}; its card is {found.folder / model_card.NAME}")
 

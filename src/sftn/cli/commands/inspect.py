@@ -10,7 +10,7 @@ from rich.table import Table
 from torch import Tensor
 
 from sftn.cli import options
-from sftn.cli.console import console, say
+from sftn.cli.console import console, say, show_table
 from sftn.data.dataset import Dataset
 from sftn.data.load import SOURCES, source
 from sftn.errors import InputError
@@ -88,7 +88,7 @@ def list_names(asked: options.List) -> None:
         for name, method in METHODS.items():
             first = "-" if method.warmup is METHODS["at"].warmup else "yes"
             table.add_row(name, recipes.OBJECTIVES[name].formula, method.reads, first, method.summary)
-        console.print(table)
+        show_table(table)
         console.print("\nOptions, as in crd(negatives=4096,temperature=0.1):0.5\n")
         table = _options()
     elif what == "tables":
@@ -105,7 +105,7 @@ def list_names(asked: options.List) -> None:
         table.add_column("what it is")
         for name in SOURCES:
             table.add_row(name, (source(name).__doc__ or "").strip().splitlines()[0])
-    console.print(table)
+    show_table(table)
 
 
 def _options() -> Table:

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as Shown
 
 from sftn.cli import options
-from sftn.cli.console import console, say, watch
+from sftn.cli.console import say, show_table, watch
 from sftn.errors import InputError
 from sftn.experiments import measure, ray_queue, studies
 from sftn.experiments.deviations import remarks
@@ -134,7 +134,7 @@ def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int,
         shown.add_column(column, justify="right" if column else "left")
     for row in rows:
         shown.add_row(*row)
-    console.print(shown)
+    show_table(shown)
     say(f"Pairs: {' '.join(map(str, table.pairs))}. Methods: {' '.join(table.methods)}. Seeds: {seeds}. Runs in {out}")
     say(f"Conditions: {conditions}")
     deviations = conditions.deviations(table)

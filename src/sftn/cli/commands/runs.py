@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftn.cli import options
-from sftn.cli.console import console, say
+from sftn.cli.console import console, say, show_table
 from sftn.errors import InputError, printable
 from sftn.experiments.collect import sections
 from sftn.experiments.paper import TABLES
@@ -94,7 +94,8 @@ def table(entries: Sequence[Entry]) -> None:
     """Print one line per run."""
     shown = Table(box=None, pad_edge=False)
     for column in ("run", "seed", "images", "epochs", "state", "last %", "best %", "hours", "id"):
-        shown.add_column(column, no_wrap=column != "run", overflow="fold")
+        wraps = column in ("run", "state")
+        shown.add_column(column, no_wrap=not wraps, overflow="fold", min_width=12 if wraps else None)
     for entry in entries:
         run, record = entry.run, entry.result or {}
         state = f"{entry.state}: {entry.owner}" if entry.owner else entry.state
@@ -110,7 +111,7 @@ def table(entries: Sequence[Entry]) -> None:
                 (name if run is None else run.name, *about, state, *numbers, hours, tail if run is None else run.id),
             )
         )
-    console.print(shown)
+    show_table(shown)
     for entry in entries:
         if entry.reason:
             say(f"broken: {entry.reason}")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftn.cli import options
-from sftn.cli.console import console, say, watch
+from sftn.cli.console import console, say, show_table, watch
 from sftn.experiments import compare as comparisons
 from sftn.runs import train as training
 from sftn.spec import jobs
@@ -35,7 +35,7 @@ def demo(asked: options.Demo) -> None:
 def compare(asked: jobs.Compare) -> None:
     """Run a comparison and show its table."""
     found = comparisons.compare(asked, watch=watch)
-    console.print(_table(found))
+    show_table(_table(found))
     for sentence in found.verdict():
         console.print(sentence, markup=False)
     say(f"Written: {found.folder}/comparison.md and .json; each run has its own folder in {asked.out}")
