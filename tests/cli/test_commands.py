@@ -183,7 +183,7 @@ def test_exit_codes(
     def end(what: str) -> None:
         raise error
 
-    monkeypatch.setattr("sftn.cli.commands.inspect.list_names", end)
+    monkeypatch.setattr("sftn.cli.commands.list.list_names", end)
     found, _, err = called("list", "data", capsys=capsys)
     assert found == code
     assert err.startswith("sftn: ")

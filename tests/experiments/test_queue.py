@@ -83,7 +83,7 @@ def test_the_smoke_test_walks_the_whole_path(capsys: pytest.CaptureFixture[str],
 
 
 def test_the_plan_alone_trains_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, said, err = called("reproduce", "table14", "--smoke", "--plan-only", "--out", str(tmp_path), capsys=capsys)
+    code, said, err = called("reproduce", "table14", "--smoke", "--dry-run", "--out", str(tmp_path), capsys=capsys)
     assert (code, err) == (0, "")
     assert re.search(r"teachers\D+8\D+0\D+0\D+8", said)
     assert re.search(r"Estimated: .*kinds of run timed", said)
@@ -240,7 +240,7 @@ def test_sigterm_ends_with_143_and_holds_nothing_back(tmp_path: Path, capsys: py
     assert started.returncode == 143, err
     assert err.count("\n") == 1
     assert len(list(tmp_path.glob("*/checkpoint.safetensors"))) <= 1
-    short = [*arguments[3:], "--plan-only"]
+    short = [*arguments[3:], "--dry-run"]
     main(short)  # the lease of the process that ended holds nothing
     assert re.search(r"students +3 +0 +0 +3", capsys.readouterr().out)
 

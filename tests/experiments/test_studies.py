@@ -105,7 +105,7 @@ def test_names_stand_for_tables_and_studies() -> None:
 def test_a_study_has_conditions_of_its_own_which_options_change(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    plan = ("reproduce", "digits", "--plan-only", "--timing-seconds", "0", "--out", str(tmp_path))
+    plan = ("reproduce", "digits", "--dry-run", "--timing-seconds", "0", "--out", str(tmp_path))
     code, said, err = called(*plan, capsys=capsys)
     assert (code, err) == (0, "")
     assert "Conditions: digits, 200 training images, 80 epochs, batch 32" in said

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from sftn.data.loader import Loader, evaluation_batches
 from sftn.errors import InputError
 from sftn.runtime.collectives import WholeNorms, gathered, mean_over_batch, part, whole_norm
-from sftn.runtime.processes import Alone, Talk, check, ends_quietly, leads, led, shared, together
+from sftn.runtime.leader import leads
+from sftn.runtime.processes import Alone, Talk, check, ends_quietly, led, shared, together
 from tests.support import tiny
 
 

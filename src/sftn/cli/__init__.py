@@ -14,15 +14,15 @@ import tyro
 import sftn
 from sftn.cli import options
 from sftn.cli.arguments import check
+from sftn.cli.references import settle
 from sftn.errors import InputError, Stopped
 from sftn.runtime.signals import sigterm
-from sftn.spec import jobs
 
 COMMANDS: dict[str, tuple[type[Any], str]] = {
     "demo": (options.Demo, "train.demo"),
     "compare": (options.Compare, "train.compare"),
     "train-teacher": (options.TrainTeacher, "train.train_teacher"),
-    "distill": (jobs.Distill, "train.distill"),
+    "distill": (options.Distill, "train.distill"),
     "reproduce": (options.Reproduce, "reproduce.reproduce"),
     "report": (options.Report, "report.report"),
     "runs": (options.Runs, "runs.runs"),
@@ -32,7 +32,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "predict": (options.Predict, "deploy.predict"),
     "bench": (options.Bench, "bench.bench"),
     "describe": (options.Describe, "inspect.describe"),
-    "list": (options.List, "inspect.list_names"),
+    "list": (options.List, "list.list_names"),
 }
 """Each command's record of options, and the function of `sftn.cli.commands` that runs it."""
 _FLAT = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.HelptextFromCommentsOff)
@@ -46,13 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     try:
         with sigterm():
-            asked = parse(sys.argv[1:] if arguments is None else arguments)
+            asked = settle(parse(sys.argv[1:] if arguments is None else arguments))
             place = next(place for kind, place in COMMANDS.values() if kind is type(asked))
-            from sftn.cli.console import show_log
+            from sftn.cli.console import show_log, starting
 
             show_log()
             module, function = place.split(".")
-            getattr(importlib.import_module(f"sftn.cli.commands.{module}"), function)(asked)
+            with starting():
+                command = getattr(importlib.import_module(f"sftn.cli.commands.{module}"), function)
+            command(asked)
     except InputError as error:
         _end(str(error), 2, error)
     except Stopped as stop:

@@ -17,6 +17,8 @@ from sftn.spec.run import Branches
 
 _HELP = {"-h", "--help"}
 _POSITIONAL = get_args(tyro.conf.Positional[str])[1]
+_HOURS = {"compare": "--teacher resnet20 --student resnet8 --data digits --dry-run"}
+"""Commands that could run without any option, but for hours; and an example of how to begin."""
 _KINDS = {int: "a whole number", float: "a number"}
 
 
@@ -36,6 +38,8 @@ def check(commands: Mapping[str, type[Any]], arguments: Sequence[str]) -> None:
     if name not in commands:
         raise unknown("command", name, commands)
     kind, where = commands[name], f"sftn {name}"
+    if not rest and name in _HOURS:
+        raise InputError(f"{where} needs --teacher and --student, for example {where} {_HOURS[name]}")
     if _HELP & set(rest):
         return
     known = _options(kind)
@@ -54,8 +58,8 @@ def check(commands: Mapping[str, type[Any]], arguments: Sequence[str]) -> None:
             raise unknown(f"option of {where}", option, [f"--{one.replace('_', '-')}" for one in known])
         _check_values(option, hint, values)
         given.add(field)
-    for missing in (each for each in _needed(kind) if each in known and each not in given):
-        raise InputError(f"{where} needs --{missing.replace('_', '-')}: see {where} --help")
+    if missing := [f"--{each.replace('_', '-')}" for each in _needed(kind) if each in known and each not in given]:
+        raise InputError(f"{where} needs {' and '.join(missing)}: see {where} --help")
 
 
 def _options(kind: type[Any], elsewhere: Mapping[str, str] = ELSEWHERE) -> dict[str, Any]:

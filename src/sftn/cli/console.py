@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +11,7 @@ from rich.table import Table
 from sftn.cli.progress import Display
 from sftn.errors import printable
 from sftn.report.terminal import WIDE
-from sftn.runtime.processes import leads
+from sftn.runtime.leader import leads
 
 console = Console(highlight=False, quiet=not leads())
 
@@ -33,6 +34,11 @@ def show_table(table: Table) -> None:
         console.print(table)
     finally:
         console.width = width
+
+
+def starting() -> AbstractContextManager[object]:
+    """A context in which a terminal shows that PyTorch is being loaded, which takes seconds."""
+    return console.status("loading PyTorch") if console.is_terminal else nullcontext()
 
 
 class Lines(logging.Handler):

@@ -12,7 +12,7 @@ from sftn.spec import jobs
 from sftn.spec.execution import Execution
 from sftn.spec.images import Images
 from sftn.spec.run import Branches
-from sftn.spec.training import Training
+from sftn.spec.training import Precision, Training
 
 Names: TypeAlias = tyro.conf.Positional[tuple[str, ...]]
 
@@ -29,12 +29,14 @@ class BranchOptions(Branches):
 class Demo:
     """Run `compare` in a few minutes on real handwritten digits, with small fixed settings."""
 
-    seeds: int = 3
-    """Number of seeds."""
+    seeds: tuple[int, ...] = (3,)
+    """Number of seeds, or the seeds themselves if there are several: 0 1 2."""
     training: Training = Training(epochs=80, batch=32)
     execution: Execution = Execution()
     out: Path = Path("runs")
     """The folder of all runs; finished runs are not trained again."""
+    dry_run: bool = False
+    """Show what would be trained and how long it takes on this machine, and stop."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Compare(jobs.Compare):
     """Train a student alone, with a standard teacher and with a student-friendly one, and compare over seeds."""
 
     branches: BranchOptions = BranchOptions()
+    dry_run: bool = False
+    """Show what would be trained and how long it takes on this machine, and stop."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,16 @@ class TrainTeacher(jobs.TrainTeacher):
     """Train a student-friendly teacher, or a standard one."""
 
     branches: BranchOptions = BranchOptions()
+    dry_run: bool = False
+    """Show what would be trained and how long it takes on this machine, and stop."""
+
+
+@dataclass(frozen=True)
+class Distill(jobs.Distill):
+    """Distil a trained teacher into a student."""
+
+    dry_run: bool = False
+    """Show what would be trained and how long it takes on this machine, and stop."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +81,13 @@ class Reproduce:
     """Only these methods."""
     teachers: tuple[Literal["standard", "friendly"], ...] = ()
     """Only these kinds of teachers."""
-    seeds: int | None = None
-    """Number of seeds; by default the table's own (3 in the paper)."""
+    seeds: tuple[int, ...] | None = None
+    """Number of seeds, or the seeds themselves if there are several; by default the table's own (3 in the paper)."""
     smoke: bool = False
     """Try the whole pipeline in a minute, with a tiny pair and a few digits (for imagenet: with the images in
     --data-dir, in ImageNet's layout, at 32×32)."""
-    plan_only: bool = False
-    """Show the plan and stop."""
+    dry_run: bool = False
+    """Show what would be trained and how long it takes on this machine, and stop."""
     executor: Literal["local", "ray"] = "local"
     """Run on this machine, or on a Ray cluster."""
     gpus_per_run: float = 1.0
@@ -140,7 +154,7 @@ class Evaluate:
     """Folder of the data set's files."""
     size: int | None = None
     """Height and width that images from files are resized to."""
-    precision: str = "auto"
+    precision: Precision = "auto"
     """auto, float32, bf16 or float16."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
@@ -194,7 +208,7 @@ class Bench:
     """The student network."""
     method: str = "kd"
     """A distillation method, or a sum such as crd+kd."""
-    precision: str = "auto"
+    precision: Precision = "auto"
     """auto, float32, bf16 or float16."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
@@ -228,10 +242,10 @@ class Describe:
 
 @dataclass(frozen=True)
 class List:
-    """List the available networks, methods, data sets, or tables and studies."""
+    """List the available networks, methods, data sets, training recipes, or tables and studies."""
 
-    what: tyro.conf.Positional[Literal["networks", "methods", "data", "tables"]]
-    """networks, methods, data or tables."""
+    what: tyro.conf.Positional[Literal["networks", "methods", "data", "recipes", "tables"]]
+    """networks, methods, data, recipes or tables."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +260,7 @@ class LookOptions:
     """Folder of the data set's files."""
     size: int | None = None
     """Height and width that images are resized to."""
-    precision: str = "auto"
+    precision: Precision = "auto"
     """auto, float32, bf16 or float16."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""

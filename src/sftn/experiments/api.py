@@ -37,7 +37,7 @@ def compare(
     data: Images = "digits",
     *,
     methods: str | Sequence[str] = "kd",
-    seeds: int = 3,
+    seeds: int | Sequence[int] = 3,
     out: str | Path = "runs",
     **options: Any,
 ) -> Comparison:
@@ -52,7 +52,7 @@ def compare(
         student: the small network, or several by name; the teacher is then trained for all of them.
         data: the images.
         methods: distillation methods, e.g. `["kd", "crd"]`, or sums such as `"crd+kd"`.
-        seeds: number of seeds.
+        seeds: number of seeds, or the seeds themselves.
         out: the folder of all runs.
         options: any other option of `sftn compare`: `epochs=30`, `batch=128`, `branch_kl=0.3`, `device="cuda"`, …
 

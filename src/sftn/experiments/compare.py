@@ -18,7 +18,8 @@ from typing import Any
 
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
-from sftn.experiments.grid import Conditions, Planned, grid
+from sftn.experiments.forecast import forecast
+from sftn.experiments.grid import Conditions, Planned, grid, seed_values
 from sftn.experiments.queue import work
 from sftn.experiments.statistics import spread, verdict
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Row, Setting, Table
@@ -27,7 +28,7 @@ from sftn.runs import requests
 from sftn.runs.build import check
 from sftn.runs.folder import RunFolder
 from sftn.runtime.device import join
-from sftn.runtime.processes import leads
+from sftn.runtime.leader import leads
 from sftn.spec.jobs import Compare
 from sftn.spec.run import FORMAT, Branches, FineTune
 from sftn.storage.atomic import make_folder, write_atomically
@@ -44,7 +45,7 @@ class Plan:
 
     table: Table
     conditions: Conditions
-    seeds: int
+    seeds: tuple[int, ...]
     title: str
 
     @property
@@ -59,8 +60,7 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
     Raises:
         InputError: a network or method is unknown, or an option is out of range.
     """
-    if asked.seeds < 1:
-        raise InputError(f"seeds is {asked.seeds}: give at least 1")
+    seeds = seed_values(asked.seeds)
     if not asked.methods:
         raise InputError("no method given: choose from " + ", ".join(recipes.OBJECTIVES))
     for method in asked.methods:
@@ -78,7 +78,7 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
         pairs=tuple(Pair(asked.teacher, student, made_for) for student in students),
         methods=tuple(dict.fromkeys(asked.methods)),
         settings=(Setting(friendly=branches),),
-        seeds=asked.seeds,
+        seeds=len(seeds),
         temperature=asked.temperature,
         beside_kd=not asked.alone,
         alignment=requests.alignment(asked.align, students),
@@ -91,7 +91,7 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
         f"{asked.teacher} → {' + '.join(asked.student)}{strangers}, {dataset.name}, "
         f"{len(dataset.train):,} training images, {conditions.schedule.epochs} epochs"
     )
-    return Plan(table, conditions, asked.seeds, title)
+    return Plan(table, conditions, seeds, title)
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class Comparison:
     """Test accuracy of the last epoch in percent, one value per seed."""
     best: dict[Cell, list[float]]
     """Test accuracy of the best epoch in percent, one value per seed."""
+    seeds: tuple[int, ...]
     folder: Path | None = None
     """The folder of comparison.md and comparison.json."""
 
@@ -155,7 +156,13 @@ class Comparison:
         for cell, values in self.accuracies.items():
             about = {"role": cell.role, "network": cell.network, "way": cell.way, "method": cell.method}
             rows[tuple(about.values())] = about | {"accuracy": values, "best_accuracy": self.best[cell]}
-        return {"format": FORMAT, "title": self.title, "rows": list(rows.values()), "verdict": self.verdict()}
+        return {
+            "format": FORMAT,
+            "title": self.title,
+            "seeds": list(self.seeds),
+            "rows": list(rows.values()),
+            "verdict": self.verdict(),
+        }
 
     def markdown(self) -> str:
         """The content of comparison.md."""
@@ -200,18 +207,33 @@ def compare(
         FloatingPointError: a run diverged; all others are done.
     """
     dataset = requests.load_images(asked.images) if dataset is None else dataset
-    chosen = plan(asked, dataset)
-    planned = chosen.planned
-    for item in planned:
-        if item.run.seed == 0:
-            check(item.run, dataset)
+    chosen = checked(asked, dataset)
     join(asked.execution.device, asked.execution.devices, asked.execution.nodes)
-    logger.info("%s, %s, runs in %s", chosen.title, chosen.conditions.precision, asked.out)
-    work(planned, dataset, asked.out, asked.execution, watch=watch)
+    announce(chosen, dataset, asked)
+    work(chosen.planned, dataset, asked.out, asked.execution, watch=watch)
     found = collected(chosen, asked.out)
     if leads() and found.folder is not None:
         write(found, found.folder)
     return found
+
+
+def checked(asked: Compare, dataset: Dataset) -> Plan:
+    """Plan a comparison and check that its runs can be trained; nothing is written.
+
+    Raises:
+        InputError: the input is wrong.
+    """
+    chosen = plan(asked, dataset)
+    for item in chosen.planned:
+        if item.run.seed == chosen.seeds[0]:
+            check(item.run, dataset)
+    return chosen
+
+
+def announce(chosen: Plan, dataset: Dataset, asked: Compare) -> None:
+    """Log what is compared, what is left to train, and an estimate of the time that it takes here."""
+    logger.info("%s, %s, runs in %s", chosen.title, chosen.conditions.precision, asked.out)
+    logger.info(forecast(chosen.planned, dataset, asked.out, asked.execution))
 
 
 def collected(chosen: Plan, out: Path) -> Comparison:
@@ -223,7 +245,7 @@ def collected(chosen: Plan, out: Path) -> Comparison:
     accuracies: dict[Cell, list[float]] = {}
     best: dict[Cell, list[float]] = {}
     ids = ""
-    for seed in range(chosen.seeds):
+    for seed in chosen.seeds:
         for pair in chosen.table.pairs:
             for cell in chosen.table.cells(pair):
                 run = chosen.conditions.run(chosen.table, cell, seed)
@@ -236,7 +258,7 @@ def collected(chosen: Plan, out: Path) -> Comparison:
     pair = chosen.table.pairs[0]
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"compare-{pair.teacher}-{pair.made_for}")
     folder = out / f"{name}-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
-    return Comparison(chosen.title, chosen.table, accuracies, best, folder)
+    return Comparison(chosen.title, chosen.table, accuracies, best, chosen.seeds, folder)
 
 
 def write(comparison: Comparison, folder: Path) -> None:

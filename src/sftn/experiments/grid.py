@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from sftn.errors import unknown
+from sftn.errors import InputError, unknown
 from sftn.experiments.table import ALONE, FRIENDLY, TEACHERS, Cell, Pair, Table
 from sftn.spec.run import Data, Friendly, OnNan, Run
 from sftn.spec.schedule import Schedule
@@ -109,10 +109,33 @@ class Planned:
         return f"{self.run.name}{self.setting and f' ({self.setting})'}"
 
 
-def grid(table: Table, conditions: Conditions, seeds: int, teachers: Collection[str] = TEACHERS) -> list[Planned]:
-    """List the runs of a table, each once: all of one seed before the next, teachers before their students."""
+def seed_values(given: Sequence[int]) -> tuple[int, ...]:
+    """The seeds that `--seeds` stands for: `--seeds 3` for their number, `--seeds 0 1 5` for the seeds themselves.
+
+    Raises:
+        InputError: there is none, one is negative, or one is given twice.
+    """
+    if len(given) == 1 and given[0] >= 1:
+        return tuple(range(given[0]))
+    if len(given) < 2 or min(given) < 0 or len(set(given)) < len(given):
+        said = " ".join(map(str, given)) or "empty"
+        raise InputError(f"seeds is {said}: give how many (3), at least 1, or several different ones (0 1 2)")
+    return tuple(given)
+
+
+def grid(
+    table: Table, conditions: Conditions, seeds: int | Sequence[int], teachers: Collection[str] = TEACHERS
+) -> list[Planned]:
+    """List the runs of a table, each once: all of one seed before the next, teachers before their students.
+
+    Args:
+        table: what to train.
+        conditions: on which images, and for how long.
+        seeds: their number, or the seeds themselves.
+        teachers: ways that are included.
+    """
     found: dict[str, Planned] = {}
-    for seed in range(seeds):
+    for seed in range(seeds) if isinstance(seeds, int) else seeds:
         for pair in table.pairs:
             for cell in table.cells(pair):
                 if cell.way == ALONE or cell.way in teachers:

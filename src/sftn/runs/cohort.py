@@ -26,7 +26,7 @@ from sftn.runs.runner import Context, Shared, Steps, carried_out, train
 from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime.collectives import world
 from sftn.runtime.device import join, repeatable
-from sftn.runtime.processes import leads
+from sftn.runtime.leader import leads
 from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost

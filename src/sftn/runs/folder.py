@@ -18,6 +18,8 @@ from sftn.storage.json_files import read_json, sha256, write_json
 from sftn.storage.lease import Owner, holder
 from sftn.storage.records import read_text
 
+LAST = "last"
+"""The name of the run that was finished last."""
 DONE, RUNNING, INTERRUPTED, WAITING, BROKEN = "done", "running", "interrupted", "not begun", "broken"
 
 _RESULT = {
@@ -249,7 +251,9 @@ def scan(out: Path) -> list[Entry]:
 
 
 def find(name: str, out: Path) -> RunFolder:
-    """Find a run by its folder's name, its path or the beginning of its id.
+    """Find a run by its folder's path, by the beginning of its folder's name or of its id, or as `last`.
+
+    `last` is the run that was finished last.
 
     Raises:
         InputError: no run or several runs match.
@@ -258,11 +262,20 @@ def find(name: str, out: Path) -> RunFolder:
         if folder.holds_run():
             return folder
     folders = [entry.folder for entry in scan(out)]
+    if not folders:
+        raise InputError(f"there is no run {name}, because {out} has no runs: name their folder with --out")
+    if name == LAST:
+        done = [folder for folder in folders if folder.result_json.exists()]
+        if not done:
+            raise InputError(f"no run in {out} is done yet")
+        return max(done, key=lambda folder: folder.result_json.stat().st_mtime_ns)
     found = [folder for folder in folders if len(name) >= 4 and folder.name.rpartition("-")[2].startswith(name)]
+    found = found or [folder for folder in folders if name and folder.name.startswith(name)]
     if len(found) > 1:
-        raise InputError(f"{name} matches {len(found)} runs: give more of the id")
+        some = ", ".join(folder.name for folder in found[:3]) + ", …" * (len(found) > 3)
+        raise InputError(f"{name} matches {len(found)} runs ({some}): give more of the name or of the id")
     if not found:
-        raise unknown("run", name, [folder.name for folder in folders]) if folders else InputError(f"no run in {out}")
+        raise unknown("run", name, [folder.name for folder in folders])
     return found[0]
 
 

@@ -25,7 +25,8 @@ from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime import memory
 from sftn.runtime.collectives import rank, world
 from sftn.runtime.device import HALVES, join, make_fabric, repeatable
-from sftn.runtime.processes import leads, led, shared, together
+from sftn.runtime.leader import leads
+from sftn.runtime.processes import led, shared, together
 from sftn.runtime.signals import Stop
 from sftn.spec.execution import Execution
 from sftn.spec.run import Run

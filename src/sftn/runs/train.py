@@ -61,6 +61,16 @@ def train_teacher(asked: TrainTeacher, dataset: Dataset | None = None, *, watch:
         InputError: an option is wrong, or the images cannot be loaded.
         FloatingPointError: training diverged.
     """
+    run, images = teacher_run(asked, dataset)
+    return _carried_out(run, images, asked.out, asked.execution, watch)
+
+
+def teacher_run(asked: TrainTeacher, dataset: Dataset | None = None) -> tuple[Run, Dataset]:
+    """The run that trains a teacher, checked against its images, and the images; nothing is written.
+
+    Raises:
+        InputError: an option is wrong.
+    """
     if asked.standard == bool(asked.student):
         raise InputError("give --student NAME for a student-friendly teacher, or --standard for a standard one")
     for name in (asked.teacher, *asked.student):
@@ -71,7 +81,8 @@ def train_teacher(asked: TrainTeacher, dataset: Dataset | None = None, *, watch:
     if asked.student:
         stages = requests.alignment(asked.align, asked.student)
         run = replace(run, friendly=Friendly.to(asked.student, asked.branches), alignment=stages)
-    return _carried_out(run, dataset, asked.out, asked.execution, watch)
+    check(run, dataset)
+    return run, dataset
 
 
 def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | None = None) -> TrainedNetwork:
@@ -86,6 +97,16 @@ def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | No
         InputError: an option is wrong, or the images cannot be loaded.
         FloatingPointError: training diverged.
     """
+    run, images = student_run(asked, dataset)
+    return _carried_out(run, images, asked.out, asked.execution, watch)
+
+
+def student_run(asked: Distill, dataset: Dataset | None = None) -> tuple[Run, Dataset]:
+    """The run that distils a teacher into a student, checked against its images, and the images; nothing is written.
+
+    Raises:
+        InputError: an option is wrong.
+    """
     objective = recipes.objective(asked.method, alone=asked.alone, temperature=asked.temperature)
     check_name(asked.student)
     teacher = Trained.of(asked.teacher, asked.teacher_network, asked.out).source
@@ -93,11 +114,11 @@ def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | No
     run = requests.plain_run(asked.student, dataset, asked.images, asked.training, asked.execution, asked.seed)
     stages = requests.alignment(asked.align, [asked.student])
     run = replace(run, teacher=teacher, objective=objective, alignment=stages)
-    return _carried_out(run, dataset, asked.out, asked.execution, watch)
+    check(run, dataset)
+    return run, dataset
 
 
 def _carried_out(run: Run, dataset: Dataset, out: Path, execution: Execution, watch: Watch | None) -> TrainedNetwork:
-    check(run, dataset)
     join(execution.device, execution.devices, execution.nodes)
     with nullcontext() if watch is None else watch(run.name) as callback:
         record = train(run, dataset, out, execution, callback=callback)

@@ -20,6 +20,7 @@ import torch.distributed as dist
 
 from sftn.errors import InputError
 from sftn.runtime.collectives import world
+from sftn.runtime.leader import leads
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -36,13 +37,6 @@ did. The errors of NCCL and of the store are a `DistError`."""
 
 class Alone(InputError):
     """Another process has ended."""
-
-
-def leads() -> bool:
-    """Whether this process is the leader, which writes and prints; before there is a group, the environment decides."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank() == 0
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK"))
 
 
 def led(decide: Callable[[], T]) -> T:

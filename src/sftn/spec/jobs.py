@@ -28,8 +28,8 @@ class Compare:
     """Further students that are distilled but that the teacher is not trained for."""
     methods: tuple[str, ...] = ("kd",)
     """Distillation methods, e.g. kd crd oh, or sums such as crd+kd or crd:0.5+kd:2."""
-    seeds: int = 3
-    """Number of seeds."""
+    seeds: tuple[int, ...] = (3,)
+    """Number of seeds, or the seeds themselves if there are several: 0 1 2."""
     alone: bool = False
     """Use feature methods without adding KD."""
     temperature: float | None = None

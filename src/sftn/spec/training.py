@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from sftn.spec.run import OnNan
+
+Precision: TypeAlias = Literal["auto", "float32", "bf16", "float16"]
+"""Of the arithmetic of forward and backward passes; auto is bf16 where the device has it."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Training:
     """Initial learning rate, for all networks."""
     milestones: tuple[float, ...] | None = None
     """When the learning rate drops to a tenth: epochs (150 180 210) or fractions of the run (0.625 0.75 0.875)."""
-    precision: str = "auto"
+    precision: Precision = "auto"
     """auto, float32, bf16 or float16; losses are always computed in float32."""
     sync_bn: bool = True
     """Compute batch norm over the whole batch; if off, each process normalises its share, which is a different run."""

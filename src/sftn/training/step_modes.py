@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from sftn.data.batch import Batch
 from sftn.errors import InputError, unknown
 from sftn.networks.staged import Activations
-from sftn.runtime.processes import leads
+from sftn.runtime.leader import leads
 from sftn.training.cuda_graph import GRAPHS, HostSync, Seen, line
 from sftn.training.teacher_outputs import KnownOutputs, TeacherOutputs
 

@@ -15,7 +15,7 @@ from sftn.cli.console import say, show_table, watch
 from sftn.errors import InputError
 from sftn.experiments import measure, ray_queue, studies
 from sftn.experiments.deviations import remarks
-from sftn.experiments.grid import Conditions, Planned, grid, part, smoke
+from sftn.experiments.grid import Conditions, Planned, grid, part, seed_values, smoke
 from sftn.experiments.metrics import Measured
 from sftn.experiments.queue import Survey, sigterm, work
 from sftn.experiments.table import Table
@@ -48,16 +48,14 @@ def reproduce(asked: options.Reproduce) -> None:
         raise InputError(f"{name} sets the learning rate of each network itself: leave --lr out")
     if asked.smoke:
         table, images, training = _tiny(table, pairs, images, training)
-        seeds, pairs = SMOKE_SEEDS if seeds is None else seeds, ()
-    seeds = table.seeds if seeds is None else seeds
-    if seeds < 1:
-        raise InputError(f"seeds is {seeds}: give at least 1")
+        seeds, pairs = (SMOKE_SEEDS,) if seeds is None else seeds, ()
+    chosen = seed_values((table.seeds,) if seeds is None else seeds)
     images, training = _with_defaults(table, images, training)
     table, ways = part(table, pairs, asked.methods, asked.teachers)
     dataset = requests.load_images(images)
     conditions = Conditions.of(requests.plain_run("", dataset, images, training, execution))
-    planned = grid(table, conditions, seeds, ways)
-    if not asked.plan_only:
+    planned = grid(table, conditions, chosen, ways)
+    if not asked.dry_run:
         join(execution.device, execution.devices, execution.nodes)
     survey = led(lambda: Survey.of(planned, out))
     survey.check()
@@ -66,7 +64,7 @@ def reproduce(asked: options.Reproduce) -> None:
     how: dict[str, Any] = {"data_dir": images.data_dir, "to": asked.to, "images": asked.test_images}
     how |= {"smoke": asked.smoke}
     tools = [(which, measure.instruments(which, dataset, out, **how)) for which in measures]
-    _show_plan(table, conditions, survey, seeds, out)
+    _show_plan(table, conditions, survey, chosen, out)
     for which, own in tools:
         _show_measurements(which, planned, own, out)
     left = survey.runs(None)
@@ -78,7 +76,7 @@ def reproduce(asked: options.Reproduce) -> None:
         found = estimate(left, dataset, out, done=done, device=execution.device, budget=budget)
         if found is not None:
             say(f"Estimated: {duration(found.hours)}, one run at a time ({found.how})")
-    if asked.plan_only:
+    if asked.dry_run:
         return
     if asked.executor == "ray":
         ray_queue.work(planned, dataset, out, execution, gpus_per_run=asked.gpus_per_run)
@@ -126,7 +124,7 @@ def _names(run: Run) -> tuple[str, ...]:
     return (run.network, "" if run.friendly is None else run.friendly.student)
 
 
-def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int, out: Path) -> None:
+def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: Sequence[int], out: Path) -> None:
     header, *rows = survey.rows()
     say(f"{table.name}: {table.title}")
     shown = Shown(box=SIMPLE_HEAD, pad_edge=False)
@@ -135,7 +133,8 @@ def _show_plan(table: Table, conditions: Conditions, survey: Survey, seeds: int,
     for row in rows:
         shown.add_row(*row)
     show_table(shown)
-    say(f"Pairs: {' '.join(map(str, table.pairs))}. Methods: {' '.join(table.methods)}. Seeds: {seeds}. Runs in {out}")
+    pairs, numbers = " ".join(map(str, table.pairs)), " ".join(map(str, seeds))
+    say(f"Pairs: {pairs}. Methods: {' '.join(table.methods)}. Seeds: {numbers}. Runs in {out}")
     say(f"Conditions: {conditions}")
     deviations = conditions.deviations(table)
     if deviations:

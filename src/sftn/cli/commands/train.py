@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from rich.table import Table
 from rich.text import Text
 
 from sftn.cli import options
 from sftn.cli.console import console, say, show_table, watch
+from sftn.data.dataset import Dataset
 from sftn.experiments import compare as comparisons
+from sftn.experiments.forecast import forecast
+from sftn.experiments.grid import Planned
+from sftn.experiments.table import ALONE, Cell, Pair
+from sftn.runs import requests
 from sftn.runs import train as training
 from sftn.spec import jobs
 from sftn.spec.images import Images
-from sftn.spec.run import Branches
+from sftn.spec.run import Branches, Run
 
 
 def demo(asked: options.Demo) -> None:
@@ -22,23 +28,39 @@ def demo(asked: options.Demo) -> None:
         "Real handwritten digits, but only 20 labelled images per class: a student (resnet8, 0.08 M parameters) alone, "
         "with a standard teacher (resnet20, 0.27 M) and with one that was trained for it."
     )
-    digits = jobs.Compare(images=Images(data="digits", limit=200), branches=Branches(branch_kl=0.3))
-    compare(replace(digits, seeds=asked.seeds, training=asked.training, execution=asked.execution, out=asked.out))
+    images, branches = Images(data="digits", limit=200), Branches(branch_kl=0.3)
+    digits = jobs.Compare("resnet20", ("resnet8",), images=images, branches=branches)
+    settings = {"seeds": asked.seeds, "training": asked.training, "execution": asked.execution, "out": asked.out}
+    if not _compare(replace(digits, **settings), asked.dry_run):  # type: ignore[arg-type]
+        return
     console.print(
         "Branches trained on few images hold their teacher back, so their divergence is weighted by 0.3 here; with "
         "the paper's 3, teacher and student lose 3 to 4 points (docs/results.md). The paper's gain was measured on "
         "50,000 images over 240 epochs. To find out what holds for your images, use `sftn compare`.",
     )
-    console.print("Next: sftn compare --data cifar100 --data-dir DIR --epochs 30, or sftn list methods", soft_wrap=True)
+    console.print(
+        "Next: sftn compare --teacher resnet32x4 --student resnet8x4 --data folder:DIR --epochs 30 --dry-run",
+        soft_wrap=True,
+    )
 
 
-def compare(asked: jobs.Compare) -> None:
+def compare(asked: options.Compare) -> None:
     """Run a comparison and show its table."""
+    _compare(asked, asked.dry_run)
+
+
+def _compare(asked: jobs.Compare, dry_run: bool) -> bool:
+    """Run a comparison and show its table, or only what would be trained; whether it was run."""
+    if dry_run:
+        dataset = requests.load_images(asked.images)
+        comparisons.announce(comparisons.checked(asked, dataset), dataset, asked)
+        return False
     found = comparisons.compare(asked, watch=watch)
     show_table(_table(found))
     for sentence in found.verdict():
         console.print(sentence, markup=False)
     say(f"Written: {found.folder}/comparison.md and .json; each run has its own folder in {asked.out}")
+    return True
 
 
 def _table(found: comparisons.Comparison) -> Table:
@@ -52,14 +74,30 @@ def _table(found: comparisons.Comparison) -> Table:
     return table
 
 
-def train_teacher(asked: jobs.TrainTeacher) -> None:
+def train_teacher(asked: options.TrainTeacher) -> None:
     """Train a student-friendly or a standard teacher."""
-    _show(training.train_teacher(asked, watch=watch))
+    run, dataset = training.teacher_run(asked)
+    _announce(run, dataset, asked)
+    if not asked.dry_run:
+        _show(training.train_teacher(asked, dataset, watch=watch))
 
 
-def distill(asked: jobs.Distill) -> None:
+def distill(asked: options.Distill) -> None:
     """Distil a trained teacher into a student."""
-    _show(training.distill(asked, watch=watch))
+    run, dataset = training.student_run(asked)
+    _announce(run, dataset, asked)
+    if not asked.dry_run:
+        _show(training.distill(asked, dataset, watch=watch))
+
+
+def _announce(run: Run, dataset: Dataset, asked: options.TrainTeacher | options.Distill) -> None:
+    """Say what is trained, and for how long."""
+    images, epochs = f"{len(dataset.train):,} training images", run.schedule.epochs
+    how = f"{epochs} epoch{'s' * (epochs != 1)}, {run.precision}"
+    say(f"{run.name}: {dataset.name}, {images}, {how}, in {asked.out / run.folder}")
+    role: Literal["teacher", "student"] = "teacher" if run.teacher is None else "student"
+    cell = Cell(Pair(run.network, run.network), role, ALONE)
+    say(forecast([Planned(cell, run)], dataset, asked.out, asked.execution))
 
 
 def _show(found: training.TrainedNetwork) -> None:
