@@ -18,7 +18,8 @@ import pytest
 from sftn.cli import main
 from sftn.errors import InputError
 from sftn.experiments.grid import Conditions, Planned, grid, smoke
-from sftn.experiments.queue import Survey, work
+from sftn.experiments.queue import work
+from sftn.experiments.survey import Survey
 from sftn.experiments.table import METHODS, Table
 from sftn.profiling.estimate import Kind, estimate
 from sftn.spec.execution import Execution

@@ -16,8 +16,8 @@ from sftn.runtime.leader import leads
 console = Console(highlight=False, quiet=not leads())
 
 
-watch = Display(console).watch
-"""A context manager that displays a run's progress and yields the callback to train it with."""
+display = Display(console)
+"""The progress of all runs of this process."""
 
 
 def say(line: str) -> None:

@@ -7,9 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
+
+WIDE = 140
+"""Columns of a terminal from which bars are drawn, and losses and speeds shown."""
 
 
 class Display:
@@ -24,20 +28,14 @@ class Display:
         self.console, self.seconds = console, seconds
         self._bars: Progress | None = None
         self._open = 0
+        self.all = ""
+        """How far all runs are, in words; empty for a single run."""
 
     @contextmanager
     def watch(self, title: str) -> Iterator[Line]:
         """A context in which a run is shown; several runs can be shown at once."""
         if self._bars is None and self.console.is_terminal:
-            self._bars = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[note]}"),
-                TimeRemainingColumn(),
-                console=self.console,
-                transient=True,
-            )
+            self._bars = _Bars(self)
             self._bars.start()
         self._open += 1
         line = Line(self, title)
@@ -50,10 +48,40 @@ class Display:
                 self._bars.stop()
                 self._bars = None
 
+    def overall(self, text: str) -> None:
+        """Show how far all runs are, beside their bars or lines."""
+        self.all = text
+
     @property
     def bars(self) -> Progress | None:
         """The live bars; None without a terminal."""
         return self._bars
+
+
+class _Bars(Progress):
+    """A bar per run, and below them how far all runs are; where space is short, titles are cut, never numbers."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        number = Column(no_wrap=True, justify="right")
+        columns: list[ProgressColumn] = [_Title(table_column=Column(overflow="ellipsis", ratio=1))]
+        if display.console.width >= WIDE:
+            columns.append(BarColumn(bar_width=24, table_column=Column(no_wrap=True)))
+        columns.append(TextColumn("{task.fields[note]}", table_column=number))
+        columns.append(TimeRemainingColumn(table_column=number))
+        super().__init__(*columns, console=display.console, transient=True, expand=True)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bars and the line below them."""
+        yield self.make_tasks_table(self.tasks)
+        if self._display.all:
+            yield Text(self._display.all)
+
+
+class _Title(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """The run's title, on one line."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
 
 
 class Line:
@@ -84,17 +112,20 @@ class Line:
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Report an epoch's loss, accuracy and speed."""
         self._epoch = row["epoch"]
-        note = f"loss {row['loss']:.3f}"
-        if "test_accuracy" in row:
-            note += f", test {row['test_accuracy']:.1f} %"
-        note += f", {row['images_per_second']:.0f} images/s"
+        accuracy = f"test {row['test_accuracy']:.1f} %" if "test_accuracy" in row else ""
+        loss, speed = f"loss {row['loss']:.3f}", f"{row['images_per_second']:.0f} images/s"
+        wide = self.display.bars is None or self.display.console.width >= WIDE
+        note = ", ".join(filter(None, (loss, accuracy, speed) if wide else (accuracy or loss,)))
+        if self.display.bars is not None:
+            note += f", epoch {self._epoch}/{self._epochs}"
         if self.display.bars is not None and self._task is not None:
             self.display.bars.update(self._task, completed=self._epoch * self._steps, note=note)
         elif time.monotonic() - self._spoke >= self.display.seconds:
             self._spoke = time.monotonic()
             left = (self._epochs - self._epoch) * row["seconds"]
+            overall = f" ({self.display.all})" if self.display.all else ""
             at = f"{row['phase']} epoch {self._epoch}/{self._epochs}"
-            self._say(f"  {self.title}: {at}: {note}, {_duration(left)} left")
+            self._say(f"  {self.title}: {at}: {note}, {_duration(left)} left{overall}")
 
     def clear(self) -> None:
         """Remove the bar."""

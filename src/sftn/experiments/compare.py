@@ -10,7 +10,7 @@ import hashlib
 import html
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -194,6 +194,7 @@ def compare(
     dataset: Dataset | None = None,
     *,
     watch: Callable[[str], AbstractContextManager[Callback]] | None = None,
+    overall: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Run a comparison and write comparison.md and comparison.json; finished runs are not trained again.
 
@@ -201,6 +202,7 @@ def compare(
         asked: what to compare, on which images, and how.
         dataset: the images, if they are loaded already.
         watch: makes a context manager from a run's title that yields the run's callback.
+        overall: is told, as text, how far all runs are.
 
     Raises:
         InputError: the input is wrong.
@@ -209,8 +211,8 @@ def compare(
     dataset = requests.load_images(asked.images) if dataset is None else dataset
     chosen = checked(asked, dataset)
     join(asked.execution.device, asked.execution.devices, asked.execution.nodes)
-    announce(chosen, dataset, asked)
-    work(chosen.planned, dataset, asked.out, asked.execution, watch=watch)
+    seconds = announce(chosen, dataset, asked)
+    work(chosen.planned, dataset, asked.out, asked.execution, watch=watch, seconds=seconds, overall=overall)
     found = collected(chosen, asked.out)
     if leads() and found.folder is not None:
         write(found, found.folder)
@@ -230,10 +232,12 @@ def checked(asked: Compare, dataset: Dataset) -> Plan:
     return chosen
 
 
-def announce(chosen: Plan, dataset: Dataset, asked: Compare) -> None:
-    """Log what is compared, what is left to train, and an estimate of the time that it takes here."""
+def announce(chosen: Plan, dataset: Dataset, asked: Compare) -> Mapping[str, float]:
+    """Log what is compared, what is left to train, and how long that takes here; returns the seconds of each run."""
     logger.info("%s, %s, runs in %s", chosen.title, chosen.conditions.precision, asked.out)
-    logger.info(forecast(chosen.planned, dataset, asked.out, asked.execution))
+    found = forecast(chosen.planned, dataset, asked.out, asked.execution)
+    logger.info(found.line)
+    return found.seconds
 
 
 def collected(chosen: Plan, out: Path) -> Comparison:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from sftn.data.dataset import Dataset
 from sftn.experiments.grid import Planned
-from sftn.experiments.queue import Survey
+from sftn.experiments.survey import Survey
 from sftn.experiments.workers import settle_jobs
 from sftn.profiling.estimate import duration, estimate
 from sftn.runs.folder import DONE
@@ -22,10 +23,20 @@ BUDGET = 8.0
 """Seconds for timing a few steps of each kind of run."""
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What is left of a list of runs."""
+
+    line: str
+    """In words: how many runs, and the time that they take here."""
+    seconds: Mapping[str, float]
+    """Of each run that is left, by its id; empty if nothing was timed."""
+
+
 def forecast(
     planned: Sequence[Planned], dataset: Dataset, out: Path, execution: Execution, *, budget: float = BUDGET
-) -> str:
-    """One line: the runs that are left, and the time that they take here; nothing is written.
+) -> Forecast:
+    """See what is left of a list of runs, and time a few steps of each kind; nothing is written.
 
     Args:
         planned: all runs.
@@ -41,12 +52,12 @@ def forecast(
     survey.check()
     left, done = survey.runs(None), survey.runs(DONE)
     if not left:
-        return f"all {_runs(len(planned))} are done"
+        return Forecast(f"all {_runs(len(planned))} are done", {})
     teachers = len(survey.runs(None, "teacher"))
     parts = [_count(teachers, "teacher"), _count(len(left) - teachers, "student")]
     line = f"to train: {' and '.join(filter(None, parts))}" + (f"; {_runs(len(done))} done" if done else "")
     if world() > 1:
-        return line
+        return Forecast(line, {})
     jobs = settle_jobs(execution, left, accelerator(execution.device))
     threads = torch.get_num_threads()
     try:
@@ -56,9 +67,9 @@ def forecast(
     finally:
         torch.set_num_threads(threads)
     if found is None:
-        return line
+        return Forecast(line, {})
     at_once = f", {jobs} runs at a time" if jobs > 1 else ""
-    return f"{line}; {duration(found.hours / jobs)} on this machine{at_once}"
+    return Forecast(f"{line}; {duration(found.hours / jobs)} on this machine{at_once}", found.seconds)
 
 
 def _runs(count: int) -> str:

@@ -7,18 +7,18 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments.grid import Planned
+from sftn.experiments.pace import Pace
+from sftn.experiments.watched import Group, Noted, Told, Watch, title_of
 from sftn.experiments.workers import Workers, settle_jobs
 from sftn.runs.cohort import Outcome, carry_out, company, size
-from sftn.runs.folder import BROKEN, DONE, RUNNING, Entry, RunFolder
+from sftn.runs.folder import DONE, RunFolder
 from sftn.runtime.cores import usable_cores
 from sftn.runtime.device import accelerator
 from sftn.runtime.processes import led
@@ -26,56 +26,10 @@ from sftn.runtime.signals import sigterm
 from sftn.spec.execution import Execution
 from sftn.spec.run import Run
 from sftn.storage.lease import Held, Lost
-from sftn.training.callback import Callback
 
 logger = logging.getLogger(__name__)
 DEATHS = 2
 """How often a run is begun again whose worker died."""
-Watch = Callable[[str], AbstractContextManager[Callback]]
-"""Gives the callback of a group of runs, from its title."""
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What is there of a list of runs."""
-
-    planned: tuple[Planned, ...]
-    entries: dict[str, Entry]
-    """By a run's id; runs without a folder are not among them."""
-
-    @staticmethod
-    def of(planned: Sequence[Planned], out: Path) -> Survey:
-        """Look at the folder of every run; nothing is written."""
-        folders = {item.run.id: RunFolder(out / item.run.folder) for item in planned}
-        return Survey(tuple(planned), {key: at.inspect() for key, at in folders.items() if at.path.exists()})
-
-    def runs(self, state: str | None, role: str | None = None) -> list[Run]:
-        """The runs in a state (None: that are not done), of teachers or students."""
-        found = []
-        for item in self.planned:
-            entry = self.entries.get(item.run.id)
-            now = None if entry is None else entry.state
-            if (now != DONE if state is None else now == state) and role in (None, item.cell.role):
-                found.append(item.run)
-        return found
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """For people: teachers and students, how many, done, held by others, left."""
-        rows: list[tuple[str, ...]] = [("", "planned", "done", "others are at it", "left")]
-        for role in ("teacher", "student"):
-            planned = sum(item.cell.role == role for item in self.planned)
-            done, held = len(self.runs(DONE, role)), len(self.runs(RUNNING, role))
-            rows.append((f"{role}s", *(str(n) for n in (planned, done, held, planned - done - held))))
-        return rows
-
-    def check(self) -> None:
-        """See that nothing that is there stands in the way.
-
-        Raises:
-            InputError: a folder holds something else, or a result that is damaged.
-        """
-        for run in self.runs(BROKEN):
-            raise InputError(self.entries[run.id].reason)
 
 
 def work(
@@ -85,6 +39,8 @@ def work(
     execution: Execution = Execution(),
     *,
     watch: Watch | None = None,
+    seconds: Mapping[str, float] | None = None,
+    overall: Callable[[str], None] | None = None,
     wait: float = 5.0,
 ) -> None:
     """Carry out all runs that are not done, teachers before their students, leaving out those that others are at.
@@ -99,6 +55,8 @@ def work(
         out: the folder of all runs.
         execution: how.
         watch: gives the callback of a run, from the run's title.
+        seconds: that each run is estimated to take, by its id.
+        overall: is told, as text, how far all runs are, whenever that changes.
         wait: at most this many seconds between two looks at what others are doing, when nothing else is left.
 
     Raises:
@@ -107,9 +65,10 @@ def work(
         FloatingPointError: some runs diverged; all others are done.
     """
     runs = [item.run for item in planned]
-    queue = _Queue(list(planned), dataset, out, execution, watch, size(execution, runs))
     left = [run for run in runs if not RunFolder(out / run.folder).result_json.exists()]
     jobs = settle_jobs(execution, left, accelerator(execution.device))
+    told = Told(Pace(runs, seconds, jobs), overall)
+    queue = _Queue(list(planned), dataset, out, execution, watch, size(execution, runs), told)
     with sigterm():
         if jobs == 1:
             queue.one_by_one(wait)
@@ -122,10 +81,17 @@ class _Queue:
     """What is left of a list of runs, and what became of the others."""
 
     def __init__(
-        self, left: list[Planned], dataset: Dataset, out: Path, execution: Execution, watch: Watch | None, cohort: int
+        self,
+        left: list[Planned],
+        dataset: Dataset,
+        out: Path,
+        execution: Execution,
+        watch: Watch | None,
+        cohort: int,
+        told: Told,
     ) -> None:
         self.left, self.dataset, self.out = left, dataset, out
-        self.execution, self.watch, self.cohort = execution, watch, cohort
+        self.execution, self.watch, self.cohort, self.told = execution, watch, cohort, told
         self.total, self.count, self.pause = len(left), 0, 0.0
         self.failed: dict[str, str] = {}
         """By a run's id: why it has no result."""
@@ -141,8 +107,8 @@ class _Queue:
             if not group:
                 self.wait(wait)
                 continue
-            noted = _Noted()
-            with nullcontext() if self.watch is None or self.done(group[0]) else self.watch(_title(group)) as seen:
+            noted = Noted(self.told, group)
+            with nullcontext() if self.watch is None or self.done(group[0]) else self.watch(title_of(group)) as seen:
                 runs = [item.run for item in group]
                 found = carry_out(runs, self.dataset, self.out, self.execution, callback=noted.beside(seen))
             self.finished(group, found, noted.began)
@@ -151,7 +117,7 @@ class _Queue:
         """Carry the runs out in worker processes, which all stop with what they are at saved when this one must."""
         threads = max(1, usable_cores() // jobs)
         logger.info(f"{jobs} runs at a time, {threads} thread{'s' * (threads > 1)} each (--jobs)")
-        at: dict[int, _Group] = {}
+        at: dict[int, Group] = {}
         with ExitStack() as ends, Workers(self.dataset, self.out, self.execution, threads) as workers:
             while self.left:
                 busy = {item.run.id for group in at.values() for item in group.items}
@@ -160,7 +126,7 @@ class _Queue:
                 if items and self.done(items[0]):
                     self.finished(items, carry_out([items[0].run], self.dataset, self.out, self.execution), False)
                 elif items:
-                    at[idle[0]] = _Group(items, self.watch, ends)
+                    at[idle[0]] = Group(items, self.watch, ends, self.told)
                     workers.give(idle[0], [item.run for item in items])
                 elif at:
                     event = workers.events.get()
@@ -186,8 +152,9 @@ class _Queue:
         for item in list(self.left):
             teacher = item.run.teacher
             if isinstance(teacher, Run) and teacher.id in self.failed:
-                self.failed[item.run.id] = f"{_title([item])}: its teacher diverged"
+                self.failed[item.run.id] = f"{title_of([item])}: its teacher diverged"
                 self.left.remove(item)
+                self.told.pace.end(item.run.id, trained=False)
         ready = [item for item in self.left if item.run.id not in self.away and item.run.id not in busy]
         first = next((item for item in ready if self.taught(item.run)), None)
         if first is None or self.cohort == 1 or self.done(first):
@@ -221,9 +188,10 @@ class _Queue:
                     logger.warning(str(outcome))
                 continue
             self.left.remove(item)
+            self.told.pace.end(item.run.id, trained=began)
             self.pause = 0.0
             if isinstance(outcome, FloatingPointError):
-                self.failed[item.run.id] = f"{_title([item])}: {outcome}"
+                self.failed[item.run.id] = f"{title_of([item])}: {outcome}"
                 logger.warning(self.failed[item.run.id])
                 continue
             self.count += 1
@@ -237,10 +205,11 @@ class _Queue:
         again = max(self.deaths[item.run.id] for item in group) < DEATHS
         self.deaths.update(item.run.id for item in group)
         what = "it resumes from its checkpoint" if again else "it is left as it is"
-        logger.warning(f"{_title(group)}: its process died ({why}; too little memory does this); {what}")
+        logger.warning(f"{title_of(group)}: its process died ({why}; too little memory does this); {what}")
         if not again:
             self.wrong = self.wrong or InputError(
-                f"{_title(group)}: its process died {DEATHS + 1} times ({why}): give fewer --jobs, or a smaller --batch"
+                f"{title_of(group)}: its process died {DEATHS + 1} times ({why}): "
+                "give fewer --jobs, or a smaller --batch"
             )
 
     def wait(self, most: float) -> None:
@@ -262,68 +231,5 @@ class _Queue:
             )
 
 
-class _Group:
-    """Runs that a worker is at, and whoever watches them."""
-
-    def __init__(self, items: list[Planned], watch: Watch | None, ends: ExitStack) -> None:
-        self.items, self.began = items, False
-        self._watched = nullcontext() if watch is None else watch(_title(items))
-        self._callback = self._watched.__enter__()
-        ends.callback(self.close)
-        self._open = True
-
-    def told(self, kind: str, content: Any) -> bool:
-        """Hand on what a worker tells; whether that was the last."""
-        if kind == "log":
-            logger.log(*content)
-        elif kind in ("done", "died"):
-            return True
-        else:
-            self.began = True
-            if self._callback is not None:
-                getattr(self._callback, kind)(*content)
-        return False
-
-    def close(self) -> None:
-        """Nobody watches any more."""
-        if self._open:
-            self._open = False
-            self._watched.__exit__(None, None, None)
-
-
-def _title(group: Sequence[Planned]) -> str:
-    more = f" and {len(group) - 1} more" * (len(group) > 1)
-    return f"{group[0].title}, seed {group[0].run.seed}{more}"
-
-
 def _is_done(folder: RunFolder) -> bool:
     return folder.inspect().state == DONE
-
-
-class _Noted:
-    """A callback that notes whether this process trained anything, and passes everything on."""
-
-    def __init__(self) -> None:
-        self.began = False
-        self._other: Callback | None = None
-
-    def beside(self, other: Callback | None) -> _Noted:
-        """Pass everything on to `other`."""
-        self._other = other
-        return self
-
-    def start(self, phase: str, epochs: int, steps: int, done: int) -> None:
-        """A phase begins."""
-        self.began = True
-        if self._other is not None:
-            self._other.start(phase, epochs, steps, done)
-
-    def step(self, step: int) -> None:
-        """So many steps of the epoch are done."""
-        if self._other is not None:
-            self._other.step(step)
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is over."""
-        if self._other is not None:
-            self._other.epoch(row)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +49,8 @@ class Estimate:
 
     hours: float
     how: str
+    seconds: Mapping[str, float]
+    """Of each run, by its id."""
 
 
 def duration(hours: float) -> str:
@@ -96,13 +98,13 @@ def estimate(
     if not per_epoch:
         return None
     evaluation = len(dataset.test) / len(dataset.train) / 3 / evaluation_interval(dataset)
-    seconds = sum(_like(Kind.of(run), per_epoch) * run.schedule.epochs for run in runs) * (1 + evaluation)
+    seconds = {run.id: _like(Kind.of(run), per_epoch) * run.schedule.epochs * (1 + evaluation) for run in runs}
     parts = [f"{timed} of {len(examples)} kinds of run timed for {_STEPS} steps"] if timed else []
     measured = sum(kind in seen for kind in examples)
     parts += [f"{measured} of {len(examples)} known from finished runs"] if measured else []
     guessed = len(examples) - timed - measured
     parts += [f"{guessed} assumed to be like similar ones"] if guessed else []
-    return Estimate(seconds / 3600, "; ".join(parts) + f"; on {here}")
+    return Estimate(sum(seconds.values()) / 3600, "; ".join(parts) + f"; on {here}", seconds)
 
 
 def _seen(done: Iterable[Run], out: Path, here: str) -> dict[Kind, list[float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,9 +22,13 @@ from sftn.runtime.device import join
 from sftn.spec.execution import Execution
 from sftn.spec.jobs import Distill, TrainTeacher
 from sftn.spec.run import FineTune, Friendly, Run
+from sftn.storage.lease import Held
 from sftn.tasks import recipes
 from sftn.training.callback import Callback
 
+logger = logging.getLogger(__name__)
+LONGEST_PAUSE = 5.0
+"""Seconds between two looks at a run that another process is training."""
 Watch = Callable[[str], AbstractContextManager[Callback]]
 """Makes the callback of a run, given the run's title."""
 
@@ -51,6 +57,8 @@ class TrainedNetwork:
 
 def train_teacher(asked: TrainTeacher, dataset: Dataset | None = None, *, watch: Watch | None = None) -> TrainedNetwork:
     """Train a student-friendly or a standard teacher, or resume its run; a finished run is only read.
+
+    If another process is training the run, its end is waited for.
 
     Args:
         asked: the teacher, the students that it is trained for, the images and the settings.
@@ -88,6 +96,8 @@ def teacher_run(asked: TrainTeacher, dataset: Dataset | None = None) -> tuple[Ru
 def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | None = None) -> TrainedNetwork:
     """Distil a trained teacher into a student, or resume the run; a finished run is only read.
 
+    If another process is training the run, its end is waited for.
+
     Args:
         asked: the teacher, the student, the images and the settings.
         dataset: the images, if they are loaded already.
@@ -120,6 +130,15 @@ def student_run(asked: Distill, dataset: Dataset | None = None) -> tuple[Run, Da
 
 def _carried_out(run: Run, dataset: Dataset, out: Path, execution: Execution, watch: Watch | None) -> TrainedNetwork:
     join(execution.device, execution.devices, execution.nodes)
-    with nullcontext() if watch is None else watch(run.name) as callback:
-        record = train(run, dataset, out, execution, callback=callback)
+    pause = 0.0
+    while True:
+        try:
+            with nullcontext() if watch is None else watch(run.name) as callback:
+                record = train(run, dataset, out, execution, callback=callback)
+            break
+        except Held as held:
+            if not pause:
+                logger.info("%s: waiting for it", str(held).partition(": ")[0])
+            pause = min(2 * pause or 0.25, LONGEST_PAUSE)
+            time.sleep(pause)
     return TrainedNetwork(run, out / run.folder, record["accuracy"], record["best_accuracy"], dataset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as Shown
 
 from sftn.cli import options
-from sftn.cli.console import say, show_table, watch
+from sftn.cli.console import display, say, show_table
 from sftn.errors import InputError
 from sftn.experiments import measure, ray_queue, studies
 from sftn.experiments.deviations import remarks
 from sftn.experiments.grid import Conditions, Planned, grid, part, seed_values, smoke
 from sftn.experiments.metrics import Measured
-from sftn.experiments.queue import Survey, sigterm, work
+from sftn.experiments.queue import work
+from sftn.experiments.survey import Survey
 from sftn.experiments.table import Table
 from sftn.profiling.estimate import duration, estimate
 from sftn.runs import requests
@@ -26,6 +27,7 @@ from sftn.runs.folder import DONE, RunFolder
 from sftn.runtime.collectives import world
 from sftn.runtime.device import join
 from sftn.runtime.processes import led, part_alone
+from sftn.runtime.signals import sigterm
 from sftn.spec.images import Images
 from sftn.spec.run import Run
 from sftn.spec.training import Training
@@ -68,6 +70,7 @@ def reproduce(asked: options.Reproduce) -> None:
     for which, own in tools:
         _show_measurements(which, planned, own, out)
     left = survey.runs(None)
+    seconds: Mapping[str, float] = {}
     if left:
         for run in [run for run in left if run.seed == left[0].seed and table.pairs[0].student in _names(run)]:
             check(run, dataset)
@@ -75,13 +78,15 @@ def reproduce(asked: options.Reproduce) -> None:
         budget = asked.timing_seconds if world() == 1 else 0.0
         found = estimate(left, dataset, out, done=done, device=execution.device, budget=budget)
         if found is not None:
+            seconds = found.seconds
             say(f"Estimated: {duration(found.hours)}, one run at a time ({found.how})")
     if asked.dry_run:
         return
     if asked.executor == "ray":
         ray_queue.work(planned, dataset, out, execution, gpus_per_run=asked.gpus_per_run)
     else:
-        work(planned, dataset, out, execution, watch=watch)
+        watching: dict[str, Any] = {"watch": display.watch, "overall": display.overall, "seconds": seconds}
+        work(planned, dataset, out, execution, **watching)
     if not part_alone():
         return
     with sigterm():

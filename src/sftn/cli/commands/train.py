@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sftn.cli import options
-from sftn.cli.console import console, say, show_table, watch
+from sftn.cli.console import console, display, say, show_table
 from sftn.data.dataset import Dataset
 from sftn.experiments import compare as comparisons
 from sftn.experiments.forecast import forecast
@@ -55,7 +55,7 @@ def _compare(asked: jobs.Compare, dry_run: bool) -> bool:
         dataset = requests.load_images(asked.images)
         comparisons.announce(comparisons.checked(asked, dataset), dataset, asked)
         return False
-    found = comparisons.compare(asked, watch=watch)
+    found = comparisons.compare(asked, watch=display.watch, overall=display.overall)
     show_table(_table(found))
     for sentence in found.verdict():
         console.print(sentence, markup=False)
@@ -79,7 +79,7 @@ def train_teacher(asked: options.TrainTeacher) -> None:
     run, dataset = training.teacher_run(asked)
     _announce(run, dataset, asked)
     if not asked.dry_run:
-        _show(training.train_teacher(asked, dataset, watch=watch))
+        _show(training.train_teacher(asked, dataset, watch=display.watch))
 
 
 def distill(asked: options.Distill) -> None:
@@ -87,7 +87,7 @@ def distill(asked: options.Distill) -> None:
     run, dataset = training.student_run(asked)
     _announce(run, dataset, asked)
     if not asked.dry_run:
-        _show(training.distill(asked, dataset, watch=watch))
+        _show(training.distill(asked, dataset, watch=display.watch))
 
 
 def _announce(run: Run, dataset: Dataset, asked: options.TrainTeacher | options.Distill) -> None:
@@ -97,7 +97,7 @@ def _announce(run: Run, dataset: Dataset, asked: options.TrainTeacher | options.
     say(f"{run.name}: {dataset.name}, {images}, {how}, in {asked.out / run.folder}")
     role: Literal["teacher", "student"] = "teacher" if run.teacher is None else "student"
     cell = Cell(Pair(run.network, run.network), role, ALONE)
-    say(forecast([Planned(cell, run)], dataset, asked.out, asked.execution))
+    say(forecast([Planned(cell, run)], dataset, asked.out, asked.execution).line)
 
 
 def _show(found: training.TrainedNetwork) -> None:
