@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,8 +26,12 @@ from sftn.errors import InputError
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+_FORMATS = "JPEG PNG BMP WEBP GIF TIFF PPM JPEG2000 AVIF QOI PSD ICO ICNS DDS PCX SGI SUN DIB MSP XBM XPM TGA"
+FORMATS = tuple(_FORMATS.split())
+"""Pillow's formats of pictures. Left out are those that run another program (EPS), exist on Windows only (WMF), or hold
+measurements or films; TGA, which has no signature, is tried last."""
+_NOT_PICTURES = (".pfm",)
+"""Suffixes of these formats for pixels that are refused anyway: depth and flow, which lie beside pictures."""
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 """A random crop's share of the image area, its width over its height (section B.2), and the number of draws."""
 
@@ -43,6 +48,24 @@ _filters, _alone = threading.Lock(), threading.Lock()
 
 class Damaged(InputError):
     """An image that cannot or must not be decoded; `--damaged skip` leaves it out."""
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that the installed Pillow reads."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Suffixes of the files that `decode` reads, such as .jpg, as the installed Pillow registers them."""
+    from PIL import Image
+
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in formats()}
+    return frozenset(known.difference(_NOT_PICTURES))
 
 
 def decode(path: Path, size: int, content: BinaryIO | None = None, *, resize: int | None = None) -> NDArray[np.uint8]:
@@ -179,7 +202,7 @@ def _open(path: Path, content: BinaryIO | None) -> Image.Image:
     # Warning filters are global to the process.
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path if content is None else content, formats=FORMATS)
+        return Image.open(path if content is None else content, formats=formats())
 
 
 def _rgb(image: Image.Image, path: Path) -> Image.Image:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sftn.data.decoding import SUFFIXES
+from sftn.data.image_files import LeftOut, below
 from sftn.deploy.classifier import Classifier
 from sftn.deploy.preprocessing import Images
 from sftn.errors import InputError
@@ -107,17 +107,21 @@ def predict(
 def files(places: Sequence[Path]) -> Iterator[Path]:
     """List image files; a folder stands for all image files in and below it, sorted by name.
 
+    What a folder has beside them is logged.
+
     Raises:
-        InputError: a folder has no images.
+        InputError: a folder has no images, or cannot be read.
     """
     for place in places:
         if not place.is_dir():
             yield place
             continue
-        found = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+        left = LeftOut()
+        found = below(place, "", left)
         if not found:
-            raise InputError(f"{place} has no images")
-        yield from found
+            raise InputError(f"{place} has no images{left.hint()}")
+        left.log(str(place))
+        yield from (place / path for path in found)
 
 
 def _answers(model: Model, read: Sequence[tuple[Path, NDArray[np.uint8]]], top: int) -> Iterator[Answer]:

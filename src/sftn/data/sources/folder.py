@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,45 +11,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sftn.data.dataset import MEMORY, Dataset, Request, held_out
-from sftn.data.decoding import SUFFIXES
 from sftn.data.file_split import Names
 from sftn.data.sources.from_files import gather
+from sftn.data.sources.layout import Layout, Listing, laid_out
+from sftn.data.splits import TRAIN, understood
 from sftn.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 SIZE = 32
 LARGEST = MEMORY
 """Limit in bytes on the decoded pixels of a source that cannot be streamed."""
-TESTS = ("test", "val", "validation")
-
-Listing = dict[str, list[str]]
-"""Image files of each class, as paths within the root; classes and files are sorted by name."""
 
 
 def load(request: Request) -> Dataset:
     """The images of a folder, 3×size×size, size 32 by default.
 
-    If there is a `train/` and one of `test/`, `val/`, `validation/` (the first that exists), each holds one folder per
-    class. Otherwise the folder itself does, and a fifth of each class, at least one image, is held out for testing:
-    those whose path within the folder has the smallest hash, so that the split is the same everywhere. Classes are
-    sorted by name, and so are the images of a class, at any depth. Files without an image's suffix, hidden files and
-    links to folders inside a class are ignored.
+    The folder holds one folder per class, or a folder for each split that does, by any of the names that
+    `sftn.data.splits` knows; `sftn.data.sources.layout` tells them apart. Without a test split, the validation split is
+    tested on. Without either, a fifth of each class, at least one image, is held out for testing: those whose path
+    within the folder has the smallest hash, so that the split is the same everywhere. Classes are sorted by name, and
+    so are the images of a class, at any depth. What was understood and what is left out is logged.
 
     Images whose pixels exceed the memory limit are streamed, see `sftn.data.sources.from_files.gather`.
 
     Raises:
-        InputError: the folder or its images are missing, there is only one class, a class has no image (or only one
-            where it must be split) or no training images, or an image is unreadable or too large.
+        InputError: the folder or its images are missing, its layout can be meant in several ways, there is only one
+            class, a class has no image (or only one where it must be split) or no training images, or an image is
+            unreadable or too large.
     """
-    root = _root(request)
-    test = next((name for name in TESTS if (root / name).is_dir()), None)
-    if (root / "train").is_dir() and test is not None:
-        parts = listed(root, "train"), listed(root, test)
-        compare(root, *parts, test)
-    else:
-        parts = parted(listed(root), str(root))
-    if len(parts[0]) < 2:
-        raise InputError(f"{root} has images of {len(parts[0])} class: give at least 2 folders, one per class")
-    return of_paths(f"folder:{request.path}", root, parts, request, SIZE if request.size is None else request.size)
+    given = _root(request)
+    layout = laid_out(given)
+    train, root = layout.parts[TRAIN], layout.root
+    if len(train) < 2:
+        raise InputError(f"{given} has images of {len(train)} class: give at least 2 folders, one per class")
+    tested = layout.tested
+    parts = (train, layout.parts[tested]) if tested else parted(train, str(root))
+    name = f"folder:{request.path}"
+    say(name, layout, parts)
+    return of_paths(name, root, parts, request, SIZE if request.size is None else request.size)
+
+
+def say(name: str, layout: Layout, parts: tuple[Listing, Listing]) -> None:
+    """Log what was understood of a folder, and what is left out.
+
+    Args:
+        name: name of the data set.
+        layout: what was found.
+        parts: the images that are trained on, and those that are tested on.
+    """
+    found = {part: count(own) for part, own in layout.parts.items()}
+    logger.info(understood(name, found, (count(parts[0]), count(parts[1])), layout.tested, tuple(parts[0])))
+    layout.left.log(name)
+    for line in layout.warnings:
+        logger.warning(line)
+
+
+def count(listing: Listing) -> int:
+    """Number of images in a listing."""
+    return sum(map(len, listing.values()))
 
 
 def of_paths(
@@ -140,36 +160,6 @@ def _root(request: Request) -> Path:
     raise InputError(f"{' or '.join(map(str, places))} is not a folder: give one with a folder for each class")
 
 
-def listed(root: Path, part: str = "") -> Listing:
-    """List the images of a folder that has one folder per class.
-
-    Raises:
-        InputError: it cannot be read, or it or a class is empty.
-    """
-    top = root / part
-    try:
-        folders = sorted(entry.name for entry in top.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"{top} cannot be read ({error.strerror}): make it readable") from error
-    if not folders:
-        raise InputError(f"{top} has no folders: put the images of each class into their own folder")
-    files = {name: sorted(_images(root, top / name), key=_parts) for name in folders}
-    for name, own in files.items():
-        if not own:
-            raise InputError(f"{top / name} has no images: add some or remove the folder")
-    return files
-
-
-def compare(root: Path, train: Listing, test: Listing, name: str) -> None:
-    """Check that every test class has training images.
-
-    Raises:
-        InputError: one has none.
-    """
-    if strange := sorted(test.keys() - train.keys()):
-        raise InputError(f"{root / name} has the class {strange[0]}, which {root / 'train'} lacks: add or remove it")
-
-
 def parted(files: Listing, where: str) -> tuple[Listing, Listing]:
     """Split each class: four fifths for training, the rest for testing.
 
@@ -184,16 +174,3 @@ def parted(files: Listing, where: str) -> tuple[Listing, Listing]:
         train[name] = [path for i, path in enumerate(own) if i not in chosen]
         test[name] = [path for i, path in enumerate(own) if i in chosen]
     return train, test
-
-
-def _images(root: Path, folder: Path) -> Iterator[str]:
-    for place, _, names in os.walk(folder):
-        within = Path(place).relative_to(root).as_posix()
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield f"{within}/{name}"
-
-
-def _parts(path: str) -> list[str]:
-    """Sort key by path components, so that the contents of a folder stay together."""
-    return path.split("/")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from sftn.data.checks import check
 from sftn.data.dataset import Dataset, Request, Split
 from sftn.data.file_split import Files, Reader, decoded
 from sftn.data.streaming import unreadable
@@ -37,7 +38,7 @@ def gather(
     streamed: bool | None = None,
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
 ) -> Dataset:
-    """Make a data set from the images of a reader.
+    """Make a data set from the images of a reader; `sftn.data.checks.check` warns of what is wrong with it.
 
     Images in memory are resized to `size` and, in training, randomly cropped after padding by an eighth of it. Streamed
     images are preprocessed as in section B.2: random crops in training; in evaluation the shorter side is resized to
@@ -70,12 +71,14 @@ def gather(
     resize = round(size * 256 / 224) if stream else None
     files = [_files(reader, part, size, resize, request.workers) for part in parts]
     splits: list[Split] = []
+    rows: list[torch.Tensor] = []
     messages: list[str] = []
     for own in files:
         split, bad = (own, _checked(own, request)) if stream else decoded(own)
         kept = torch.ones(len(own), dtype=torch.bool)
         kept[[i for i, _ in bad]] = False
         splits.append(split.pick(kept) if bad else split)
+        rows.append(own.rows[kept])
         messages += [message for _, message in bad]
     _judge(messages, request)
     for split in splits:
@@ -84,6 +87,8 @@ def gather(
     if messages and int(splits[0].labels.bincount(minlength=len(classes)).min()) == 0:
         empty = classes[int(splits[0].labels.bincount(minlength=len(classes)).argmin())]
         raise InputError(f"{name}: all training images of {empty} are damaged: repair some or remove the class")
+    images = torch.cat(rows)
+    check(name, splits[0], splits[1], classes, lambda i: reader.name(int(images[i])))
     return Dataset(
         name,
         splits[0],

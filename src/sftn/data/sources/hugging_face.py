@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +16,17 @@ from numpy.typing import NDArray
 
 from sftn.data.dataset import Dataset, Request, held_out
 from sftn.data.sources.from_files import gather
+from sftn.data.splits import TEST, TRAIN, VALIDATION, among, named, understood
 from sftn.errors import InputError
 
 if TYPE_CHECKING:
     import datasets
 
+logger = logging.getLogger(__name__)
+
 SIZE = 32
 OLDEST = 4
 """First version of the library that never runs code from a data set, even if the environment allows it."""
-TESTS = ("test", "validation", "valid", "val")
 LABELS = ("label", "labels", "fine_label")
 """Preferred columns where several would do."""
 
@@ -33,9 +36,10 @@ def load(request: Request) -> Dataset:
 
     `hf:NAME` is a name on the Hub, which is contacted only with `--download`; without, the library's cache is used.
     NAME can also be a folder that `save_to_disk` wrote, or one of files that the library can read. Images are taken
-    from the column of type Image; labels from the column of type ClassLabel, or one called label. The test split is the
-    first of test, validation, valid and val that exists and has labels; if there is none, a fifth of each class is held
-    out, chosen by a hash of the row's number.
+    from the column of type Image; labels from the column of type ClassLabel, or one called label. Splits may have any
+    of the names that `sftn.data.splits` knows. The test split is tested on, or the validation split if there is no test
+    split or it has no labels; if there is neither, a fifth of each class is held out, chosen by a hash of the row's
+    number. What was understood is logged.
 
     Raises:
         InputError: the library is missing, nothing is found, columns are ambiguous, an image has no class, or an image
@@ -44,32 +48,33 @@ def load(request: Request) -> Dataset:
     if not request.path:
         raise InputError("the data set hf needs a name: hf:NAME, or hf:FOLDER")
     name = f"hf:{request.path}"
-    parts = _parts(request)
-    train = parts.pop("train", None) or (parts.pop(next(iter(parts))) if len(parts) == 1 else None)
-    if train is None:
-        raise InputError(f"{name} has the splits {', '.join(parts)} but no train: it has no training images")
+    parts = _splits(_parts(request), name)
+    train = parts[TRAIN]
     image, column = _columns(train, name)
     classes, own = _classes(train, column, name)
     if min(own, default=0) < 0:
         raise InputError(f"{name}: row {own.index(min(own))} of train has no class (label {min(own)}): remove it")
-    tests = [parts[part] for part in TESTS if part in parts]
-    for test in tests:
-        theirs = _labels(test, column, classes, name)
+    tested, theirs = None, list[int]()
+    for part in (part for part in (TEST, VALIDATION) if part in parts):
+        theirs = _labels(parts[part], column, classes, name)
         if min(theirs, default=-1) >= 0:
+            tested = part
             break
-    else:
-        if tests:
-            raise InputError(f"{name} has no split with labels for testing: add one called test")
-        test, theirs = None, []
+    if tested is None and len(parts) > 1:
+        raise InputError(f"{name} has no split with labels for testing: add one called test")
     rows = list(enumerate(own))
-    if test is None:
-        rows, tested = _parted(rows, classes, name)
+    if tested is None:
+        rows, held = _parted(rows, classes, name)
     else:
-        tested = [(len(own) + i, label) for i, label in enumerate(theirs)]
+        held = [(len(own) + i, label) for i, label in enumerate(theirs)]
     if len(set(own)) < 2:
         raise InputError(f"{name} has images of {len(set(own))} class: at least 2 are needed")
-    reader = Rows.of(request.path, image, [train] if test is None else [train, test])
-    return gather(name, reader, (rows, tested), classes, request, SIZE if request.size is None else request.size)
+    found = {part: len(table) for part, table in parts.items()}
+    logger.info(understood(name, found, (len(rows), len(held)), tested, classes))
+    if tested == VALIDATION and TEST in parts:
+        logger.warning(f"{name}: the {found[TEST]:,} test images have no labels and are not used")
+    reader = Rows.of(request.path, image, [train] if tested is None else [train, parts[tested]])
+    return gather(name, reader, (rows, held), classes, request, SIZE if request.size is None else request.size)
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,28 @@ def _parts(request: Request) -> dict[str, Any]:
         hint = "" if local or request.download else "; downloading from the Hub needs --download"
         raise InputError(f"hf:{request.path} cannot be loaded ({type(error).__name__}: {reason}){hint}") from error
     return parts
+
+
+def _splits(tables: dict[str, Any], name: str) -> dict[str, Any]:
+    """The table of each split; a single table is the training split, whatever its name."""
+    meant = named(tables)
+    chosen = among(meant, name)
+    if TRAIN not in chosen and len(tables) == 1:
+        return {TRAIN: next(iter(tables.values()))}
+    if TRAIN not in chosen:
+        raise InputError(f"{name} has the splits {', '.join(tables)} but no train: it has no training images")
+    unused = [own for own in tables if own not in chosen.values()]
+    strange = [own for own in unused if own not in meant]
+    if strange and len(chosen) == 1:
+        raise InputError(
+            f"{name} has {chosen[TRAIN]} beside {strange[0]}, whose name isn't known: rename it to test if it is for "
+            "testing, or remove it"
+        )
+    for own in unused:
+        logger.warning(
+            f"{name}: {own} is left out with {len(tables[own]):,} images, because its name is none of a split"
+        )
+    return {part: tables[own] for part, own in chosen.items()}
 
 
 @contextmanager

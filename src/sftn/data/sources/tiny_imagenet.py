@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import threading
@@ -19,7 +20,10 @@ from sftn.data.dataset import Dataset, Request
 from sftn.data.file_split import Names
 from sftn.data.sources.cifar import roots
 from sftn.data.sources.from_files import gather
+from sftn.data.splits import TRAIN, VALIDATION, understood
 from sftn.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 SIZE = 64
 NAME = "tiny-imagenet-200"
@@ -118,8 +122,14 @@ def load(request: Request) -> Dataset:
     if not train or not test:
         raise InputError(f"{files.place} has no images in {'val' if train else 'train'}/: {_again()}")
     rows = tuple([(files.row[name], label) for name, label in part] for part in (train, test))
+    names = _classes(files, wnids)
+    logger.info(
+        understood(
+            "tiny-imagenet", {TRAIN: len(train), VALIDATION: len(test)}, (len(train), len(test)), VALIDATION, names
+        )
+    )
     size = SIZE if request.size is None else request.size
-    return gather("tiny-imagenet", files, (rows[0], rows[1]), _classes(files, wnids), request, size)
+    return gather("tiny-imagenet", files, (rows[0], rows[1]), names, request, size)
 
 
 def _again() -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from sftn.data.checks import check
 from sftn.data.dataset import Dataset, Split
 from sftn.errors import InputError
 
@@ -19,7 +20,8 @@ def from_torch(
 ) -> Dataset:
     """Make a `Dataset` from two map-style data sets of (image, label), such as torchvision's.
 
-    Pixels are kept as uint8; training augments and normalises them, so the data sets must not.
+    Pixels are kept as uint8; training augments and normalises them, so the data sets must not. What
+    `sftn.data.checks.check` finds is logged.
 
     Args:
         train: the training images. An image is a PIL image, a (H, W, C) or (H, W) uint8 array, or a (C, H, W) tensor:
@@ -29,7 +31,8 @@ def from_torch(
         flip: whether a mirrored image still belongs to its class.
 
     Raises:
-        InputError: there are no images, their sizes differ, they are normalised, or a label is not a class.
+        InputError: there are no images, their sizes differ, they are normalised, a label is not a class, or the two
+            data sets give their labels different names.
 
     Example:
         >>> import torch
@@ -39,6 +42,13 @@ def from_torch(
         >>> data.image, len(data.train), data.classes
         ((3, 8, 8), 20, ('0', '1'))
     """
+    own, other = (tuple(map(str, getattr(source, "classes", ()))) for source in (train, test))
+    if own and other and own != other:
+        strange = next((f"{first} and {second}" for first, second in zip(own, other) if first != second), "one more")
+        raise InputError(
+            f"the training and test data sets have different classes ({len(own)} and {len(other)}; {strange}), so that "
+            "one label means two classes: give both the same classes in the same order"
+        )
     training, testing = _split(train, "training"), _split(test, "test")
     if training.shape != testing.shape:
         raise InputError(f"training images are {training.shape} and test images {testing.shape}: resize them alike")
@@ -48,7 +58,9 @@ def from_torch(
     least = min(int(split.labels.min()) for split in splits)
     if least < 0 or count > len(names):
         raise InputError(f"labels go from {least} to {count - 1}, but there are {len(names)} classes")
-    return Dataset(type(train).__name__.lower(), training, testing, names, flip=flip)
+    name = type(train).__name__.lower()
+    check(name, training, testing, names)
+    return Dataset(name, training, testing, names, flip=flip)
 
 
 def _split(source: Any, which: str) -> Split:
