@@ -36,7 +36,7 @@ _SIGNATURES = (
     ("AVIF", rb"....ftypavi[fs]"),
     ("JPEG2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
     ("PPM", rb"P[1-6]\s[\d#\s]"),
-    ("PSD", rb"8BPS\0\1"),
+    ("PSD", rb"8BPS\x00\x01"),
     ("QOI", rb"qoif\0"),
 )
 """How files begin that are pictures whatever they are called."""
@@ -106,7 +106,7 @@ def _files(kinds: Counter[str], word: str) -> str:
 
 
 def _kinds(kinds: Counter[str]) -> str:
-    most = kinds.most_common(4)
+    most = sorted(kinds.items(), key=lambda entry: (-entry[1], entry[0]))[:4]
     rest = kinds.total() - sum(count for _, count in most)
     return ", ".join([f"{count:,} {kind}" for kind, count in most] + [f"{rest:,} others"] * (rest > 0))
 

@@ -14,6 +14,7 @@ from PIL import Image
 from sftn.data.dataset import fingerprint
 from sftn.data.load import load
 from sftn.errors import InputError
+from tests.support.messages import of
 
 
 def paint(path: Path, value: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> None:
@@ -153,7 +154,7 @@ def test_more_than_the_memory_bound_is_streamed_without_decoding(tmp_path, caplo
     dataset = load(f"folder:{tmp_path}", size=16, memory=gib)
     assert dataset.streamed
     assert (dataset.image, dataset.resize, dataset.padding) == ((3, 16, 16), 18, 0)
-    (said,) = caplog.messages
+    (said,) = of(caplog, "from_files")
     assert "streamed" in said
     refused(tmp_path, "bad.png", size=16, stream=False)
     with pytest.raises(InputError, match="may be negative"):
@@ -171,7 +172,7 @@ def test_damaged_images_are_counted_or_left_out(tmp_path, caplog):
     )
     dataset = load(f"folder:{tmp_path}", damaged="skip")
     assert (dataset.skipped, len(dataset.train), len(dataset.test)) == (3, 10, 4)
-    *named, last = caplog.messages
+    *named, last = of(caplog, "from_files")
     assert [line.partition(":")[0] for line in named] == ["left out"] * 3
     assert last == "3 damaged images left out"
     assert fingerprint(dataset) == whole

@@ -48,7 +48,7 @@ def load(request: Request) -> Dataset:
     tested = layout.tested
     parts = (train, layout.parts[tested]) if tested else parted(train, str(root))
     name = f"folder:{request.path}"
-    say(name, layout, parts)
+    say(name if root == given else f"{name} (all in {root.relative_to(given)})", layout, parts)
     return of_paths(name, root, parts, request, SIZE if request.size is None else request.size)
 
 

@@ -156,9 +156,7 @@ def _splits(tables: dict[str, Any], name: str) -> dict[str, Any]:
             "testing, or remove it"
         )
     for own in unused:
-        logger.warning(
-            f"{name}: {own} is left out with {len(tables[own]):,} images, because its name is none of a split"
-        )
+        logger.warning(f"{name}: {own} is left out with {len(tables[own]):,} images, because its name means no split")
     return {part: tables[own] for part, own in chosen.items()}
 
 

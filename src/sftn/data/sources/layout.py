@@ -65,9 +65,9 @@ def laid_out(given: Path) -> Layout:
     elif not _halved(made, names):
         _doubt(made, names)
         made.parts[TRAIN] = listed(root, "", made.left)
-    if not _neighbours(made) and role(root.name) in (VALIDATION, TEST):
-        made.warnings.append(f"{root} is named like images for {role(root.name)}, and there are no others to train on")
-    made.warnings += _alike(made.parts[TRAIN])
+    if root != given and (own := role(root.name)) in (VALIDATION, TEST):
+        made.warnings.append(f"{root} is named like images for {own}, but there are no others to train on")
+    made.warnings += [*_neighbours(given.absolute()), *_alike(made.parts[TRAIN])]
     return made
 
 
@@ -181,7 +181,9 @@ def _splits(made: Layout, names: list[str]) -> dict[str, str] | None:
                 f"{root} has {found[TRAIN]}, which has folders of classes, beside {name}: if {name} is for testing, "
                 f"rename it to test or val, or move it away; if both are classes, rename {found[TRAIN]}"
             )
-        why = "it has no folders of classes" if name in halves else "its name is none of a split"
+        why = (
+            "it has no folders of classes" if name in halves else "its name means none of training, validation and test"
+        )
         made.warnings.append(f"{root / name} is left out with {count:,} images, because {why}")
     return {own: places[name] for own, name in found.items()}
 
@@ -192,6 +194,12 @@ def _halved(made: Layout, names: list[str]) -> bool:
     inner = {name: named(subfolders(root / name)) for name in names}
     whole = [name for name in names if TRAIN in inner[name].values() and len(set(inner[name].values())) > 1]
     if not whole:
+        halved = [name for name in names if TRAIN in inner[name].values() and len(subfolders(root / name)) > 1]
+        if halved == names:
+            raise InputError(
+                f"every class of {root} has folders inside, such as {_joined(subfolders(root / names[0]))}: call those "
+                "of images for testing test"
+            )
         return False
     parts: dict[str, Listing] = {TRAIN: {}}
     for name in names:
@@ -232,17 +240,15 @@ def _doubt(made: Layout, names: list[str]) -> None:
         )
 
 
-def _neighbours(made: Layout) -> bool:
-    """Warn if the root is a split itself, and the others lie beside it."""
-    root = made.root.absolute()
-    own = role(root.name)
-    beside: dict[str, str] = {}
+def _neighbours(given: Path) -> list[str]:
+    """A line if the given folder is a split itself, and another lies beside it."""
     with suppress(InputError):
-        beside = {name: its for name, its in named(subfolders(root.parent)).items() if its not in (own, OTHER)}
-    halves = [name for name in beside if own and _shared(root.parent, [root.name, name])]
-    if halves:
-        made.warnings.append(f"{root.parent / halves[0]} beside it is not used: to use both, give folder:{root.parent}")
-    return bool(halves)
+        meant = named(subfolders(given.parent))
+        own = meant.pop(given.name, OTHER)
+        for name, other in meant.items():
+            if OTHER not in (own, other) and own != other and _shared(given.parent, [given.name, name]):
+                return [f"{given.parent / name} beside it is not used: to use both, give folder:{given.parent}"]
+    return []
 
 
 def _inside(root: Path, name: str) -> str:
