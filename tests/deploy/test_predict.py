@@ -13,7 +13,7 @@ from PIL import Image
 
 from sftn.cli import main
 from sftn.deploy.classifier import Classifier
-from sftn.deploy.predict import Model, of_classifier, opened, predict
+from sftn.deploy.predict import Model, files, of_classifier, opened, predict
 from sftn.deploy.preprocessing import LUMA, Images
 from sftn.deploy.source import Source
 from sftn.errors import InputError
@@ -64,6 +64,27 @@ def test_bad_images_are_named_and_the_others_answered(
     assert "broken.png is not a readable image" in first
     assert "absent.png" in second
     assert last == "sftn: 2 of 3 images could not be read: see the lines above"
+
+
+def test_a_folder_stands_for_its_pictures_whatever_they_are_called(
+    photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = photos / "red" / "0.png"
+    place = tmp_path / "in"
+    (place / "deep").mkdir(parents=True)
+    for name in ("deep/b.jfif", "a", "c.png", ".hidden.png"):
+        (place / name).write_bytes(one.read_bytes())
+    for name in ("notes.txt", "d.heic"):
+        (place / name).write_text("x")
+    (place / "linked").symlink_to(photos / "red")
+    caplog.set_level("INFO", "sftn")
+    found = [path.relative_to(place).as_posix() for path in files([place, one]) if path != one]
+    own = [f"linked/{path.name}" for path in sorted((photos / "red").iterdir())]
+    assert found == ["a", "c.png", "deep/b.jfif", *own]
+    assert caplog.messages == [
+        f"{place}: left out: 1 file that isn't a picture (1 .txt), 1 hidden",
+        f"{place}: left out: 1 picture of a kind that isn't read here (1 .heic): convert them to PNG or JPEG",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ FEW = 10
 SECONDS = 2.0
 """How long streamed files are read for the comparison of their contents."""
 NEAR = 0.15
-"""Two images nearly agree if their pixels differ, on average, by less than this share of the first one's contrast, which
-is the mean absolute deviation of its pixels from their channel's mean. All pairs found in CIFAR-100 up to 0.2 show the
-same photograph; 99 of 100 JPEGs of quality 95 are within 0.15 of their original. Flat images nearly agree with none."""
+"""Two images nearly agree if their pixels differ, on average, by less than this share of the first one's contrast: the
+mean absolute deviation of its pixels from their channel's mean. Of the pairs found in CIFAR-100, all 40 that were seen
+show the same photograph; of its JPEGs of quality 95, 96 of 100 are found. Flat images nearly agree with none."""
 _SIDE, _BITS, _TABLES = 8, 40, 6
 """Nearly equal images are sought among those whose thumbnails lie on the same side of `_BITS` random planes; `_TABLES`
 times."""

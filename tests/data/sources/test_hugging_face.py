@@ -14,6 +14,7 @@ from PIL import Image
 
 from sftn.data.dataset import fingerprint
 from sftn.data.load import load
+from sftn.data.sources.hugging_face import _splits
 from sftn.errors import InputError
 
 
@@ -28,6 +29,27 @@ def test_the_library_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(InputError, match=r"pip install 'sftn\[hf\]'"):
         load("hf:mnist")
+
+
+def test_splits_have_the_names_that_folders_have(caplog: pytest.LogCaptureFixture) -> None:
+    def splits(**rows: int) -> dict[str, int]:
+        return {
+            part: len(table) for part, table in _splits({name: range(n) for name, n in rows.items()}, "hf:x").items()
+        }
+
+    assert splits(training=5, dev=3, evaluation=2) == {"train": 5, "validation": 3, "test": 2}
+    assert splits(anything=5) == {"train": 5}
+    assert not caplog.messages
+    assert splits(train=5, test=2, original=7) == {"train": 5, "test": 2}
+    assert splits(train=5, unlabeled=8) == {"train": 5}
+    left = ["hf:x: original is left out with 7 images", "hf:x: unlabeled is left out with 8 images"]
+    assert [line.partition(",")[0] for line in caplog.messages] == left
+    with pytest.raises(InputError, match="has train beside second, whose name isn't known: rename it to test"):
+        splits(train=5, second=5)
+    with pytest.raises(InputError, match="the splits test, val but no train"):
+        splits(test=5, val=5)
+    with pytest.raises(InputError, match="train and training, which both mean train"):
+        splits(train=5, training=5, test=5)
 
 
 @pytest.fixture

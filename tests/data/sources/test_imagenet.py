@@ -46,6 +46,15 @@ def test_official_folders_are_streamed(within: str, tmp_path: Path) -> None:
     assert data.normalisation[0].tolist() == pytest.approx([123.675, 116.28, 103.53])
 
 
+def test_the_splits_may_have_other_names_but_the_official_ones_go_first(tmp_path: Path) -> None:
+    root = write(tmp_path)
+    (root / "val").rename(root / "validation")
+    assert len(load("imagenet", data_dir=root).test) == 4
+    (root / "validation").rename(root / "val")
+    (root / "dev").mkdir()
+    assert len(load("imagenet", data_dir=root).test) == 4
+
+
 def test_a_flat_val_needs_its_list_of_classes(tmp_path: Path) -> None:
     root = write(tmp_path / "ILSVRC" / "Data" / "CLS-LOC")
     whole = load("imagenet", data_dir=tmp_path)
