@@ -60,8 +60,11 @@ def test_test_images_that_are_training_images_are_counted_by_label(caplog: pytes
     assert second == "x: 2 images are there under two labels, such as image 3 and image 33: correct the labels"
 
 
-def test_the_same_picture_compressed_again_is_nearly_a_training_image(caplog: pytest.LogCaptureFixture) -> None:
-    made, labels = pictures(30), torch.arange(30) % 2
+@pytest.mark.parametrize("side", [32, 100])
+def test_the_same_picture_compressed_again_is_nearly_a_training_image(
+    side: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, labels = pictures(30, side), torch.arange(30) % 2
     test = torch.cat([made[20:], torch.stack([compressed(image) for image in made[:4]])])
     pairs = nearly_equal((made[:20], test))
     assert pairs.tolist() == [[0, 30], [1, 31], [2, 32], [3, 33]]

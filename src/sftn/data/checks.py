@@ -30,6 +30,8 @@ _SIDE, _BITS, _TABLES = 8, 40, 6
 """Nearly equal images are sought among those whose thumbnails lie on the same side of `_BITS` random planes; `_TABLES`
 times."""
 _CHUNK = 1024
+_ENOUGH = 32
+"""Pixels per side that are looked at for it; of larger images, evenly spaced ones."""
 _SHOWN = 5
 _Labels = NDArray[np.int64]
 
@@ -160,6 +162,8 @@ def nearly_equal(splits: Sequence[Tensor]) -> _Labels:
     """
     planes = torch.from_numpy(np.random.default_rng(0).standard_normal((_SIDE**2, _BITS * _TABLES), np.float32))
     places = 2 ** torch.arange(_BITS)
+    step = max(1, min(splits[0].shape[2:]) // _ENOUGH)
+    splits = [images[:, :, ::step, ::step] for images in splits]
     parts = [part for images in splits for part in images.split(_CHUNK)]
     codes = []
     for part in parts:

@@ -17,6 +17,7 @@ from sftn.data.load import load
 from sftn.data.loader import evaluation_batches
 from sftn.data.sources import tiny_imagenet
 from sftn.errors import InputError
+from tests.support.messages import of
 
 WNIDS = ("n02", "n01", "n03")
 REAL = Path(__file__).parents[4] / "shared" / "data" / "tiny-imagenet-200-small.zip"
@@ -54,6 +55,23 @@ def pack(place: Path, path: Path, without: str = "\0") -> Path:
             if without not in file.name:
                 archive.write(file, f"{place.name}/{file.relative_to(place).as_posix()}")
     return path
+
+
+def test_what_was_understood_and_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = write(tmp_path)
+    caplog.set_level("INFO", "sftn")
+    load("tiny-imagenet", data_dir=tmp_path)
+    assert of(caplog, "tiny_imagenet") == [
+        "tiny-imagenet: train 12, validation 6, test 0 → trained on 12, tested on 6 (validation); 3 classes: "
+        "crane (n02), crane (n01), goldfish"
+    ]
+    (place / "train" / "n01" / "images" / "more.png").write_bytes(jpeg(5))
+    caplog.clear()
+    load("tiny-imagenet", data_dir=tmp_path)
+    assert (
+        "tiny-imagenet: left out: 1 of the files in train/ and val/, such as train/n01/images/more.png"
+        in caplog.messages
+    )
 
 
 def test_folder_and_zip_are_the_same(tmp_path: Path) -> None:

@@ -122,6 +122,13 @@ def load(request: Request) -> Dataset:
     if not train or not test:
         raise InputError(f"{files.place} has no images in {'val' if train else 'train'}/: {_again()}")
     rows = tuple([(files.row[name], label) for name, label in part] for part in (train, test))
+    used = {name for name, _ in (*train, *test)}
+    inside = [name for name in files.names if name.startswith(("train/", "val/")) and not name.endswith(".txt")]
+    strange = [name for name in inside if name not in used]
+    if strange:
+        logger.warning(
+            f"tiny-imagenet: left out: {len(strange):,} of the files in train/ and val/, such as {strange[0]}"
+        )
     names = _classes(files, wnids)
     logger.info(
         understood(
