@@ -25,6 +25,7 @@ from sftn.experiments.table import Pair, Table
 from sftn.experiments.workers import Workers, settle_jobs
 from sftn.runtime.cores import free_memory, usable_cores
 from sftn.spec.execution import Execution
+from sftn.spec.jobs import Compare, asked
 from sftn.spec.run import Data, Run
 from sftn.spec.schedule import Schedule
 from tests.support.run_files import left
@@ -148,7 +149,7 @@ def test_images_travel_in_files_and_arrive_as_they_were(tmp_path: Path) -> None:
         assert len(pool._sent) < IMAGES.train.images.nbytes + IMAGES.test.images.nbytes
         dataset, out, execution = workers._Unpickler(io.BytesIO(pool._sent)).load()
         assert dataset.identity == IMAGES.identity
-        assert (out, execution.jobs) == (tmp_path, "1")
+        assert (out, execution.jobs, execution.threads) == (tmp_path, "1", "1")
 
 
 def test_errors_come_back_from_a_worker_as_they_are() -> None:
@@ -167,6 +168,9 @@ def test_as_many_jobs_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(workers, "free_memory", lambda: 3 * workers.NEEDED)
     assert settle_jobs(Execution(), runs_of("resnet8"), "cpu") == 3
     assert settle_jobs(Execution(), runs_of("resnet8")[:2], "cpu") == 2
+    assert settle_jobs(Execution(threads="2"), runs_of("resnet8"), "cpu") == 2
+    assert settle_jobs(Execution(threads="8"), runs_of("resnet8"), "cpu") == 1
+    assert settle_jobs(asked(Compare, {"jobs": 2}).execution, runs_of("resnet8"), "cpu") == 2
     assert settle_jobs(Execution(), runs_of("resnet8"), "cuda") == 1
     assert settle_jobs(Execution(devices=2), runs_of("resnet8"), "cpu") == 1
     assert settle_jobs(Execution(), runs_of("tiny"), "cpu") == 1

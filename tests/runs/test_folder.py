@@ -193,11 +193,12 @@ def test_a_number_that_does_not_hold_is_followed_by_what_differs(
     edit(folder.result_json, accuracy=99.0)
     assert len(verify(folder, DATA, "cpu")) == 1
     assert caplog.messages == []
-    edit(folder.result_json, environment=recorded | {"threads": 99, "torch": "1.0"})
+    edit(folder.result_json, environment=recorded | {"threads": 2, "torch": "1.0", "numpy": "0.9"})
     assert len(verify(folder, DATA, "cpu")) == 1, "it is no fault of its own"
     (note,) = caplog.messages
     assert "measured elsewhere: torch 1.0" in note
-    assert "threads 99 (here " in note
+    assert "numpy 0.9 (here " in note
+    assert "threads" not in note, "it was evaluated with the recorded number"
 
 
 def test_what_diverged_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,14 +123,10 @@ def test_a_folder_that_becomes_read_only(name: str, tmp_path: Path, monkeypatch:
 @tiny_networks
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_seed_and_threads_give_the_same_bits(threads: int, tmp_path: Path) -> None:
-    before = torch.get_num_threads()
     data = tiny.dataset()
     run = tiny.run(data, "wide", epochs=1)
-    torch.set_num_threads(threads)
-    try:
-        first, second = (train(run, data, tmp_path / str(again)) for again in range(2))
-    finally:
-        torch.set_num_threads(before)
+    fixed = Execution(threads=str(threads))
+    first, second = (train(run, data, tmp_path / str(again), fixed) for again in range(2))
     assert first["weights_sha256"] == second["weights_sha256"]
     assert first["environment"] == second["environment"]
     assert first["environment"]["threads"] == threads

@@ -19,6 +19,7 @@ from sftn.experiments.watched import Group, Noted, Told, Watch, title_of
 from sftn.experiments.workers import Workers, settle_jobs
 from sftn.runs.cohort import Outcome, carry_out, company, size
 from sftn.runs.folder import DONE, RunFolder
+from sftn.runs.threads import counted, warn_of_cores
 from sftn.runtime.cores import usable_cores
 from sftn.runtime.device import accelerator
 from sftn.runtime.processes import led
@@ -115,8 +116,11 @@ class _Queue:
 
     def side_by_side(self, jobs: int, wait: float) -> None:
         """Carry the runs out in worker processes, which all stop with what they are at saved when this one must."""
-        threads = max(1, usable_cores() // jobs)
-        logger.info(f"{jobs} runs at a time, {threads} thread{'s' * (threads > 1)} each (--jobs)")
+        cores = usable_cores()
+        threads = self.execution.thread_count or max(1, cores // jobs)
+        logger.info(f"{jobs} runs at a time, {counted(threads)} each (--jobs, --threads)")
+        if threads > 1 and jobs * threads > cores:
+            warn_of_cores(jobs * threads, cores)
         at: dict[int, Group] = {}
         with ExitStack() as ends, Workers(self.dataset, self.out, self.execution, threads) as workers:
             while self.left:

@@ -51,25 +51,27 @@ _OFTEN = 0.2
 def settle_jobs(execution: Execution, runs: Sequence[Run], device: str) -> int:
     """How many runs are carried out at once.
 
-    `auto` is one for each core that this process may use, if there is memory for them; and one on a GPU, for runs that
-    share every batch among processes, and for networks or methods that were registered in this process alone.
+    `auto` is one for each core that this process may use, or for as many cores as threads are asked for, if there is
+    memory for them; and one on a GPU, for runs that share every batch among processes, and for networks or methods that
+    were registered in this process alone.
 
     Args:
-        execution: has `jobs`, a number or `auto`.
+        execution: has `jobs` and `threads`, each a number or `auto`.
         runs: all that are to be carried out.
         device: that they run on: cpu, cuda or mps.
 
     Raises:
-        InputError: the number is none, or a larger one than memory, or these runs, allow.
+        InputError: a number is none, or a larger one than memory, or these runs, allow.
     """
-    asked, auto = execution.jobs, execution.jobs == "auto"
+    asked, auto, threads = str(execution.jobs), execution.jobs == "auto", execution.thread_count or 1
     if not auto and not (asked.isdigit() and int(asked) > 0):
         raise InputError(f"jobs is {asked}: give a number of runs to carry out at once, at least 1, or auto")
     free = free_memory()
     fitting = None if free is None else max(1, free // NEEDED)
     if auto:
         alone = device != "cpu" or execution.devices * execution.nodes > 1 or _own(runs)
-        return 1 if alone else max(1, min(usable_cores(), len(runs), usable_cores() if fitting is None else fitting))
+        cores = usable_cores() // threads
+        return 1 if alone else max(1, min(cores, len(runs), cores if fitting is None else fitting))
     jobs = int(asked)
     if jobs > 1 and execution.devices * execution.nodes > 1:
         raise InputError(f"jobs is {jobs}: runs that share every batch are carried out one by one, leave --jobs out")
@@ -117,7 +119,7 @@ class Workers:
     def __init__(self, dataset: Dataset, out: Path, execution: Execution, threads: int) -> None:
         self.threads = threads
         self.events: queue.Queue[Event] = queue.Queue()
-        self._given = (dataset, out, replace(execution, jobs="1"))
+        self._given = (dataset, out, replace(execution, jobs="1", threads=str(threads)))
         self._ends = contextlib.ExitStack()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._sent: bytes = b""

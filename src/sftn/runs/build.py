@@ -62,6 +62,7 @@ def plan(
     teacher_outputs: TeacherOutputs | None = None,
     *,
     fast_float32: bool = False,
+    choices: Choices | None = None,
 ) -> Plan:
     """Turn a run into the phases that train it.
 
@@ -72,9 +73,10 @@ def plan(
         teacher: the trained teacher, if the run distils one.
         teacher_outputs: where the teacher's outputs come from; None runs it on every batch.
         fast_float32: compute float32 faster, with different rounding (`sftn.tasks.speedups`).
+        choices: which convolutions are computed as matrix products; None chooses what is faster on this machine.
     """
     task: nn.Module
-    choices = Choices()
+    choices = Choices() if choices is None else choices
     if teacher is not None:
         if run.objective is None:
             raise InputError("a run with a teacher needs an objective")

@@ -24,6 +24,7 @@ from sftn.methods import METHODS
 from sftn.methods.base import Method
 from sftn.runs.runner import Context, Shared, Steps, carried_out, train
 from sftn.runs.teacher_cache import TeacherCache
+from sftn.runs.threads import threads_kept
 from sftn.runtime.collectives import world
 from sftn.runtime.device import join, repeatable
 from sftn.runtime.leader import leads
@@ -130,6 +131,7 @@ def train_together(
     for run in runs[1:]:
         if not alike(runs[0], run):
             raise InputError(f"{run.name} and {runs[0].name} differ in teacher, data, seed, precision or batch")
+    _ = execution.thread_count  # a wrong number is an error before anything begins
     join(execution.device, 1, 1)
     shared = Shared(TeacherCache(runs, dataset, execution.teacher_cache))
     shown = None if callback is None else _Shown(callback)
@@ -137,7 +139,7 @@ def train_together(
     for run in runs:
         seen = None if shown is None else _Watched(shown)
         members.append(_Member(carried_out(run, dataset, Context(out, execution, seen, shared))))
-    with repeatable(execution.deterministic), ExitStack() as ends:
+    with repeatable(execution.deterministic), threads_kept(), ExitStack() as ends:
         for member in members:
             ends.callback(member.steps.close)
         while left := [member for member in members if member.outcome is None]:

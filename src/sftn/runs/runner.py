@@ -22,6 +22,7 @@ from sftn.runs.log import Journal
 from sftn.runs.loggers import opened
 from sftn.runs.result import finish
 from sftn.runs.teacher_cache import TeacherCache
+from sftn.runs.threads import settle_threads, threads_kept
 from sftn.runtime import memory
 from sftn.runtime.collectives import rank, world
 from sftn.runtime.device import HALVES, join, make_fabric, repeatable
@@ -59,6 +60,8 @@ class Shared:
 
     cache: TeacherCache
     stop: Stop = field(default_factory=Stop)
+    threads: int | None = None
+    """That all compute with; the first run settles them."""
     batches: dict[tuple[int, bool], Batches] = field(default_factory=dict)
     """Loaders by copies per image and whether images may be mirrored."""
 
@@ -113,13 +116,14 @@ def train(
         Stopped: a signal ended training; the state is saved and the same call resumes from there.
         Diverged: a number is not finite (a `FloatingPointError`).
     """
+    _ = execution.thread_count  # a wrong number is an error before anything begins
     join(execution.device, execution.devices, execution.nodes)
     if run.norm_shares not in (1, world()):
         raise InputError(f"{run.name} normalises over {run.norm_shares} shares of a batch: give that many --devices")
     if not leads():
         callback = None
     steps = carried_out(run, dataset, Context(out, execution, callback))
-    with repeatable(execution.deterministic):
+    with repeatable(execution.deterministic), threads_kept():
         while True:
             try:
                 next(steps)
@@ -236,7 +240,11 @@ def _assemble(
     run: Run, dataset: Dataset, context: Context, fabric: Fabric, restarts: list[dict[str, Any]] | None
 ) -> _Assembled:
     """Build the parts of a run, in the state of its last checkpoint."""
-    execution, cohort = context.execution, context.shared
+    execution, cohort, folder = context.execution, context.shared, context.out / run.folder
+    asked = execution.thread_count if cohort is None or cohort.threads is None else cohort.threads
+    threads = settle_threads(run, dataset, folder, asked, fabric)
+    if cohort is not None:
+        cohort.threads = threads.number
     cache = TeacherCache([run], dataset, execution.teacher_cache) if cohort is None else cohort.cache
     torch.manual_seed(run.seed)
     network = new_network(run.network, dataset)
@@ -244,12 +252,13 @@ def _assemble(
     outputs, fast = cache.outputs(run, fabric.device), execution.fast_float32
     planned = plan(run, network, dataset, teacher, outputs, fast_float32=fast)
     checkpoints = Checkpoints(
-        context.out / run.folder,
+        folder,
         planned.state,
         seconds=execution.checkpoint_seconds,
         epochs=execution.checkpoint_epochs,
         restarts=restarts,
         choices=planned.choices,
+        threads=threads._asdict(),
         guard=context.guard,
         stop=None if cohort is None else cohort.stop,
     )

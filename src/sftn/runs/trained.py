@@ -15,6 +15,7 @@ from sftn.networks.staged import StagedNet
 from sftn.networks.weights import network_from_file, read_metadata, read_state
 from sftn.runs.build import load_data, load_network
 from sftn.runs.folder import DONE, RunFolder
+from sftn.runs.threads import threads_kept, use_recorded
 from sftn.runtime.device import make_fabric
 from sftn.runtime.environment import changes
 from sftn.spec.run import Run, Weights
@@ -151,7 +152,8 @@ class Trained:
 def verify(folder: RunFolder, dataset: Dataset, device: str = "auto") -> list[str]:
     """List what is wrong with a finished run; its network is evaluated again and must score exactly as recorded.
 
-    If it does not, the differences between this environment and the recorded one are logged.
+    On a CPU it is evaluated with the recorded number of threads. If the score is another one, the differences between
+    this environment and the recorded one are logged.
 
     Args:
         folder: the run's folder.
@@ -170,10 +172,14 @@ def verify(folder: RunFolder, dataset: Dataset, device: str = "auto") -> list[st
         network = load_network(entry.run, dataset, folder.path.parent).to(fabric.device)
     except InputError as error:
         return [*found, str(error)]
-    again = evaluate(network, dataset.test.to(fabric.device), dataset.normalisation, fabric)["accuracy"]
+    how = entry.result.get("environment", {})
+    with threads_kept():
+        if fabric.device.type == "cpu":
+            use_recorded(how)
+        again = evaluate(network, dataset.test.to(fabric.device), dataset.normalisation, fabric)["accuracy"]
+        elsewhere = changes(how, str(fabric.device))
     if again != entry.result["accuracy"]:
         found.append(f"{folder.name} recorded {entry.result['accuracy']:.4f} % but scores {again:.4f} %")
-        elsewhere = changes(entry.result.get("environment", {}), str(fabric.device))
         if elsewhere:
             logger.warning(f"{folder.name} was measured elsewhere: {', '.join(elsewhere)}")
     return found

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sftn.errors import InputError
+
 COHORT = 8
 """Students of one teacher that are trained at once: more gain little, and each finishes later."""
+MOST_THREADS = 1024
+"""Of a run: far beyond this, an operating system refuses to start them, which ends the process."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class Execution:
     jobs: str = "auto"
     """How many runs are trained side by side, each in its own process: a number, or auto for one per core available to
     this process, as far as memory allows (see `sftn.experiments.workers`). Has no effect on a single run."""
+    threads: str = "auto"
+    """Threads of a run on a CPU: a number, or auto for what a short trial of its steps finds faster (see
+    `sftn.runs.threads`). Runs side by side have their shares of the cores instead."""
     cohort: int = COHORT
     """Maximum number of students of one teacher that are trained at once, in one process, each with the same result as
     alone (`sftn.runs.cohort`). Has no effect on a single run."""
@@ -51,6 +58,20 @@ class Execution:
     """Compile training steps; changes only speed and rounding (see docs/speed.md). Not for cohorts."""
     cuda_graphs: bool = False
     """Capture each training step as one CUDA graph; changes only speed and rounding."""
+
+    @property
+    def thread_count(self) -> int | None:
+        """`threads` as a number; None for auto.
+
+        Raises:
+            InputError: it is neither a number from 1 to `MOST_THREADS` nor auto.
+        """
+        asked = str(self.threads)
+        if asked == "auto":
+            return None
+        if not (asked.isdecimal() and asked.isascii() and 1 <= int(asked[:9]) <= MOST_THREADS):
+            raise InputError(f"threads is {asked}: give a number of threads per run, 1 to {MOST_THREADS}, or auto")
+        return int(asked)
 
     @property
     def step_mode(self) -> str:

@@ -62,6 +62,26 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, record
 
 
+def load_record(path: Path) -> dict[str, Any]:
+    """Read the record alone of a file that `save_tensors` wrote, without its tensors and without checking the digest.
+
+    Raises:
+        Torn: the file is incomplete or foreign.
+        InputError: the file cannot be opened.
+    """
+    try:
+        check_header(path)
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {})["record"])
+        if not isinstance(record, dict):
+            raise ValueError("its record is no object")
+    except OSError as error:
+        raise file_error("read", path, error) from error
+    except (SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise Torn(f"{path} is not a complete checkpoint ({error})") from error
+    return record
+
+
 def check_header(path: Path) -> None:
     """Check the size of a safetensors file's header before it is parsed.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from sftn.networks.fast.product_choices import Choices
 from sftn.runtime.processes import Talk, led
 from sftn.runtime.signals import Stop
 from sftn.storage.records import decode
-from sftn.storage.tensor_files import Torn, load_tensors, save_tensors
+from sftn.storage.tensor_files import Torn, load_record, load_tensors, save_tensors
 from sftn.training.progress import Position
 
 logger = logging.getLogger(__name__)
 _OPTIMIZER = "optimizer."
 _STATE = "state."
 _RNG = "rng."
+_NEWEST, _PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 
 
 class Checkpoints:
@@ -45,6 +46,7 @@ class Checkpoints:
         epochs: epochs between two checkpoints; 0 uses `seconds`.
         restarts: for a run that restarts, what ended it before; checkpoints in its folder are then ignored.
         choices: which convolutions are computed as matrix products; saved, so that a resumed run has the same bits.
+        threads: how many the run computes with, and on which machine; saved for the same reason.
         guard: raises if this process has lost the right to write.
         stop: the signal state shared by several runs of this process; None makes a new one.
 
@@ -61,12 +63,12 @@ class Checkpoints:
         epochs: int = 0,
         restarts: list[dict[str, Any]] | None = None,
         choices: Choices | None = None,
+        threads: Mapping[str, Any] | None = None,
         guard: Callable[[], None] = lambda: None,
         stop: Stop | None = None,
     ) -> None:
         self.folder, self.guard = folder, guard
-        self.newest = folder / "checkpoint.safetensors"
-        self.previous = folder / "checkpoint.previous.safetensors"
+        self.newest, self.previous = folder / _NEWEST, folder / _PREVIOUS
         self.state = state
         self.seconds, self.epochs = seconds, epochs
         self.history: list[dict[str, Any]] = []
@@ -78,7 +80,7 @@ class Checkpoints:
         self._talk = Talk(every_step=not seconds and not epochs)
         self.finished: list[str] = []
         """Names of the finished phases."""
-        self.choices = choices
+        self.choices, self.threads = choices, threads
         self.restarts = restarts or []
         """What ended the run before each restart."""
         self._tensors: dict[str, Tensor] = {}
@@ -148,6 +150,8 @@ class Checkpoints:
         record["restarts"] = self.restarts
         if self.choices is not None:
             record["products"] = self.choices.record()
+        if self.threads is not None:
+            record["threads"] = dict(self.threads)
         self.guard()
         save_tensors(self.newest, tensors, record, keep=None if self._torn else self.previous, guard=self.guard)
         self._torn = False
@@ -224,6 +228,19 @@ class Checkpoints:
         self.restarts, self._tensors = record.get("restarts", []), tensors
         if self.choices is not None:
             self.choices.restore(record.get("products"))
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    """What the newest checkpoint in a run's folder records beside its tensors, which are not read; empty if none does.
+
+    Raises:
+        InputError: a checkpoint cannot be opened.
+    """
+    for path in (folder / _NEWEST, folder / _PREVIOUS):
+        with suppress(Torn):  # whoever reads the whole checkpoint reports that
+            if path.exists():
+                return load_record(path)
+    return {}
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
