@@ -254,10 +254,13 @@ class Stopwatch:
 
 def ours(options: argparse.Namespace, teacher: str, student: str, method: str) -> float:
     """Train as `sftn distill` does, including checkpoints and log, in the current folder."""
+    import torch
+
     from sftn.data.load import load
     from sftn.networks import build
     from sftn.networks.weights import save_weights
     from sftn.runs.runner import train
+    from sftn.spec.execution import Execution
     from sftn.spec.run import Data, Run, Weights
     from sftn.spec.schedule import Schedule
     from sftn.storage.json_files import sha256
@@ -277,7 +280,8 @@ def ours(options: argparse.Namespace, teacher: str, student: str, method: str) -
     )
     watch = Stopwatch(options.seconds, options.batch)
     with contextlib.suppress(Enough):
-        train(run, dataset, Path("runs"), callback=watch)
+        # As many threads as the peer, which PyTorch chose or the environment says.
+        train(run, dataset, Path("runs"), Execution(threads=str(torch.get_num_threads())), callback=watch)
     return watch.speed
 
 
