@@ -13,8 +13,8 @@ from sftn.errors import printable
 from sftn.report.terminal import WIDE
 from sftn.runtime.leader import leads
 
-console = Console(highlight=False, quiet=not leads())
-
+console = Console(markup=False, emoji=False, highlight=False, quiet=not leads())
+"""Prints text as it is: names of folders, files, classes and runs are a person's, and mean nothing as markup."""
 
 display = Display(console)
 """The progress of all runs of this process."""
@@ -22,11 +22,13 @@ display = Display(console)
 
 def say(line: str) -> None:
     """Print text as one line, without wrapping, markup or control characters."""
-    console.print(printable(line), soft_wrap=True, markup=False, emoji=False)
+    console.print(printable(line), soft_wrap=True)
 
 
 def show_table(table: Table) -> None:
-    """Print a table: as wide as the terminal, or in a file or pipe as wide as its rows."""
+    """Print a table: as wide as the terminal, with long names folded, or in a file or pipe as wide as its rows."""
+    for column in table.columns:
+        column.overflow = "fold"
     width = console.width
     if not console.is_terminal:
         console.width = max(width, WIDE)

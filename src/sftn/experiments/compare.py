@@ -10,14 +10,16 @@ import hashlib
 import html
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
+from sftn.experiments.doubts import CellDoubts, Results
 from sftn.experiments.forecast import forecast
 from sftn.experiments.grid import Conditions, Planned, grid, seed_values
 from sftn.experiments.queue import work
@@ -26,15 +28,20 @@ from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Row, S
 from sftn.networks import check_name
 from sftn.runs import requests
 from sftn.runs.build import check
+from sftn.runs.caveats import Record
 from sftn.runs.folder import RunFolder
 from sftn.runtime.device import join
 from sftn.runtime.leader import leads
 from sftn.spec.jobs import Compare
 from sftn.spec.run import FORMAT, Branches, FineTune
+from sftn.storage import escapes
 from sftn.storage.atomic import make_folder, write_atomically
 from sftn.storage.json_files import write_json
 from sftn.tasks import recipes
 from sftn.training.callback import Callback
+
+SMALLEST = 3
+"""Of so many classes, those with the fewest test images, recall is shown where classes are unequal."""
 
 logger = logging.getLogger(__name__)
 
@@ -107,23 +114,57 @@ class Comparison:
     seeds: tuple[int, ...]
     folder: Path | None = None
     """The folder of comparison.md and comparison.json."""
+    results: Results = field(default_factory=dict, repr=False)
+    """The content of `result.json` by cell and seed."""
+
+    @cached_property
+    def doubts(self) -> CellDoubts:
+        """What is wrong with the networks behind the numbers."""
+        return CellDoubts(self.results)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What readers must know before they believe the numbers, as sentences behind the marks of the table's cells:
+        networks that collapsed or never recognise a class, teachers that scored below their student."""
+        return self.doubts.footnotes
 
     def subtitle(self) -> str:
         """What the numbers mean, for the line below the title."""
         seeds = max(len(values) for values in self.accuracies.values())
         return f"test accuracy in %, last epoch, {f'mean ± std of {seeds} seeds' if seeds > 1 else 'one seed'}"
 
-    def rows(self) -> list[tuple[str, str, str, str]]:
-        """The table's text, header first, with a row for each student and method."""
-        found = [("", "standard teacher", "student-friendly teacher", "difference")]
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's text, header first, with a row for each student and method, and marks that refer to `warnings`.
+
+        Where the classes of the test half are unequal in size, balanced accuracy and the recall of the smallest
+        classes stand below each accuracy.
+        """
+        found: list[tuple[str, ...]] = [("", "standard teacher", "student-friendly teacher", "difference")]
         for label, row in self._rows():
-            if ALONE in row.cells:
-                found.append((label, spread(self.accuracies[row.cells[ALONE]]), "", ""))
-                continue
-            standard, friendly = (self.accuracies[row.cells[way]] for way in (STANDARD, FRIENDLY))
-            gaps = [f - s for s, f in zip(standard, friendly)]
-            found.append((label, spread(standard), spread(friendly), spread(gaps, sign=True)))
+            found.append((label, *self._numbers(row, {c: self.accuracies[c] for c in row.cells.values()}, marks=True)))
+            found += self._by_class(row)
         return found
+
+    def _numbers(self, row: Row, values: Mapping[Cell, Sequence[float]], *, marks: bool = False) -> tuple[str, ...]:
+        """The three cells of a row: standard teacher, student-friendly teacher, difference."""
+        texts = {way: spread(values[cell]) + self.doubts.mark(cell) * marks for way, cell in row.cells.items()}
+        if ALONE in texts:
+            return (texts[ALONE], "", "")
+        gaps = [f - s for s, f in zip(values[row.cells[STANDARD]], values[row.cells[FRIENDLY]])]
+        return (texts[STANDARD], texts[FRIENDLY], spread(gaps, sign=True))
+
+    def _by_class(self, row: Row) -> Iterator[tuple[str, ...]]:
+        """Balanced accuracy and the recall of the smallest classes, where the test half's classes are unequal."""
+        records = {c: [Record.of(one) for one in self.results.get(c, {}).values()] for c in row.cells.values()}
+        first = next((one for some in records.values() for one in some), None)
+        if first is None or not first.unequal or not all(one.recall for some in records.values() for one in some):
+            return
+        balanced = {cell: [one.balanced or 0.0 for one in some] for cell, some in records.items()}
+        yield ("  balanced accuracy", *self._numbers(row, balanced))
+        tested = [number for number, count in enumerate(first.images) if count]
+        for number in sorted(tested, key=lambda number: first.images[number])[:SMALLEST]:
+            recall = {cell: [one.recall[number] or 0.0 for one in some] for cell, some in records.items()}
+            yield (f"  recall of {first.names[number]}", *self._numbers(row, recall))
 
     def _rows(self) -> Iterator[tuple[str, Row]]:
         """Rows with their labels; the teachers' rows come once, although every student's pair has them."""
@@ -147,7 +188,15 @@ class Comparison:
                     self.accuracies[Cell(pair, "student", way, method)] for way in (STANDARD, FRIENDLY)
                 )
                 alone = self.accuracies[Cell(pair, "student", ALONE)]
-                found.append(verdict(f"With {recipes.title(method)}, {pair.student}", standard, friendly, alone))
+                found.append(
+                    verdict(
+                        f"With {recipes.title(method)}, {pair.student}",
+                        standard,
+                        friendly,
+                        alone,
+                        self.doubts.of(pair, method),
+                    )
+                )
         return found
 
     def record(self) -> dict[str, Any]:
@@ -156,19 +205,28 @@ class Comparison:
         for cell, values in self.accuracies.items():
             about = {"role": cell.role, "network": cell.network, "way": cell.way, "method": cell.method}
             rows[tuple(about.values())] = about | {"accuracy": values, "best_accuracy": self.best[cell]}
+            if cell in self.results:
+                seen = [Record.of(result) for result in self.results[cell].values()]
+                more = {"balanced_accuracy": [one.balanced for one in seen], "recall": [one.recall for one in seen]}
+                rows[tuple(about.values())] |= more | {"collapsed": [one.collapsed for one in seen]}
         return {
             "format": FORMAT,
             "title": self.title,
             "seeds": list(self.seeds),
             "rows": list(rows.values()),
             "verdict": self.verdict(),
+            "warnings": self.doubts.notes,
         }
 
     def markdown(self) -> str:
         """The content of comparison.md."""
-        header, *rows = ["| " + " | ".join(row) + " |" for row in self.rows()]
+        header, *rows = ["| " + " | ".join(map(escapes.markdown, row)) + " |" for row in self.rows()]
         table = [header, "|---|---:|---:|---:|", *rows]
-        return "\n".join([f"**{self.title}**", "", self.subtitle(), "", *table, "", *self.verdict(), ""])
+        warnings = [line for warning in self.warnings for line in ("", f"> {escapes.markdown(warning)}")]
+        said = map(escapes.markdown, self.verdict())
+        return "\n".join(
+            [f"**{escapes.markdown(self.title)}**", "", self.subtitle(), "", *table, *warnings, "", *said, ""]
+        )
 
     def __str__(self) -> str:
         rows = self.rows()
@@ -177,7 +235,7 @@ class Comparison:
             "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others))]).rstrip()
             for row in rows
         ]
-        return "\n".join([self.title, self.subtitle(), "", *lines, "", *self.verdict()])
+        return "\n".join([self.title, self.subtitle(), "", *lines, *self.warnings, "", *self.verdict()])
 
     def _repr_html_(self) -> str:
         """The table as HTML, for notebooks."""
@@ -185,7 +243,7 @@ class Comparison:
         head = "".join(f"<th>{cell}</th>" for cell in header)
         body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
         caption = f"<caption>{html.escape(self.title)}<br>{self.subtitle()}</caption>"
-        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.verdict())
+        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in (*self.warnings, *self.verdict()))
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}"
 
 
@@ -248,6 +306,7 @@ def collected(chosen: Plan, out: Path) -> Comparison:
     """
     accuracies: dict[Cell, list[float]] = {}
     best: dict[Cell, list[float]] = {}
+    results: dict[Cell, dict[int, dict[str, Any]]] = {}
     ids = ""
     for seed in chosen.seeds:
         for pair in chosen.table.pairs:
@@ -257,12 +316,13 @@ def collected(chosen: Plan, out: Path) -> Comparison:
                 if record is None:
                     raise InputError(f"{run.name} is not done: {out / run.folder} has no result")
                 accuracies.setdefault(cell, []).append(record["accuracy"])
+                results.setdefault(cell, {})[seed] = record
                 best.setdefault(cell, []).append(record["best_accuracy"])
                 ids += run.id
     pair = chosen.table.pairs[0]
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"compare-{pair.teacher}-{pair.made_for}")
     folder = out / f"{name}-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
-    return Comparison(chosen.title, chosen.table, accuracies, best, chosen.seeds, folder)
+    return Comparison(chosen.title, chosen.table, accuracies, best, chosen.seeds, folder, results)
 
 
 def write(comparison: Comparison, folder: Path) -> None:

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Doubts(NamedTuple):
+    """What is wrong with the networks that a verdict rests on."""
+
+    reasons: tuple[str, ...]
+    """Clauses, each with its subject."""
+    hollow: bool
+    """Whether a student learned next to nothing in every seed, so that there is nothing to compare."""
 
 
 def spread(values: Sequence[float], *, sign: bool = False) -> str:
@@ -33,18 +43,28 @@ def said(p: float, digits: int) -> str:
     return f"< {least:g}" if p < least / 2 else f"= {p:.{digits}f}"
 
 
-def verdict(who: str, standard: Sequence[float], friendly: Sequence[float], alone: Sequence[float] = ()) -> str:
+def verdict(
+    who: str,
+    standard: Sequence[float],
+    friendly: Sequence[float],
+    alone: Sequence[float] = (),
+    doubts: Doubts | None = None,
+) -> str:
     """One sentence on whether the student scored higher when taught by the student-friendly teacher.
 
     Seeds are paired: both students of a seed start from the same weights and see the same batches. A difference is
-    called significant only if a paired t-test gives p < 0.05, and never with a single seed.
+    called significant only if a paired t-test gives p < 0.05, and never with a single seed. Nothing is concluded from
+    students that learned next to nothing in all seeds.
 
     Args:
         who: method and student, such as "With KD, resnet8".
         standard: accuracies with the standard teacher in percent, one per seed.
         friendly: accuracies with the student-friendly teacher, for the same seeds.
         alone: accuracies of the student without a teacher, if known.
+        doubts: what is wrong with the networks behind these numbers; None for nothing.
     """
+    if doubts is not None and doubts.hollow:
+        return f"{who}: nothing can be concluded, because {'; '.join(doubts.reasons)}."
     gaps = [f - s for s, f in zip(standard, friendly, strict=True)]
     mean, n, p = round(statistics.fmean(gaps), 2), len(gaps), p_value(gaps)
     scored = f"scored {abs(mean):.2f} points {'higher' if mean > 0 else 'lower'}" if mean else "scored the same"
@@ -57,8 +77,9 @@ def verdict(who: str, standard: Sequence[float], friendly: Sequence[float], alon
     text = f"{who} {scored} when taught by the student-friendly teacher ({how})"
     if not mean:
         text = f"{who} {scored} with both teachers ({how})"
+    care = f" But {'; '.join(doubts.reasons)}." if doubts is not None and doubts.reasons else ""
     if not alone:
-        return f"{text}."
+        return f"{text}.{care}"
     over = round(statistics.fmean(friendly) - statistics.fmean(alone), 2)
     where = f"{abs(over):.2f} points {'above' if over > 0 else 'below'}" if over else "level with"
-    return f"{text}; it ended {where} the student alone."
+    return f"{text}; it ended {where} the student alone.{care}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.data.batch import Batch
+from sftn.data.batch import Batch, check_images
 from sftn.methods.base import Method, in_float32, in_own_dtype, require_positive
 from sftn.networks.alignment import Pair
 from sftn.networks.connector import connector
@@ -105,6 +105,7 @@ class BoundaryWarmup(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, index: Tensor) -> dict[str, Tensor]:
         """A batch -> its `loss`."""
+        check_images(images, self.teacher)
         with torch.no_grad():
             theirs = self.teacher.activations(images)
         ours, theirs = self.method.pair.aligned(self.student.activations(images), theirs)

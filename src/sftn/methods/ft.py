@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.data.batch import Batch
+from sftn.data.batch import Batch, check_images
 from sftn.errors import InputError
 from sftn.methods.at import attention, same_size
 from sftn.methods.base import Method, in_float32, in_own_dtype, require_positive
@@ -150,6 +150,7 @@ class ReconstructionWarmup(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, index: Tensor) -> dict[str, Tensor]:
         """A batch -> its `loss`."""
+        check_images(images, self.teacher)
         _, stage = self.method.pair.alignment[-1]
         with torch.no_grad():
             feature = bounded(self.teacher.activations(images).features[stage])

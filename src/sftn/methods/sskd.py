@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sftn.data.batch import Batch
+from sftn.data.batch import Batch, check_images
 from sftn.errors import InputError
 from sftn.methods.base import Method, in_float32, in_own_dtype, require_positive
 from sftn.networks.alignment import Pair
@@ -140,6 +140,7 @@ class TeacherHead(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor, index: Tensor) -> dict[str, Tensor]:
         """A batch -> `{"loss": …}`; only its images are read."""
+        check_images(images, self.teacher)
         with torch.no_grad():
             embedding = self.teacher.activations(self.method.views(images)).embedding
         return {"loss": teacher_head_loss(gathered(in_own_dtype(self.method.teacher_head, embedding)))}

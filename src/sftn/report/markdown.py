@@ -20,11 +20,12 @@ from sftn.report.document import (
     Rows,
     Text,
 )
+from sftn.storage.escapes import markdown as plain
 
 
 def render(page: Page) -> str:
     """Render a page as Markdown."""
-    return _joined([f"# {page.title}", *map(_block, page.blocks)]) + "\n"
+    return _joined([f"# {plain(page.title)}", *map(_block, page.blocks)]) + "\n"
 
 
 def _joined(parts: Iterable[str]) -> str:
@@ -34,25 +35,26 @@ def _joined(parts: Iterable[str]) -> str:
 def _block(block: Block) -> str:
     match block:
         case Heading(text, level):
-            return f"{'#' * level} {text}"
+            return f"{'#' * level} {plain(text)}"
         case Text(text, kind):
-            return f"> **{text}**" if kind == "warning" and text else text
+            return f"> **{plain(text)}**" if kind == "warning" and text else plain(text)
         case Bullets(lines):
-            return "\n".join(f"- {line}" for line in lines)
+            return "\n".join(f"- {plain(line)}" for line in lines)
         case Rows(rows, words):
-            return _table(rows, words)
+            return _table([list(map(plain, row)) for row in rows], words)
         case Comparison(columns, rows):
-            return _table([["", *_heads(columns)], *([label, *map(_cell, cells)] for label, cells in rows)])
+            head = ["", *map(plain, _heads(columns))]
+            return _table([head, *([plain(label), *map(_cell, cells)] for label, cells in rows)])
         case Matrix(names, counts):
-            head = ["true \\ predicted", *names]
-            return _table([head, *([name, *(str(n or "") for n in row)] for name, row in zip(names, counts))])
+            head = ["true \\\\ predicted", *map(plain, names)]
+            return _table([head, *([plain(name), *(str(n or "") for n in row)] for name, row in zip(names, counts))])
         case Drawing(caption, path):
-            return f"![{caption}]({path.name})"
+            return f"![{plain(caption)}]({path.name})"
         case Pictures(title, _, captions, sheet):
-            listed = "\n".join(f"{number}. {caption}" for number, caption in enumerate(captions, 1))
-            return f"{title}, row by row:\n\n![{title}]({sheet.name})\n\n{listed}"
+            listed = "\n".join(f"{number}. {plain(caption)}" for number, caption in enumerate(captions, 1))
+            return f"{plain(title)}, row by row:\n\n![{plain(title)}]({sheet.name})\n\n{listed}"
         case Columns(parts):
-            return _joined(_joined([f"### {title}", *map(_block, blocks)]) for title, blocks in parts)
+            return _joined(_joined([f"### {plain(title)}", *map(_block, blocks)]) for title, blocks in parts)
 
 
 def _heads(columns: Sequence[Column]) -> list[str]:
@@ -63,10 +65,10 @@ def _heads(columns: Sequence[Column]) -> list[str]:
 
 
 def _cell(cell: Cell) -> str:
-    text = f"**{cell.text}**" if cell.kind else cell.text
-    return f"{text}<br>{cell.below}" if cell.below else text
+    text = f"**{plain(cell.text)}**" if cell.kind else plain(cell.text)
+    return f"{text}<br>{plain(cell.below)}" if cell.below else text
 
 
 def _table(rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * words + "---:|" * (len(rows[0]) - words), *body])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sftn.data.dataset import Dataset
+from sftn.errors import InputError
 from sftn.networks.staged import StagedNet
 from sftn.networks.weights import save_weights
+from sftn.runs import caveats
 from sftn.runs.folder import RunFolder
 from sftn.runtime.collectives import world
 from sftn.runtime.environment import environment
@@ -16,7 +19,7 @@ from sftn.runtime.processes import led
 from sftn.spec.run import FORMAT, Run
 from sftn.storage.json_files import sha256, write_json
 from sftn.training.checkpoints import Checkpoints
-from sftn.training.evaluate import collapsed, evaluate
+from sftn.training.evaluate import collapsed, evaluate, recalls
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -39,7 +42,8 @@ def finish(
 
     Args:
         run: the run.
-        dataset: the images that it was trained on; the training split is evaluated.
+        dataset: the images that it was trained on; the training split is evaluated, and the test split by
+            class.
         network: the trained network.
         fabric: device and precision.
         checkpoints: the run's checkpoints, which hold its folder and log.
@@ -51,11 +55,13 @@ def finish(
     """
     training = dataset.train.to(fabric.device)
     found = evaluate(network, training, dataset.normalisation, fabric, pause=checkpoints.end_if_asked)
+    test = dataset.test.to(fabric.device)
+    by_class = recalls(network, test, dataset.normalisation, fabric, pause=checkpoints.end_if_asked)
     how: dict[str, Any] = {"precision": run.precision, "data_fingerprint": run.data.fingerprint}
     how = environment(str(fabric.device)) | how | {"processes": world(), "step": step}
     if checkpoints.choices is not None and checkpoints.choices.made:
         how["products"] = str(checkpoints.choices)
-    return led(lambda: _leave(run, dataset, network, checkpoints, found, how, asked_once))
+    return led(lambda: _leave(run, dataset, network, checkpoints, found, by_class, how, asked_once))
 
 
 def _leave(
@@ -64,6 +70,7 @@ def _leave(
     network: StagedNet,
     checkpoints: Checkpoints,
     training: dict[str, float],
+    by_class: dict[str, list[Any]],
     how: dict[str, Any],
     asked_once: dict[str, int] | None,
 ) -> dict[str, Any]:
@@ -77,6 +84,7 @@ def _leave(
         "test": {name.removeprefix("test_"): v for name, v in history[-1].items() if name.startswith("test_")},
         "train": training,
         "collapsed": collapsed(history[-1]["test_favourite"], dataset.test.labels),
+        "by_class": by_class,
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "seconds": sum(row["seconds"] for row in history),
         "images": images_as_given(dataset),
@@ -88,13 +96,17 @@ def _leave(
         record["skipped_steps"] = sum(row["skipped"] for row in history)
     if run.on_nan == "restart":
         record["restarts"] = checkpoints.restarts
-    if record["collapsed"]:
-        logger.warning(
-            "%s gives %.1f %% of the test images the same class: it has collapsed, or was not trained long enough "
-            "to learn anything",
-            run.name,
-            record["test"]["favourite"],
-        )
+    judged = caveats.Record.of(record)
+    record["balanced_accuracy"] = judged.balanced
+    record["warnings"] = judged.caveats()
+    if isinstance(run.teacher, Run):
+        with suppress(InputError):  # a damaged result of the teacher is reported where it is needed
+            taught_by = folder.beside(run.teacher).result(run.teacher)
+            record["warnings"] += caveats.of_student(record, run.teacher.name, taught_by)
+    if record["warnings"]:
+        first, *others = record["warnings"]
+        why = ": it has collapsed, or was not trained long enough to learn anything" * judged.failed
+        logger.warning("%s %s", run.name, "; it ".join([first + why, *others]))
     checkpoints.guard()
     mean, std = (json.dumps(values.tolist()) for values in dataset.normalisation)
     metadata = {"network": run.network, "classes": str(len(dataset.classes)), "run": run.id, "mean": mean, "std": std}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
@@ -16,6 +17,7 @@ from sftn.networks import check_name
 from sftn.networks.staged import StagedNet
 from sftn.runs import requests
 from sftn.runs.build import check, load_network
+from sftn.runs.caveats import Record
 from sftn.runs.runner import train
 from sftn.runs.trained import Trained
 from sftn.runtime.device import join
@@ -45,6 +47,33 @@ class TrainedNetwork:
     """Test accuracy of the best epoch, in percent."""
     dataset: Dataset = field(repr=False)
     """The images that it was trained and tested on."""
+    result: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The content of `result.json`."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What to know before believing the accuracy, as predicates, such as "never recognises cat"."""
+        return list(self.result.get("warnings", self._record.caveats()))
+
+    @property
+    def recall(self) -> dict[str, float | None]:
+        """Recall by class in percent on the test images; None for a class without any. Empty for older runs."""
+        return dict(zip(self._record.names, self._record.recall))
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """The mean recall of the classes in percent; None for older runs."""
+        return self._record.balanced
+
+    @cached_property
+    def _record(self) -> Record:
+        return Record.of(self.result)
+
+    @property
+    def scored(self) -> str:
+        """Its accuracies in words; with balanced accuracy where the test images' classes are unequal in number."""
+        balanced = f", balanced accuracy {self.balanced_accuracy:.2f} %" if self._record.unequal else ""
+        return f"{self.accuracy:.2f} % (best epoch {self.best_accuracy:.2f} %){balanced}"
 
     @cached_property
     def network(self) -> StagedNet:
@@ -52,7 +81,8 @@ class TrainedNetwork:
         return load_network(self.run, self.dataset, self.folder.parent).eval()
 
     def __str__(self) -> str:
-        return f"{self.run.name}: {self.accuracy:.2f} % (best epoch {self.best_accuracy:.2f} %), in {self.folder}"
+        warnings = "".join(f"\nWarning: {self.run.name} {warning}" for warning in self.warnings)
+        return f"{self.run.name}: {self.scored}, in {self.folder}{warnings}"
 
 
 def train_teacher(asked: TrainTeacher, dataset: Dataset | None = None, *, watch: Watch | None = None) -> TrainedNetwork:
@@ -141,4 +171,4 @@ def _carried_out(run: Run, dataset: Dataset, out: Path, execution: Execution, wa
                 logger.info("%s: waiting for it", str(held).partition(": ")[0])
             pause = min(2 * pause or 0.25, LONGEST_PAUSE)
             time.sleep(pause)
-    return TrainedNetwork(run, out / run.folder, record["accuracy"], record["best_accuracy"], dataset)
+    return TrainedNetwork(run, out / run.folder, record["accuracy"], record["best_accuracy"], dataset, record)

@@ -79,8 +79,8 @@ def decode_value(value: Any, hint: Any, depth: int = 0) -> Any:
         return {name: decode_value(item, inside[1], depth) for name, item in value.items()}
     if origin is Literal and value in inside:
         return value
-    if hint is str and isinstance(value, str) and len(value) <= 4096 and value.isprintable() and "[/" not in value:
-        return value  # "[/" would end a style in terminal markup, and no name has it
+    if hint is str and isinstance(value, str) and len(value) <= 4096 and value.isprintable():
+        return value
     if hint in (int, float) and type(value) in (int, hint) and abs(value) < 2**63 and math.isfinite(value):
         return value
     if hint in (bool, type(None)) and type(value) is hint:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sftn.data.batch import check_batch, check_index
 from sftn.errors import InputError
 from sftn.methods import options
 from sftn.methods.base import Batch, Method, to_float32
@@ -64,7 +65,10 @@ class Distiller(nn.Module):
         rebuild(student, teacher, objective, image, known)
         self.pair = Pair.of(teacher, student, image, labels, alignment)
         self.objective = objective
-        self.image = image
+        self.image = tuple(image)
+        self._entered = False  # whether a first batch has been checked
+        self.watched = False
+        """Whether the loop finds numbers that are not finite itself; if not, the first batch is searched for them."""
         self.student = student
         self.methods = nn.ModuleDict(
             {term.method: known[term.method](self.pair, **term.options) for term in objective.terms}
@@ -160,6 +164,28 @@ class Distiller(nn.Module):
         main = Phase("distil", self, (self.student, *trained), schedule)
         return [*(phase for phase in warmups if phase is not None), main]
 
+    def _check(self, images: Tensor, labels: Tensor, index: Tensor | None) -> None:
+        """Check a batch; what costs only once."""
+        first = not self._entered
+        check_batch(
+            images,
+            labels,
+            self.student,
+            image=self.image,
+            classes=self.pair.classes,
+            copies=self.copies,
+            training=self.training,
+            first=first,
+            watched=self.watched,
+        )
+        needing = [name for name, method in self._each() if method.needs_index]
+        if needing:
+            if index is None or len(index) != len(labels):
+                raise InputError(f"{needing[0]} must know which training images a batch holds: give index, (B,) int64")
+            check_index(index, len(self.pair.labels), first)
+        if not torch.compiler.is_compiling():
+            self._entered = True
+
     def forward(
         self,
         images: Tensor,
@@ -180,16 +206,11 @@ class Distiller(nn.Module):
             scalars; only `loss` carries a gradient.
 
         Raises:
-            InputError: a method must know which images these are, or wants more crops of each.
+            InputError: this is not such a batch (`sftn.data.batch.check_batch`), or a method must know which images
+                these are.
         """
-        if index is None:
-            needing = [name for name, method in self._each() if method.needs_index]
-            if needing:
-                raise InputError(f"{needing[0]} must know which training images a batch holds: give index, (B,) int64")
-            index = torch.zeros_like(labels)
-        if len(images) != self.copies * len(labels):
-            each = f"{self.copies} crops of each image, side by side" if self.copies > 1 else "one image a label"
-            raise InputError(f"{len(images)} images for {len(labels)} labels: {self.objective.name} takes {each}")
+        self._check(images, labels, index)
+        index = torch.zeros_like(labels) if index is None else index
         batch = Batch(images, labels, index)
         if self.viewer is not None:
             images = self.methods[self.viewer].views(images)  # type: ignore[operator]

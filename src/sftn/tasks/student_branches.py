@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sftn.data.batch import check_batch
 from sftn.errors import InputError
 from sftn.methods.base import to_float32
 from sftn.methods.kd import distillation_loss
@@ -117,6 +118,11 @@ class StudentBranches(nn.Module):
         if not builders:
             raise InputError("a student-friendly teacher needs a student")
         self.teacher = teacher
+        self.image = tuple(image)
+        self.classes = teacher.shapes(image).logits
+        self._entered = False  # whether a first batch has been checked
+        self.watched = False
+        """Whether the loop finds numbers that are not finite itself; if not, the first batch is searched for them."""
         self.growth: list[Growth] = []
         """The point at which each of `branches` grows."""
         self.branches = nn.ModuleList()
@@ -134,7 +140,23 @@ class StudentBranches(nn.Module):
         Returns:
             `loss`; the teacher's `ce`; `branch_kl` and `branch_ce`, reduced over the branches; the teacher's `accuracy`
             on the batch in percent. All are scalars; only `loss` carries a gradient.
+
+        Raises:
+            InputError: this is not such a batch (`sftn.data.batch.check_batch`).
         """
+        first = not self._entered
+        check_batch(
+            images,
+            labels,
+            self.teacher,
+            image=self.image,
+            classes=self.classes,
+            training=self.training,
+            first=first,
+            watched=self.watched,
+        )
+        if not torch.compiler.is_compiling():
+            self._entered = True
         logits, _, features, _ = self.teacher.activations(images)
         logits = to_float32(logits)
         target = logits.detach() if self.detach else logits

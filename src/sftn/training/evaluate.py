@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -115,6 +115,32 @@ def evaluate(
     found = {"accuracy": _percent(right, images), "nll": nll / images, "entropy": entropy / images}
     found["favourite"] = 100 * int(counts.max()) / images
     return found | ({"top5": _percent(near_sum, images)} if len(counts) > 5 else {})
+
+
+@torch.no_grad()
+def recalls(
+    network: StagedNet,
+    split: Split,
+    normalisation: tuple[Tensor, Tensor],
+    fabric: Fabric,
+    *,
+    batch: int = 250,
+    pause: Callable[[], None] = lambda: None,
+) -> dict[str, list[Any]]:
+    """Recall of a network by class over a whole split; arguments and processes as for `evaluate`.
+
+    Returns:
+        `images`: (K,) number of images of each class. `recall`: (K,) the share in percent that is recognised; None for
+        a class without images.
+    """
+    counts: Tensor | int = 0
+    share = (rank(), world())
+    for labels, _, log_p, top in _forward(network, split, normalisation, fabric, batch * world(), share, pause):
+        classes = log_p.shape[1]
+        right = labels[top[:, 0] == labels]
+        counts = counts + torch.stack([some.bincount(minlength=classes) for some in (labels, right)])
+    images, right = total(torch.as_tensor(counts)).tolist()
+    return {"images": images, "recall": [_percent(n, of) if of else None for n, of in zip(right, images)]}
 
 
 def _forward(

@@ -101,6 +101,7 @@ def stepwise(
     scaler = getattr(fabric.strategy.precision, "scaler", None)
     shares = Shares(loader, options.whole_norms)
     sentinel = Sentinel(phase.trains, sgd, scaled=scaler is not None, skip=options.skip)
+    phase.task.watched = True  # type: ignore[assignment]  # the sentinel finds numbers that are not finite
     outputs = getattr(phase.task, "teacher_outputs", TeacherOutputs())
     position = Position(phase.name)
     if checkpoints is not None:

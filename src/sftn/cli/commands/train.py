@@ -11,6 +11,7 @@ from rich.text import Text
 from sftn.cli import options
 from sftn.cli.console import console, display, say, show_table
 from sftn.data.dataset import Dataset
+from sftn.errors import printable
 from sftn.experiments import compare as comparisons
 from sftn.experiments.forecast import forecast
 from sftn.experiments.grid import Planned
@@ -57,8 +58,10 @@ def _compare(asked: jobs.Compare, dry_run: bool) -> bool:
         return False
     found = comparisons.compare(asked, watch=display.watch, overall=display.overall)
     show_table(_table(found))
+    for warning in found.warnings:
+        console.print(printable(warning))
     for sentence in found.verdict():
-        console.print(sentence, markup=False)
+        console.print(printable(sentence))
     say(f"Written: {found.folder}/comparison.md and .json; each run has its own folder in {asked.out}")
     return True
 
@@ -66,7 +69,7 @@ def _compare(asked: jobs.Compare, dry_run: bool) -> bool:
 def _table(found: comparisons.Comparison) -> Table:
     header, *rows = found.rows()
     table = Table(title=Text(f"{found.title}\n{found.subtitle()}"))
-    table.add_column(header[0], no_wrap=max(len(row[0]) for row in rows) <= 32, overflow="fold")
+    table.add_column(header[0], no_wrap=max(len(row[0]) for row in rows) <= 32)
     for column in header[1:]:
         table.add_column(column, justify="right")
     for row in rows:
@@ -101,5 +104,7 @@ def _announce(run: Run, dataset: Dataset, asked: options.TrainTeacher | options.
 
 
 def _show(found: training.TrainedNetwork) -> None:
-    say(f"{found.run.name}: {found.accuracy:.2f} % (best epoch {found.best_accuracy:.2f} %)")
+    say(f"{found.run.name}: {found.scored}")
+    for warning in found.warnings:
+        say(f"Warning: {found.run.name} {warning}")
     say(f"Written: {found.folder}")

@@ -7,6 +7,7 @@ figures also work in greyscale.
 from __future__ import annotations
 
 import io
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -64,11 +65,15 @@ def panels(columns: int, width: float = 4.2, height: float = 3.2) -> tuple[Figur
 def save(figure: Figure, folder: Path, name: str) -> Path:
     """Write NAME.svg and NAME.png (200 dpi) and return the SVG's path; equal figures give equal bytes.
 
+    Characters of a name that some file systems do not take become hyphens.
+
     Raises:
         InputError: the folder cannot be written.
     """
     import matplotlib
 
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", name)
+    _take_literally(figure)
     for kind in ("svg", "png"):
         content = io.BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": "sftn", "svg.fonttype": "none"}):
@@ -78,15 +83,37 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     return folder / f"{name}.svg"
 
 
+def _take_literally(figure: Figure) -> None:
+    """Show every text as it is: between dollar signs a person's name is no formula, only the numbers at axes are."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter
+
+    numbers = {
+        id(text)
+        for ax in figure.axes
+        for axis in (ax.xaxis, ax.yaxis)
+        if not isinstance(axis.get_major_formatter(), FixedFormatter)
+        for text in axis.get_ticklabels(which="both")
+    }
+    for text in figure.findobj(Text):
+        if id(text) not in numbers:
+            text.set_parse_math(False)
+
+
+def legend(name: str) -> str:
+    """A name for a legend, which would leave out one that begins with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
 def robustness(found: Sequence[Robustness]) -> Figure:
     """Robustness (Table 11) as a figure: mean accuracy by severity and, averaged over severities, by corruption."""
     figure, (by_severity, by_kind) = panels(2, width=4.6, height=4.2)
     kinds = list(found[0].accuracy)
     for i, one in enumerate(found):
         style = _style(i)
-        by_severity.plot((0, *SEVERITIES), one.averages, label=one.network, **style)
+        by_severity.plot((0, *SEVERITIES), one.averages, label=legend(one.network), **style)
         values = [fmean(one.accuracy[kind]) for kind in kinds]
-        by_kind.plot(values, range(len(kinds)), label=one.network, **style | {"linestyle": "none"})
+        by_kind.plot(values, range(len(kinds)), label=legend(one.network), **style | {"linestyle": "none"})
     by_severity.set(xlabel="severity (0: without distortion)", ylabel="test accuracy in %", ylim=(0, None))
     by_kind.set(xlabel="test accuracy in %, mean of severities 1 to 5", yticks=range(len(kinds)), xlim=(0, None))
     by_kind.set_yticklabels([kind.replace("_", " ") for kind in kinds], fontsize=8)
@@ -130,6 +157,7 @@ def training(curves: Sequence[Curve]) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
     for i, (name, seeds) in enumerate(named.items()):
+        name = legend(name)
         label = name if len(seeds) == 1 else f"{name} ({len(seeds)} seeds)"
         _range(left, [(one.epochs, one.kl) for one in seeds], label, i)
         _range(right, [(one.epochs, one.accuracy) for one in seeds], label, i)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from sftn.errors import InputError
+from sftn.report.figures.analysis import legend
 from sftn.report.figures.tables import accuracies, canvas
 from sftn.runs.folder import Entry
 
@@ -78,7 +79,7 @@ def accuracy(entries: Sequence[Entry]) -> Any:
     for number, (entry, curve) in enumerate(seen):
         name = entry.folder.name if entry.run is None else f"{entry.run.name}, seed {entry.run.seed}"
         marker = "o" if len(curve) < 3 else None
-        axis.plot(list(curve), list(curve.values()), marker=marker, label=name, **style(number))
+        axis.plot(list(curve), list(curve.values()), marker=marker, label=legend(name), **style(number))
     axis.set_xlabel("epoch")
     axis.set_ylabel("test accuracy, %")
     figure.legend(loc="outside lower center", fontsize=8, frameon=False)
@@ -98,7 +99,7 @@ def reliability(tables: Mapping[str, torch.Tensor]) -> Any:
     for number, (name, table) in enumerate(tables.items()):
         images, right, confidence = table[:, table[0] > 0]
         places = (100 * confidence / images).tolist(), (100 * right / images).tolist()
-        axis.plot(*places, label=name, linewidth=1, **style(number))
+        axis.plot(*places, label=legend(name), linewidth=1, **style(number))
         areas = (8 + 150 * images / images.sum()).tolist()
         axis.scatter(*places, areas, COLOURS[number % 7], marker=MARKERS[number % 8])
     axis.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 101), ylim=(0, 101))

@@ -1,0 +1,106 @@
+"""Doubts about a table: which of its networks failed, and which teachers scored below their student, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from sftn.experiments.statistics import Doubts
+from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, TEACHERS, Cell, Pair
+from sftn.runs.caveats import failed_seeds, over_seeds
+
+Results = Mapping[Cell, Mapping[int, Mapping[str, Any]]]
+"""The content of `result.json` by cell and seed."""
+_WAYS = {STANDARD: "standard", FRIENDLY: "student-friendly"}
+_WHO = {
+    ("teacher", STANDARD): "the standard teacher",
+    ("teacher", FRIENDLY): "the student-friendly teacher",
+    ("student", STANDARD): "the student of the standard teacher",
+    ("student", FRIENDLY): "the student of the student-friendly teacher",
+    ("student", ALONE): "the student alone",
+}
+"""A network in a verdict, which names the method."""
+_DIGITS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+
+
+@dataclass(frozen=True)
+class CellDoubts:
+    """What is wrong with the networks in the cells of a table, numbered as footnotes."""
+
+    results: Results
+
+    @cached_property
+    def predicates(self) -> dict[Cell, dict[str, str]]:
+        """What is wrong with each cell's network, as predicates by kind; only cells with something wrong."""
+        found = {}
+        for cell, seeds in self.results.items():
+            said = over_seeds(seeds)
+            if cell.role == "teacher" and (below := self._below(cell)):
+                said["below"] = below
+            if said:
+                found[cell] = said
+        return found
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """One sentence for each network with something wrong, in the table's order, without its mark."""
+        return list(dict.fromkeys(map(self._note, self.predicates)))
+
+    @property
+    def footnotes(self) -> list[str]:
+        """The notes, each behind its mark."""
+        return [f"{_mark(number)} {note}" for number, note in enumerate(self.notes, 1)]
+
+    def mark(self, cell: Cell) -> str:
+        """The mark behind a cell's number that refers to its note, such as ` ¹`; empty if nothing is wrong."""
+        return f" {_mark(1 + self.notes.index(self._note(cell)))}" if cell in self.predicates else ""
+
+    def _note(self, cell: Cell) -> str:
+        text = f"{described(cell)} {' and '.join(self.predicates[cell].values())}."
+        return text[0].upper() + text[1:]
+
+    def of(self, pair: Pair, method: str, setting: str = "") -> Doubts:
+        """What is wrong with the networks behind the verdict on a method: teachers, students, the student alone."""
+        settings = {STANDARD: "", FRIENDLY: setting}
+        taught = [Cell(pair, "student", way, method, settings[way]) for way in TEACHERS]
+        hollow = [
+            cell for cell in taught if (seeds := self.results.get(cell)) and len(failed_seeds(seeds)) == len(seeds)
+        ]
+        teachers = [Cell(pair, "teacher", way, "-", settings[way]) for way in TEACHERS]
+        subjects: dict[str, list[str]] = {}
+        for cell in hollow or [*teachers, *taught, Cell(pair, "student", ALONE)]:
+            for kind, said in self.predicates.get(cell, {}).items():
+                if not hollow or kind != "never":
+                    subjects.setdefault(said, []).append(_WHO[cell.role, cell.way])
+        reasons = (
+            f"{' and '.join(who)}: {said}" if len(who) > 1 else f"{who[0]} {said}" for said, who in subjects.items()
+        )
+        return Doubts(tuple(reasons), bool(hollow))
+
+    def _below(self, cell: Cell) -> str:
+        """Says that a teacher scored below its student alone, as means over seeds; empty if it did not."""
+        alone = self.results.get(Cell(cell.pair, "student", ALONE), {})
+        both = alone.keys() & self.results[cell].keys()
+        if not both:
+            return ""
+        ours, theirs = (fmean(some[seed]["accuracy"] for seed in both) for some in (alone, self.results[cell]))
+        if round(theirs, 2) >= round(ours, 2):
+            return ""
+        return f"scored below {cell.pair.student} alone ({theirs:.2f} % against {ours:.2f} %)"
+
+
+def described(cell: Cell) -> str:
+    """A cell's network in a sentence, such as "the standard teacher resnet20"."""
+    if cell.way == ALONE:
+        return f"the student {cell.network} alone"
+    way = f"{_WAYS[cell.way]} teacher" + f" ({cell.setting})" * bool(cell.setting)
+    if cell.role == "teacher":
+        return f"the {way} {cell.network}"
+    return f"the student {cell.network} with {cell.method} from the {way}"
+
+
+def _mark(number: int) -> str:
+    return "".join(_DIGITS[int(digit)] for digit in str(number))

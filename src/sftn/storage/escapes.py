@@ -1,0 +1,29 @@
+"""A person's text in formats that give some characters a meaning: Markdown, and tables that spreadsheets open."""
+
+from __future__ import annotations
+
+import re
+
+from sftn.errors import printable
+
+_MEANINGFUL = re.compile(r"[\\`*\[\]<|$~]|&(?=[#\w]+;)|(?<!\w)_|_(?!\w)|^(?:[#>+=-](?=\s|$)|\d+(?=[.)](?:\s|$)))")
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*( ± [\d.]+)?$)")
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line.
+
+    Punctuation with a meaning gets a backslash: code, emphasis, links, HTML, columns, formulas, and what begins a
+    heading, quotation or list. An underscore within a word has none.
+    """
+
+    def escaped(found: re.Match[str]) -> str:
+        what = found.group()
+        return f"{what[:-1]}{what[-1]}\\" if what.isdigit() else f"\\{what}"
+
+    return _MEANINGFUL.sub(escaped, printable(text))
+
+
+def spreadsheet(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
