@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sftn.experiments.doubts import CellDoubts
 from sftn.experiments.grid import TINY, Conditions, smoke
 from sftn.experiments.paper.published import Printed, accuracies
 from sftn.experiments.table import FRIENDLY, STANDARD, Cell, Pair, Row, Table
@@ -107,6 +109,16 @@ class Section:
     conditions: Conditions | None
     seeds: int
     entries: dict[Cell, dict[int, Entry]]
+
+    @cached_property
+    def doubts(self) -> CellDoubts:
+        """What is wrong with the networks behind the numbers."""
+        results = {
+            cell: {seed: entry.result for seed, entry in sorted(seeds.items()) if entry.result is not None}
+            for cell, seeds in self.entries.items()
+        }
+        settings = {setting.name: setting.label for setting in self.table.settings}
+        return CellDoubts({cell: seeds for cell, seeds in results.items() if seeds}, settings)
 
     @property
     def tiny(self) -> bool:

@@ -201,7 +201,7 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """The content of comparison.json."""
-        rows = {}  # every student's pair has the teachers' cells
+        rows: dict[tuple[str, ...], dict[str, Any]] = {}  # every student's pair has the teachers' cells
         for cell, values in self.accuracies.items():
             about = {"role": cell.role, "network": cell.network, "way": cell.way, "method": cell.method}
             rows[tuple(about.values())] = about | {"accuracy": values, "best_accuracy": self.best[cell]}

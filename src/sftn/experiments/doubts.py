@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import Any
@@ -31,6 +31,8 @@ class CellDoubts:
     """What is wrong with the networks in the cells of a table, numbered as footnotes."""
 
     results: Results
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What readers call the settings of student-friendly teachers, by name."""
 
     @cached_property
     def predicates(self) -> dict[Cell, dict[str, str]]:
@@ -59,7 +61,7 @@ class CellDoubts:
         return f" {_mark(1 + self.notes.index(self._note(cell)))}" if cell in self.predicates else ""
 
     def _note(self, cell: Cell) -> str:
-        text = f"{described(cell)} {' and '.join(self.predicates[cell].values())}."
+        text = f"{self._described(cell)} {' and '.join(self.predicates[cell].values())}."
         return text[0].upper() + text[1:]
 
     def of(self, pair: Pair, method: str, setting: str = "") -> Doubts:
@@ -70,15 +72,21 @@ class CellDoubts:
             cell for cell in taught if (seeds := self.results.get(cell)) and len(failed_seeds(seeds)) == len(seeds)
         ]
         teachers = [Cell(pair, "teacher", way, "-", settings[way]) for way in TEACHERS]
-        subjects: dict[str, list[str]] = {}
+        reasons = []
         for cell in hollow or [*teachers, *taught, Cell(pair, "student", ALONE)]:
             for kind, said in self.predicates.get(cell, {}).items():
                 if not hollow or kind != "never":
-                    subjects.setdefault(said, []).append(_WHO[cell.role, cell.way])
-        reasons = (
-            f"{' and '.join(who)}: {said}" if len(who) > 1 else f"{who[0]} {said}" for said, who in subjects.items()
-        )
+                    reasons.append(f"{_WHO[cell.role, cell.way]} {said}")
         return Doubts(tuple(reasons), bool(hollow))
+
+    def _described(self, cell: Cell) -> str:
+        if cell.way == ALONE:
+            return f"the student {cell.network} alone"
+        setting = self.settings.get(cell.setting, cell.setting)
+        teacher = f"the {_WAYS[cell.way]} teacher" + f" ({setting})" * bool(setting)
+        if cell.role == "teacher":
+            return f"{teacher} {cell.network}"
+        return f"the student {cell.network} with {cell.method} from {teacher}"
 
     def _below(self, cell: Cell) -> str:
         """Says that a teacher scored below its student alone, as means over seeds; empty if it did not."""
@@ -90,16 +98,6 @@ class CellDoubts:
         if round(theirs, 2) >= round(ours, 2):
             return ""
         return f"scored below {cell.pair.student} alone ({theirs:.2f} % against {ours:.2f} %)"
-
-
-def described(cell: Cell) -> str:
-    """A cell's network in a sentence, such as "the standard teacher resnet20"."""
-    if cell.way == ALONE:
-        return f"the student {cell.network} alone"
-    way = f"{_WAYS[cell.way]} teacher" + f" ({cell.setting})" * bool(cell.setting)
-    if cell.role == "teacher":
-        return f"the {way} {cell.network}"
-    return f"the student {cell.network} with {cell.method} from the {way}"
 
 
 def _mark(number: int) -> str:

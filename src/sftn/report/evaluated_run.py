@@ -6,8 +6,9 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,11 +17,15 @@ from sftn.errors import InputError
 from sftn.networks.staged import Shape, StagedNet
 from sftn.profiling.layers import layers
 from sftn.runs.build import load_data
+from sftn.runs.caveats import Record, of_student
 from sftn.runs.folder import Entry
 from sftn.runs.trained import Trained
 from sftn.runtime.device import make_fabric
-from sftn.spec.run import Data, Run
+from sftn.spec.run import Data, Run, Weights
 from sftn.training.evaluate import Predictions, predictions
+
+FAR = 1.3
+"""How many times the lower quartile of a latency the upper one may be before it counts as unsteady."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,25 @@ class EvaluatedRun:
     networks: dict[str, NetworkCost] = field(default_factory=dict)
     """The run's network and its teacher, by identity."""
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def judged(self) -> Record:
+        """What the run says about its answers by class; of an older run, what its predictions say."""
+        if self.predictions is None or self.dataset is None:
+            return Record.of(self.record)
+        return Record.of({"by_class": self.predictions.by_class(len(self.dataset.classes))} | self.record)
+
+    @property
+    def warning(self) -> str:
+        """What to know before believing the accuracy, as one sentence; empty if there is nothing."""
+        teacher = self.run.teacher
+        found = self.record.get("warnings")
+        if found is None or isinstance(teacher, Weights):
+            found = self.judged.caveats()
+            if teacher is not None and self.teacher is not None:
+                name = teacher.name if isinstance(teacher, Run) else teacher.network
+                found += of_student(self.record, name, {"accuracy": self.teacher.accuracy})
+        return f"{self.title} {'; it '.join(found)}." if found else ""
 
     @property
     def title(self) -> str:
@@ -66,6 +90,19 @@ class NetworkCost:
     def multiply_adds(self) -> int:
         """Multiply-adds for one image."""
         return sum(layer.multiply_adds for layer in layers(self.network, self.image))
+
+
+class Latency(NamedTuple):
+    """Times of one network in ms: the quartiles over several rounds."""
+
+    low: float
+    median: float
+    high: float
+
+    @property
+    def steady(self) -> bool:
+        """Whether the quartiles are near each other; if not, the machine had something else to do."""
+        return self.high <= FAR * self.low
 
 
 class Datasets:
@@ -139,8 +176,8 @@ def _network(subject: Trained, dataset: Dataset | None, record: dict[str, Any]) 
 
 
 @torch.no_grad()
-def latencies(networks: Sequence[NetworkCost], rounds: int = 40, seconds: float = 8.0) -> list[float]:
-    """Latency of each network in ms for one image on this CPU: the median over rounds in which they take turns.
+def latencies(networks: Sequence[NetworkCost], rounds: int = 40, seconds: float = 8.0) -> list[Latency]:
+    """Latency of each network for one image on this CPU, over rounds in which they take turns.
 
     Args:
         networks: on the CPU, float32.
@@ -157,4 +194,4 @@ def latencies(networks: Sequence[NetworkCost], rounds: int = 40, seconds: float 
             start = time.perf_counter()
             one.network.eval()(image)
             spent.append(1000 * (time.perf_counter() - start))
-    return [statistics.median(spent[3:]) for spent in times]
+    return [Latency(*statistics.quantiles(spent[3:], n=4, method="inclusive")) for spent in times]

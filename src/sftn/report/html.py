@@ -56,11 +56,19 @@ figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; } figcaption {
   td[data-label]::before { content: attr(data-label); display: block; font-size: .72rem; color: #555; font-weight: 400;
     font-style: normal; }
   .begin { border-left: 0; grid-column: 1; }
+  .scroll .words:first-child { white-space: normal; min-width: 7rem; max-width: 11rem; overflow-wrap: anywhere; }
+  .drawing { margin-left: 0; margin-right: 0; } .drawing img { max-width: none; width: 42rem; }
+  .drawing figcaption { position: sticky; left: 0; max-width: calc(100vw - 2rem); }
 }
 @media print { .warning { color: #000; background: none; border: 2px solid #000; } }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 2rem; }
 .columns > div { min-width: 0; } .columns h3 { font-size: 1rem; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; scrollbar-width: thin; scrollbar-color: #767676 #eee;
+  background: linear-gradient(to right, #fff 30%, #fff0) 0 0 / 3rem 100%,
+    linear-gradient(to left, #fff 30%, #fff0) 100% 0 / 3rem 100%,
+    linear-gradient(to right, #0006, #0000) 0 0 / 1rem 100%, linear-gradient(to left, #0006, #0000) 100% 0 / 1rem 100%;
+  background-repeat: no-repeat; background-attachment: local, local, scroll, scroll; }
+.scroll:focus-visible { outline: 2px solid #0072b2; }
 .scroll table { width: auto; } .scroll td, .scroll th { white-space: nowrap; }
 .scroll table { display: table; } .scroll tbody { display: table-row-group; }
 .scroll thead { display: table-header-group; } .scroll tr { display: table-row; }
@@ -103,7 +111,7 @@ def _block(block: Block) -> str:
         case Matrix(names, counts):
             return _matrix(names, counts)
         case Drawing(caption, path):
-            return _figure("svg+xml", path.read_bytes(), caption)
+            return f"<div class='scroll drawing' tabindex=0>{_figure('svg+xml', path.read_bytes(), caption)}</div>"
         case Pictures(title, pngs, captions, _, small):
             figures = (_figure("png", png, caption, " class=small" * small) for png, caption in zip(pngs, captions))
             return f"<p class=note>{escape(title)}</p><div class=thumbs>{''.join(figures)}</div>"
@@ -128,7 +136,7 @@ def _rows(rows: Sequence[Sequence[str]], words: int) -> str:
 
     head, *body = rows
     lines = "".join(line("td", row) for row in body)
-    return f"<div class=scroll><table><thead>{line('th', head)}</thead><tbody>{lines}</tbody></table></div>"
+    return f"<div class=scroll tabindex=0><table><thead>{line('th', head)}</thead><tbody>{lines}</tbody></table></div>"
 
 
 def _comparison(block: Comparison) -> str:
@@ -162,8 +170,8 @@ def _matrix(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
         rows.append(f"<tr><th scope=row>{escape(name)}</th>{cells}</tr>")
     return (
         "<p class=note>Rows are true classes, columns are predictions; blue is correct.</p>"
-        f"<div class='scroll matrix'><table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        "</table></div>"
+        f"<div class='scroll matrix' tabindex=0><table><thead><tr><th></th>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 

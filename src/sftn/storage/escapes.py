@@ -6,7 +6,9 @@ import re
 
 from sftn.errors import printable
 
-_MEANINGFUL = re.compile(r"[\\`*\[\]<|$~]|&(?=[#\w]+;)|(?<!\w)_|_(?!\w)|^(?:[#>+=-](?=\s|$)|\d+(?=[.)](?:\s|$)))")
+_MEANINGFUL = re.compile(
+    r"[\\`*\[\]|$~]|<(?=[A-Za-z/!?])|&(?=[#\w]+;)|(?<!\w)_|_(?!\w)|^(?:[#>+=-](?=\s|$)|\d+(?=[.)](?:\s|$)))"
+)
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*( ± [\d.]+)?$)")
 
 

@@ -65,7 +65,8 @@ class Distiller(nn.Module):
         rebuild(student, teacher, objective, image, known)
         self.pair = Pair.of(teacher, student, image, labels, alignment)
         self.objective = objective
-        self.image = tuple(image)
+        channels, height, width = image
+        self.image = (channels, height, width)
         self._entered = False  # whether a first batch has been checked
         self.watched = False
         """Whether the loop finds numbers that are not finite itself; if not, the first batch is searched for them."""

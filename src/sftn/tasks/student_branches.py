@@ -118,7 +118,8 @@ class StudentBranches(nn.Module):
         if not builders:
             raise InputError("a student-friendly teacher needs a student")
         self.teacher = teacher
-        self.image = tuple(image)
+        channels, height, width = image
+        self.image = (channels, height, width)
         self.classes = teacher.shapes(image).logits
         self._entered = False  # whether a first batch has been checked
         self.watched = False

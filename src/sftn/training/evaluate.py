@@ -44,6 +44,11 @@ class Predictions:
         """Accuracy in percent, exactly as `evaluate` returns it."""
         return _percent(int(self.right.sum()), len(self.labels))
 
+    def by_class(self, classes: int) -> dict[str, list[Any]]:
+        """Images and recall by class, exactly as `recalls` returns them."""
+        counts = (some.bincount(minlength=classes).tolist() for some in (self.labels, self.labels[self.right]))
+        return _recalls(*counts)
+
 
 @torch.no_grad()
 def predictions(
@@ -139,7 +144,10 @@ def recalls(
         classes = log_p.shape[1]
         right = labels[top[:, 0] == labels]
         counts = counts + torch.stack([some.bincount(minlength=classes) for some in (labels, right)])
-    images, right = total(torch.as_tensor(counts)).tolist()
+    return _recalls(*total(torch.as_tensor(counts)).tolist())
+
+
+def _recalls(images: list[int], right: list[int]) -> dict[str, list[Any]]:
     return {"images": images, "recall": [_percent(n, of) if of else None for n, of in zip(right, images)]}
 
 

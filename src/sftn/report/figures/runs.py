@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -108,24 +109,61 @@ def reliability(tables: Mapping[str, torch.Tensor]) -> Any:
 
 
 def tradeoff(rows: Sequence[tuple[str, float, float, float]]) -> Any:
-    """Accuracy over parameters and over latency, one point per network.
+    """Accuracy over parameters (on a logarithmic axis) and over latency, one point per network with its name.
 
     Args:
         rows: name, accuracy in percent, number of parameters, latency in milliseconds.
     """
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    figure, axes = canvas(1, 2, height=2.8 + 0.2 * len(rows), epochs=False)
+    figure, axes = canvas(1, 2, height=2.8 + 0.22 * len(rows), epochs=False)
     for axis, place, label in zip(axes, (2, 3), ("parameters", "latency of one image, ms")):
-        for number, row in enumerate(rows):
-            shape = {"marker": MARKERS[number % 8], "color": COLOURS[number % 7], "markersize": 7, "linestyle": "none"}
-            axis.plot(row[place], row[1], label=row[0] if place == 2 else None, **shape)
-        axis.set(xlabel=label, ylabel="test accuracy, %")
-        axis.margins(0.15)
+        numbers = [float(row[place]) for row in rows]
         low, high = min(row[1] for row in rows), max(row[1] for row in rows)
-        axis.set_ylim(low - max(0.5, 0.15 * (high - low)), high + max(0.5, 0.15 * (high - low)))
-        axis.set_xlim(left=0)  # from zero, so that distances are proportional
-        axis.xaxis.set_major_locator(MaxNLocator(5))
-    axes[0].xaxis.set_major_formatter(EngFormatter())
-    figure.legend(loc="outside lower center", fontsize=8, frameon=False)
+        axis.set_ylim(low - max(0.5, 0.15 * (high - low)), high + max(0.5, 0.25 * (high - low)))
+        axis.set(xlabel=label, ylabel="test accuracy, %")
+        if place == 2:
+            axis.set_xscale("log")
+            axis.set_xlim(min(numbers) / 1.6, 1.6 * max(numbers))
+            near = max(numbers) < 20 * min(numbers)
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,), numticks=6))
+            axis.xaxis.set_major_formatter(EngFormatter())
+            axis.xaxis.set_minor_formatter(NullFormatter())
+        else:
+            axis.set_xlim(0, 1.25 * max(numbers))  # from zero, so that distances are proportional
+            axis.xaxis.set_major_locator(MaxNLocator(5))
+        for number, (x, (_, y, *_)) in enumerate(zip(numbers, rows)):
+            axis.plot(x, y, marker=MARKERS[number % 8], color=COLOURS[number % 7], markersize=7)
+        _name_points(axis, [(name, x, y) for x, (name, y, *_) in zip(numbers, rows)], figure.get_figheight())
     return figure
+
+
+def _name_points(axis: Any, points: Sequence[tuple[str, float, float]], height: float) -> None:
+    """Write names beside points, towards the side with more room, and so far apart that none covers another.
+
+    Args:
+        axis: the panel, with its final limits.
+        points: name, x and y of each.
+        height: of the figure, in inches.
+    """
+    to_panel = axis.transData + axis.transAxes.inverted()
+    line = 9 / (72 * 0.72 * height)  # height of a line of 7 pt, as a share of the panel
+    lowest = 0.0
+    for name, x, y in sorted(points, key=lambda point: point[2]):
+        across, up = to_panel.transform((x, y))
+        shown = textwrap.fill(name, 28)
+        tall = line * (1 + shown.count("\n"))
+        at = max(up, lowest + tall / 2)
+        lowest = at + tall / 2
+        axis.annotate(
+            shown,
+            (across, up),
+            xytext=(across + (0.04 if across < 0.5 else -0.04), at),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            ha="left" if across < 0.5 else "right",
+            va="center",
+            fontsize=7,
+            in_layout=False,
+            arrowprops={"arrowstyle": "-", "color": "#888888", "linewidth": 0.5, "shrinkB": 3},
+        )

@@ -66,7 +66,7 @@ def gains(section: Section, pair: Pair) -> Any:
     lines = [line for line in lines if line.sides[FRIENDLY].cell.role == "student"]
     if not lines:
         return None
-    figure, axes = canvas(1, 1, height=0.9 + 0.32 * len(lines))
+    figure, axes = canvas(1, 1, height=0.9 + 0.32 * len(lines), epochs=False)
     (axis,) = axes
     for place, line in enumerate(lines):
         gain = line.gain
@@ -155,6 +155,6 @@ def canvas(rows: int, columns: int, height: float, width: float = 7.2, *, epochs
     for axis in axes:
         axis.grid(color="#dddddd", linewidth=0.5)
         axis.set_axisbelow(True)
-        if epochs and rows * columns > 1:
-            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        if epochs:
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     return figure, axes

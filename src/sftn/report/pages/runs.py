@@ -25,6 +25,8 @@ from sftn.training.evaluate import Predictions
 
 MATRIX = 20
 """Maximum number of classes for which the whole confusion matrix is shown."""
+CALIBRATED = 200
+"""Number of test images from which the calibration of a network is shown; with fewer, its bins are nearly empty."""
 HARDEST, EXAMPLES, PAIRS = 12, 6, 10
 
 
@@ -57,26 +59,29 @@ class _Blocks:
     folder: Path
 
     def all(self) -> Iterator[Block]:
+        yield from (Text(one.warning, "warning") for one in self.runs)
         yield Rows(list(_summary(self.runs)))
         yield from (Text(note, "warning") for note in dict.fromkeys(note for one in self.runs for note in one.notes))
         yield Text(tables.missing(), "note")
-        yield Heading("Training")
-        if len(self.runs) > 1:
-            yield from self._drawn("Test accuracy", "curves", lambda: runs.accuracy([one.entry for one in self.runs]))
-        yield from self._each(self._curves)
-        yield from self._costs()
         evaluated = [one for one in self.runs if one.predictions is not None]
         if evaluated:
-            yield Heading("Confusion")
-            yield from self._each(self._confused)
-            yield Heading("Calibration")
-            yield from self._calibration(evaluated)
             yield Heading("Hardest images")
             yield from self._each(self._hardest)
         if any(one.teacher is not None for one in evaluated):
             yield Heading("Where teacher and student disagree")
             yield from self._each(self._disagreeing)
         yield from _between(evaluated)
+        if evaluated:
+            yield Heading("Confusion")
+            yield from self._each(self._confused)
+        yield from self._costs()
+        yield Heading("Training")
+        if len(self.runs) > 1:
+            yield from self._drawn("Test accuracy", "curves", lambda: runs.accuracy([one.entry for one in self.runs]))
+        yield from self._each(self._curves)
+        if evaluated:
+            yield Heading("Calibration")
+            yield from self._calibration(evaluated)
         yield Heading("Cost and origin")
         yield Bullets(cost([one.entry for one in self.runs]))
 
@@ -106,19 +111,29 @@ class _Blocks:
         listed = sorted(networks.values(), key=lambda net: net.parameters)
         times = latencies(listed)
         yield Heading("Size, accuracy, latency")
-        rows = [("network", "accuracy, %", "parameters", "multiply-adds", "file, MB", "one image, ms")]
+        rows = [("network", "accuracy, %", "parameters", "multiply-adds", "file, MB", "one image, ms", "quartiles")]
         for net, took in zip(listed, times):
             accuracy = "" if net.accuracy is None else f"{net.accuracy:.2f}"
             numbers = (accuracy, f"{net.parameters:,}", f"{net.multiply_adds:,}", f"{net.file / 1e6:.2f}")
-            rows.append((net.name, *numbers, f"{took:.2f}"))
+            rows.append((net.name, *numbers, f"{took.median:.2f}", f"{took.low:.2f} to {took.high:.2f}"))
         yield Rows(rows)
+        unsteady = [net.name for net, took in zip(listed, times) if not took.steady]
+        if unsteady:
+            yield Text(
+                f"The latency of {', '.join(unsteady)} is unsteady, as its quartiles show: this machine was doing "
+                "something else. Make the report again when it is idle.",
+                "warning",
+            )
         yield Text(
             "Latency: one image on this machine's CPU, plain PyTorch in float32 with "
-            f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}; the median of rounds in which the "
-            "networks take turns. Multiply-adds are those of convolutions, linear layers and matrix products.",
+            f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}; median and quartiles of rounds "
+            "in which the networks take turns. Multiply-adds are those of convolutions, linear layers and matrix "
+            "products.",
             "note",
         )
-        points = [(n.name, n.accuracy, n.parameters, took) for n, took in zip(listed, times) if n.accuracy is not None]
+        points = [
+            (n.name, n.accuracy, n.parameters, took.median) for n, took in zip(listed, times) if n.accuracy is not None
+        ]
         if len(points) > 1:
             yield from self._drawn("Accuracy against size and latency", "size", lambda: runs.tradeoff(points))
 
@@ -129,13 +144,23 @@ class _Blocks:
         counts = _confusion(one.predictions, len(names))
         if len(names) <= MATRIX:
             yield Matrix(names, counts.tolist())
+        if one.judged.unequal:
+            yield Rows(list(_by_class(one)))
         yield Rows(list(_pairs(names, counts, PAIRS if len(names) > MATRIX else PAIRS // 2)))
         if len(names) > MATRIX:
             yield Rows(list(_weakest(names, counts)))
 
     def _calibration(self, evaluated: Sequence[EvaluatedRun]) -> Iterator[Block]:
         rows = [("run", "accuracy, %", "mean confidence, %", "calibration error (ECE), %")]
-        known = [(one.title, one.predictions) for one in evaluated if one.predictions is not None]
+        known = []
+        for title, found in [(one.title, one.predictions) for one in evaluated if one.predictions is not None]:
+            if len(found.labels) >= CALIBRATED:
+                known.append((title, found))
+            else:
+                few = f"{len(found.labels)} test images are too few to judge its confidence; it takes {CALIBRATED}."
+                yield Text(f"{title}: {few}", "note")
+        if not known:
+            return
         for title, found in known:
             sure = 100 * float(found.confidence.mean())
             rows.append((title, f"{found.accuracy:.2f}", f"{sure:.2f}", f"{calibration_error(found):.2f}"))
@@ -197,13 +222,27 @@ class _Blocks:
 
 
 def _summary(runs: Sequence[EvaluatedRun]) -> Iterator[tuple[str, ...]]:
-    yield ("run", "seed", "images", "epochs", "last epoch, %", "best epoch, %", "training, s", "id")
+    unequal = any(one.judged.unequal for one in runs)
+    balanced = ("balanced, %",) * unequal
+    yield ("run", "seed", "images", "epochs", "last epoch, %", *balanced, "best epoch, %", "training, s", "id")
     for one in runs:
         run, record = one.run, one.record
         limit = "" if run.data.limit is None else f" ({run.data.limit})"
-        numbers = (f"{record['accuracy']:.2f}", f"{record.get('best_accuracy', record['accuracy']):.2f}")
+        scores = [record["accuracy"], *[one.judged.balanced] * unequal, record.get("best_accuracy", record["accuracy"])]
+        numbers = ["" if score is None else f"{score:.2f}" for score in scores]
         about = (run.name, str(run.seed), run.data.name + limit, str(run.schedule.epochs))
         yield (*about, *numbers, f"{record['seconds']:.0f}", run.id)
+
+
+def _by_class(one: EvaluatedRun) -> Iterator[tuple[str, ...]]:
+    """Recall of the classes that are tested, the lowest first."""
+    yield ("class", "test images", "recall, %")
+    judged = one.judged
+    rows = [
+        (recall, name, of) for recall, name, of in zip(judged.recall, judged.names, judged.images) if recall is not None
+    ]
+    for recall, name, of in sorted(rows, key=lambda row: row[0])[:MATRIX]:
+        yield (name, str(of), f"{recall:.1f}")
 
 
 def _confusion(found: Predictions, classes: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from sftn.experiments.collect import Line, Section, Side, Spread, cost
 from sftn.experiments.measured_table import MeasuredSection, measured_section
 from sftn.experiments.statistics import p_value, said, verdict
 from sftn.experiments.studies import Study
-from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Pair, Row
+from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, TEACHERS, Cell, Pair, Row
 from sftn.report.document import Block, Bullets, Heading, Page, Rows, Text
 from sftn.report.figures import measured, tables
 from sftn.report.phrases import heading, names
@@ -89,10 +89,10 @@ def _blocks(study: Study, parts: Iterable[_Part], folder: Path) -> Iterator[Bloc
 def _part(part: _Part, folder: Path, prefix: str) -> Iterator[Block]:
     section = part.section
     yield Heading(str(section.conditions or "Nothing run yet"))
-    yield from (Text(warning, "warning") for warning in section.warnings())
+    yield from (Text(warning, "warning") for warning in (*section.warnings(), *section.doubts.footnotes))
     for pair in section.table.pairs:
         yield Heading(names(pair), 3)
-        yield Rows([_HEADER, *map(_row, part.lines(pair))])
+        yield Rows([_HEADER, *(_row(line, section.doubts.mark) for line in part.lines(pair))])
         sentences = list(_sentences(section, pair))
         if sentences:
             yield Bullets(sentences)
@@ -103,7 +103,7 @@ def _part(part: _Part, folder: Path, prefix: str) -> Iterator[Block]:
         for pair in section.table.pairs:
             lines = [line for line in one.lines(pair) if any(side.last.values for side in line.sides.values())]
             if lines:
-                yield Rows([_HEADER, *map(_row, lines)])
+                yield Rows([_HEADER, *(_row(line) for line in lines)])
         yield Bullets([f"Mean difference over methods, {gain}." for gain in one.gains()])
         yield from measured.draw(one, folder, f"{prefix}-{one.which.measure}")
     if section.conditions is not None:
@@ -111,17 +111,35 @@ def _part(part: _Part, folder: Path, prefix: str) -> Iterator[Block]:
         yield Bullets(cost(section.distinct()))
 
 
-def _row(line: Line) -> tuple[str, ...]:
-    """The cells of a line; those that do not apply to one seed or to a student alone are empty."""
+def _row(line: Line, mark: Callable[[Cell], str] = lambda cell: "") -> tuple[str, ...]:
+    """The cells of a line; those that do not apply to one seed or to a student alone are empty.
+
+    Args:
+        line: the line.
+        mark: what refers to a note on a cell's networks, behind its number.
+    """
     if ALONE in line.sides:
         alone = line.sides[ALONE].last
-        return (line.label, _cell(alone, len(alone.values)), "", "", _seeds(alone), "", "")
+        return (
+            line.label,
+            _marked(_cell(alone, len(alone.values)), line.sides[ALONE], mark),
+            "",
+            "",
+            _seeds(alone),
+            "",
+            "",
+        )
     gap = line.gain or Spread()
     gaps = list(gap.values.values())
     p = p_value(gaps)
-    values = [_cell(line.sides[way].last, len(gaps)) for way in (STANDARD, FRIENDLY)]
+    values = [_marked(_cell(side.last, len(gaps)), side, mark) for side in (line.sides[way] for way in TEACHERS)]
     higher = f"{sum(one > 0 for one in gaps)} of {len(gaps)}" if gaps else ""
     return (line.label, *values, gap.bare(sign=True), _seeds(gap), higher, "" if p is None else _p(p))
+
+
+def _marked(text: str, side: Side, mark: Callable[[Cell], str]) -> str:
+    """An accuracy with what refers to a note on its networks; further measurements on them have none."""
+    return text + mark(side.cell) if side.best.values else text
 
 
 def _cell(found: Spread, seeds: int) -> str:
@@ -149,4 +167,6 @@ def _sentences(section: Section, pair: Pair) -> Iterator[str]:
             if seeds:
                 ours, theirs = ([values[seed] for seed in seeds] for values in (friendly, standard))
                 own = [alone[seed] for seed in seeds] if set(seeds) <= alone.keys() else []
-                yield verdict(f"With {line.label}, {pair.student}", theirs, ours, own)
+                cell = line.sides[FRIENDLY].cell
+                doubts = section.doubts.of(pair, cell.method, cell.setting)
+                yield verdict(f"With {line.label}, {pair.student}", theirs, ours, own, doubts)

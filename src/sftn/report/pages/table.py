@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sftn.experiments import table as table_cells
 from sftn.experiments.collect import Line, Section, Side, Spread, cost
 from sftn.experiments.measured_table import MeasuredSection
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Pair, Table
@@ -71,29 +72,33 @@ def _section(
 ) -> Iterator[Block]:
     """The blocks of a table under one set of conditions."""
     yield Heading(str(section.conditions or "Nothing run yet"))
-    yield from (Text(warning, "warning") for warning in warnings)
+    yield from (Text(warning, "warning") for warning in (*warnings, *section.doubts.footnotes))
     yield from gains
     for pair in section.table.pairs:
         yield Heading(names(pair), 3)
-        yield Comparison(COLUMNS, [(line.label, _cells(line)) for line in lines(pair)])
+        yield Comparison(COLUMNS, [(line.label, _cells(line, section.doubts.mark)) for line in lines(pair)])
     yield from drawings
     if section.conditions is not None:
         yield Heading("Cost and origin", 3)
         yield Bullets(cost(section.distinct()))
 
 
-def _cells(line: Line) -> list[Cell]:
+def _cells(line: Line, mark: Callable[[table_cells.Cell], str]) -> list[Cell]:
     """The cells of `COLUMNS`; a network without a teacher is shown in the columns of the standard one."""
     gain, printed = line.gain, line.printed_gain
     return [
-        *(_side(line.sides[ALONE], "no teacher") if ALONE in line.sides else _side(line.sides.get(STANDARD))),
-        *_side(line.sides.get(FRIENDLY)),
+        *(
+            _side(line.sides[ALONE], mark, "no teacher")
+            if ALONE in line.sides
+            else _side(line.sides.get(STANDARD), mark)
+        ),
+        *_side(line.sides.get(FRIENDLY), mark),
         Cell("") if gain is None else _spread(gain, sign=True),
         Cell("" if printed is None else f"{printed:+.2f}"),
     ]
 
 
-def _side(side: Side | None, way: str = "") -> list[Cell]:
+def _side(side: Side | None, mark: Callable[[table_cells.Cell], str], way: str = "") -> list[Cell]:
     """The cells ours, printed and difference; `way` replaces the column's label if given."""
     if side is None:
         return [Cell("")] * 3
@@ -101,12 +106,13 @@ def _side(side: Side | None, way: str = "") -> list[Cell]:
     best = f"best epoch {side.best.text()}" if side.best.values else ""
     ours, printed = (f"{way}, {name}" if way else "" for name in ("ours", "printed"))
     return [
-        replace(_spread(side.last), below=best, label=ours),
+        replace(_spread(side.last, mark=mark(side.cell)), below=best, label=ours),
         Cell("" if side.printed is None else str(side.printed), label=printed),
         Cell(difference),
     ]
 
 
-def _spread(spread: Spread, *, sign: bool = False) -> Cell:
+def _spread(spread: Spread, *, sign: bool = False, mark: str = "") -> Cell:
     kind = "" if spread.complete else "partial" if spread.values else "missing"
-    return Cell(spread.text(sign), kind, spread.text(sign, count=False))
+    mark *= bool(spread.values)
+    return Cell(spread.text(sign) + mark, kind, spread.text(sign, count=False) + mark)
