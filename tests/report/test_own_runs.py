@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from sftn.data.dataset import Dataset, Split
 from sftn.data.load import SOURCES
 from sftn.errors import InputError
 from sftn.networks.staged import StagedNet
+from sftn.report.evaluated_run import Latency, NetworkCost, latencies
 from sftn.report.figures import runs, tables, thumbnails
 from sftn.report.pages.runs import _confusion as confusion
 from sftn.runs.build import load_network
@@ -98,8 +102,11 @@ def test_a_page_of_a_student_shows_everything(out: Path) -> None:
     assert len(cases) == 5
     assert sum(map(int, cases)) == 40
     rows = [line for line in text.splitlines() if line.startswith(("| tiny-ft", "| wide"))]
-    assert len(rows) == 4  # the summary, student and teacher by size, calibration
-    assert html.count("<figure><img") >= 12 + tables.available() * 3
+    assert len(rows) == 3  # the summary, student and teacher by size
+    assert html.count("<figure><img") >= 12 + tables.available() * 2
+    order = ["Hardest images", "Where teacher and student disagree", "Confusion", "Training", "Calibration"]
+    assert sorted(order, key=text.index) == order
+    assert "40 test images are too few to judge its confidence; it takes 200." in text
     assert "a&lt;b" in html
     assert "a<b" not in html
     assert "c\\|d" in text
@@ -153,6 +160,51 @@ def test_without_matplotlib_images_and_tables_stay(out: Path, monkeypatch: pytes
     assert "image/svg" not in html
     assert html.count("data:image/png") >= 12
     assert "class='scroll matrix'" in html
+
+
+@pytest.mark.usefixtures("known")
+def test_calibration_is_shown_of_enough_images(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sftn.report.pages.runs.CALIBRATED", 40)
+    text = (reported([named(out, "wide")], out) / "report.md").read_text()
+    assert "too few" not in text
+    assert re.search(r"^\| wide, seed 0 \| \d+\.\d\d \| \d+\.\d\d \| \d+\.\d\d \|$", text, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("known")
+def test_latencies_far_apart_are_a_warning(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for high, said in ((1.25, False), (2.0, True)):
+        times = Latency(1.0, 1.1, high)
+        monkeypatch.setattr("sftn.report.pages.runs.latencies", lambda networks, times=times: [times] * len(networks))
+        text = (reported([named(out, "wide")], out) / "report.md").read_text()
+        assert f"| 1.10 | 1.00 to {high:.2f} |" in text
+        assert ("The latency of wide (seed 0) is unsteady" in text) == said
+
+
+def test_quartiles_of_a_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(accumulate([0.0, *[0.0, 0.001] * 3, *[value for ms in range(1, 6) for value in (0.0, ms / 1000)]]))
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    (found,) = latencies([NetworkCost("tiny", None, tiny.network(), tiny.IMAGE, 0)], rounds=8)
+    assert found == pytest.approx((2.0, 3.0, 4.0))
+
+
+@pytest.mark.usefixtures("known")
+def test_what_is_wrong_with_a_network_stands_at_the_top(out: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "runs"
+    shutil.copytree(out, copied, ignore=shutil.ignore_patterns("report-*"))
+    path = Path(named(copied, "tiny-ft")) / "result.json"
+    record = json.loads(path.read_text())
+    record["by_class"] = {"images": [30, 4, 3, 3], "recall": [100.0, 50.0, 0.0, 0.0]}
+    record["warnings"] = ["never recognises c|d or d"]
+    path.write_text(json.dumps(record))
+    folder = reported([named(copied, "tiny-ft")], copied)
+    title, box, header, *_ = [line for line in (folder / "report.md").read_text().splitlines() if line]
+    assert title.startswith("# tiny-ft-from-wide")
+    assert box == "> **tiny-ft-from-wide, seed 0 never recognises c\\|d or d.**"
+    assert "balanced, %" in header
+    text = (folder / "report.md").read_text()
+    assert "| class | test images | recall, % |" in text
+    assert "| c\\|d | 3 | 0.0 |" in text
+    assert '<p class="warning">tiny-ft' in (folder / "report.html").read_text()
 
 
 def test_many_classes_are_listed_by_their_mistakes() -> None:

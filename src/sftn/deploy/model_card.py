@@ -12,10 +12,14 @@ from sftn.deploy.classifier import Classifier
 from sftn.deploy.source import Source
 from sftn.errors import InputError
 from sftn.profiling.layers import layers
+from sftn.runs.caveats import Record
 from sftn.spec.run import Run, Weights
 from sftn.storage.atomic import write_atomically
+from sftn.storage.escapes import code, markdown
 
 NAME = "README.md"
+LOWEST = 5
+"""So many classes, those with the lowest recall, are listed where classes are unequal in size."""
 _MARK = "<!-- written by sftn export -->"
 
 
@@ -61,8 +65,8 @@ def card(source: Source, exports: Sequence[Mapping[str, Any]], licence: str | No
         front.append(f"license: {json.dumps(licence)}")
     parts = [
         "\n".join(["---", *front, "---", _MARK]),
-        f"# {run.name}",
-        f"An image classifier: {run.network}, {len(classifier.classes)} classes. Trained with sftn.",
+        f"# {markdown(run.name)}",
+        f"An image classifier: {markdown(run.network)}, {len(classifier.classes)} classes. Trained with sftn.",
         _numbers(source, exports),
         _use(classifier, exports),
         _training(source),
@@ -75,13 +79,26 @@ def card(source: Source, exports: Sequence[Mapping[str, Any]], licence: str | No
 def _numbers(source: Source, exports: Sequence[Mapping[str, Any]]) -> str:
     own, run, classifier = source.result, source.run, source.classifier
     rows = [(f"accuracy on the test images (in {run.precision})", f"{own['accuracy']:.2f} %")]
+    judged = Record.of(own)
+    if judged.unequal:
+        rows.append(("balanced accuracy (mean recall of the classes)", f"{judged.balanced:.2f} %"))
+        tested = sorted((r, name) for r, name in zip(judged.recall, judged.names) if r is not None)
+        rows += [(f"recall of {markdown(name)}", f"{recall:.2f} %") for recall, name in tested[:LOWEST]]
     if isinstance(run.teacher, Run):
         done = source.trained.teacher().result()
         rows.append(("accuracy of its teacher", f"{done['accuracy']:.2f} %" if done else "not recorded here"))
     found = layers(classifier.network, classifier.images.shape)
     rows.append(("parameters", f"{sum(p.numel() for p in classifier.network.parameters()):,}"))
     rows.append(("multiply-adds per image", f"{sum(layer.multiply_adds for layer in found):,}"))
-    lines = ["## Numbers", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    warnings = [f"> **It {markdown(warning)}.**" for warning in own.get("warnings", judged.caveats())]
+    lines = [
+        "## Numbers",
+        "",
+        *(line for warning in warnings for line in (warning, "")),
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in rows),
+    ]
     for entry in exports:
         if entry.get("measured"):
             lines += [
@@ -168,7 +185,7 @@ def _use(classifier: Classifier, exports: Sequence[Mapping[str, Any]]) -> str:
 def _training(source: Source) -> str:
     run, lines = source.run, ["## Training", ""]
     given = [f"{name} {getattr(run.data, name)}" for name in ("limit", "classes", "size") if getattr(run.data, name)]
-    lines.append("- images: " + ", ".join([data_name(run), *given, f"fingerprint {run.data.fingerprint}"]))
+    lines.append("- images: " + ", ".join([markdown(data_name(run)), *given, f"fingerprint {run.data.fingerprint}"]))
     lines += [f"- {line}" for line in _teaching(run)]
     s = run.schedule
     falls = ", ".join(f"{m:g}" for m in s.milestones)
@@ -214,7 +231,7 @@ def _weights(run: Run) -> str:
 
 
 def _classes(classifier: Classifier, most: int = 1000) -> str:
-    lines = [f"{number}. `{name}`" for number, name in enumerate(classifier.classes[:most])]
+    lines = [f"{number}. {code(name)}" for number, name in enumerate(classifier.classes[:most])]
     left = len(classifier.classes) - most
     return "\n".join(["## Classes", "", *lines, *([f"and {left} more, see config.json"] if left > 0 else [])])
 
@@ -226,8 +243,8 @@ def _limits(source: Source, licence: str | None) -> str:
             "## Limits",
             "",
             f"Every image gets one of the {len(source.classifier.classes)} classes, even if it shows none of them. "
-            f"The accuracy was measured on the test images of {data_name(source.run)}; with other cameras, places or "
-            "times it may be lower, and probabilities were not calibrated. "
+            f"The accuracy was measured on the test images of {markdown(data_name(source.run))}; with other cameras, "
+            "places or times it may be lower, and probabilities were not calibrated. "
             f"{stated} That of the images was not checked.",
         ]
     )

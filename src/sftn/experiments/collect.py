@@ -45,9 +45,10 @@ class Spread:
 
         Args:
             sign: whether positive values get a plus sign.
-            count: whether a complete set shows its number of seeds as well.
+            count: whether a complete set of several seeds shows their number as well.
         """
-        many = f" ({len(self.values)} of {self.of} seeds)" if not self.complete else f" ({self.of})" if count else ""
+        many = f" ({self.of})" if count and self.of > 1 else ""
+        many = many if self.complete else f" ({len(self.values)} of {self.of} seeds)"
         return "not run" if self.mean is None else self.bare(sign) + many
 
     def bare(self, sign: bool = False) -> str:

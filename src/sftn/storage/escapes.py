@@ -26,6 +26,13 @@ def markdown(text: str) -> str:
     return _MEANINGFUL.sub(escaped, printable(text))
 
 
+def code(text: str) -> str:
+    """Text as a piece of code in Markdown, between more backticks than it has side by side."""
+    text = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
 def spreadsheet(value: object) -> object:
     """A cell that no spreadsheet takes for a formula: text that begins like one gets an apostrophe in front."""
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sftn.data.batch import check_labels
 from sftn.data.dataset import Split
 from sftn.data.loader import evaluation_batches
 from sftn.networks.staged import StagedNet
@@ -166,12 +167,16 @@ def _forward(
     break differently from `topk`.
     """
     network.eval()
+    unchecked = True
     for images, labels, _ in evaluation_batches(
         split, batch=batch, normalisation=normalisation, device=fabric.device, share=share
     ):
         pause()
         with fabric.autocast():
             logits = network(images)
+        if unchecked:  # all labels at once: a class that the network does not know would be an error of the device
+            check_labels(split.labels, logits.shape[1], first=True)
+            unchecked = False
         log_p = F.log_softmax(logits.float(), dim=1)
         yield labels, logits, log_p, log_p.topk(min(5, log_p.shape[1]), dim=1).indices
 

@@ -6,19 +6,21 @@ import json
 from functools import partial
 
 import torch
+from rich.table import Table
 from torch import Tensor
 
 from sftn.cli import options
-from sftn.cli.console import console, say
+from sftn.cli.console import console, say, show_table
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.networks import build, check_name
 from sftn.networks.weights import read_metadata
 from sftn.runs import requests
+from sftn.runs.caveats import Record
 from sftn.runs.trained import Trained
 from sftn.runtime.device import make_fabric
 from sftn.spec.run import Run, Weights
-from sftn.training.evaluate import collapsed
+from sftn.training.evaluate import collapsed, recalls
 from sftn.training.evaluate import evaluate as evaluate_network
 
 
@@ -28,13 +30,29 @@ def evaluate(asked: options.Evaluate) -> dict[str, float]:
     dataset = trained.images(asked.data, asked.data_dir, asked.size)
     fabric = make_fabric(asked.device, asked.precision)
     scale = _normalisation(trained.source, dataset)
-    found = evaluate_network(trained.network(dataset).to(fabric.device), dataset.test.to(fabric.device), scale, fabric)
-    values = ", ".join(f"{key} {value:.4g}" for key, value in found.items() if key != "accuracy")
-    console.print(
-        f"{trained.name} on {len(dataset.test):,} test images of {dataset.name}: {found['accuracy']:.2f} % ({values})"
+    network, test = trained.network(dataset).to(fabric.device), dataset.test.to(fabric.device)
+    found = evaluate_network(network, test, scale, fabric)
+    judged = Record.of(
+        {
+            "accuracy": found["accuracy"],
+            "collapsed": collapsed(found["favourite"], dataset.test.labels),
+            "test": found,
+            "images": {"classes": dataset.classes},
+            "by_class": recalls(network, test, scale, fabric),
+        }
     )
-    if collapsed(found["favourite"], dataset.test.labels):
-        say(f"{trained.name} predicts the same class for nearly all images")
+    values = ", ".join(f"{key} {value:.4g}" for key, value in found.items() if key != "accuracy")
+    say(f"{trained.name} on {len(test):,} test images of {dataset.name}: {found['accuracy']:.2f} % ({values})")
+    if judged.unequal:
+        say(f"Balanced accuracy {judged.balanced:.2f} %, because some classes have far more test images than others:")
+        table = Table(box=None, pad_edge=False)
+        for column in ("class", "test images", "recall %"):
+            table.add_column(column, justify="left" if column == "class" else "right")
+        for name, images, recall in zip(judged.names, judged.images, judged.recall):
+            table.add_row(name, f"{images:,}", "" if recall is None else f"{recall:.2f}")
+        show_table(table)
+    for caveat in judged.caveats():
+        say(f"Warning: {trained.name} {caveat}")
     return found
 
 

@@ -84,15 +84,15 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
 
 
 def _take_literally(figure: Figure) -> None:
-    """Show every text as it is: between dollar signs a person's name is no formula, only the numbers at axes are."""
+    """Show every text as it is: a name between dollar signs is no formula, only powers at logarithmic axes are."""
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import LogFormatter
 
     numbers = {
         id(text)
         for ax in figure.axes
         for axis in (ax.xaxis, ax.yaxis)
-        if not isinstance(axis.get_major_formatter(), FixedFormatter)
+        if isinstance(axis.get_major_formatter(), LogFormatter)
         for text in axis.get_ticklabels(which="both")
     }
     for text in figure.findobj(Text):

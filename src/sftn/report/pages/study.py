@@ -133,7 +133,7 @@ def _row(line: Line, mark: Callable[[Cell], str] = lambda cell: "") -> tuple[str
     gaps = list(gap.values.values())
     p = p_value(gaps)
     values = [_marked(_cell(side.last, len(gaps)), side, mark) for side in (line.sides[way] for way in TEACHERS)]
-    higher = f"{sum(one > 0 for one in gaps)} of {len(gaps)}" if gaps else ""
+    higher = f"{sum(one > 0 for one in gaps)} of {len(gaps)}" if len(gaps) > 1 else ""
     return (line.label, *values, gap.bare(sign=True), _seeds(gap), higher, "" if p is None else _p(p))
 
 
