@@ -33,7 +33,9 @@ def comparison(seeds: int = 2, **changed: dict[int, dict[str, Any]]) -> Comparis
     for name, some in changed.items():
         results[globals()[name]] |= some
     accuracies = {cell: [one["accuracy"] for one in some.values()] for cell, some in results.items()}
-    return Comparison("[red]title", Table("compare", "", (PAIR,)), accuracies, accuracies, None, results)
+    return Comparison(
+        "[red]title", Table("compare", "", (PAIR,)), accuracies, accuracies, tuple(range(seeds)), None, results
+    )
 
 
 def test_sound_networks_leave_table_and_verdict_as_they_are() -> None:
@@ -52,10 +54,10 @@ def test_nothing_is_concluded_from_students_that_collapsed() -> None:
     found = comparison(LONELY=bad, TAUGHT=bad, BEFRIENDED=bad)
     (verdict,) = found.verdict()
     assert verdict == (
-        f"With KD, s: nothing can be concluded, because the student of the standard teacher {SAME} (all 2 seeds); "
-        f"the student of the student-friendly teacher {SAME} (all 2 seeds)."
+        f"With KD, s: nothing can be concluded, because the student of the standard teacher {SAME} (in all 2 seeds); "
+        f"the student of the student-friendly teacher {SAME} (in all 2 seeds)."
     )
-    assert found.record()["warnings"][0].startswith(f"The student s alone {SAME} (all 2 seeds) and never recognises")
+    assert found.record()["warnings"][0].startswith(f"The student s alone {SAME} (in all 2 seeds) and never recognises")
     assert [row[1] for row in found.rows()[2:]] == ["50.00 ± 0.00 ¹", "50.00 ± 0.00 ²"]
     assert found.rows()[3][2] == "50.00 ± 0.00 ³"
 
@@ -64,15 +66,17 @@ def test_one_seed_of_five_that_collapsed_is_named_in_table_verdict_and_files() -
     found = comparison(5, BEFRIENDED={3: result(bad=True)})
     (verdict,) = found.verdict()
     assert verdict.startswith("With KD, s scored 8.00 points lower")
-    assert f" But the student of the student-friendly teacher {SAME} (seed 3 of 5); " in verdict
+    assert f" But the student of the student-friendly teacher {SAME} (in 1 of 5 seeds: 3); " in verdict
     (warning,) = found.warnings
-    note = f"The student s with kd from the student-friendly teacher {SAME} (seed 3 of 5) and never recognises a|b "
-    assert warning == f"¹ {note}(seed 3 of 5)."
+    note = (
+        f"The student s with kd from the student-friendly teacher {SAME} (in 1 of 5 seeds: 3) and never recognises a|b "
+    )
+    assert warning == f"¹ {note}(in 1 of 5 seeds: 3)."
     assert found.rows()[3][2] == "82.00 ± 17.89 ¹"
     for text in (str(found), found._repr_html_()):
         assert warning.replace("<", "&lt;") in text
     assert "> ¹ The student s with kd" in found.markdown()
-    assert "never recognises a\\|b (seed 3" in found.markdown()
+    assert "never recognises a\\|b (in 1 of 5 seeds: 3" in found.markdown()
     row = next(one for one in found.record()["rows"] if one["way"] == FRIENDLY and one["role"] == "student")
     assert row["collapsed"] == [False, False, False, True, False]
     assert row["recall"][3] == (100.0, 0.0)

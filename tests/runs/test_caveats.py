@@ -79,8 +79,8 @@ def test_seeds_are_named_if_not_all_are_meant() -> None:
         "never": "never recognises b",
     }
     five = dict.fromkeys(range(5), good) | {3: bad}
-    assert over_seeds(five)["collapsed"] == "gives nearly all test images the same class (seed 3 of 5)"
-    assert over_seeds({0: bad, 1: bad})["never"] == "never recognises b (all 2 seeds)"
+    assert over_seeds(five)["collapsed"] == "gives nearly all test images the same class (in 1 of 5 seeds: 3)"
+    assert over_seeds({0: bad, 1: bad})["never"] == "never recognises b (in all 2 seeds)"
     assert failed_seeds(five) == [3]
 
 

@@ -67,7 +67,7 @@ class _Bars(Progress):
         columns: list[ProgressColumn] = [_Title(table_column=Column(overflow="ellipsis", ratio=1))]
         if display.console.width >= WIDE:
             columns.append(BarColumn(bar_width=24, table_column=Column(no_wrap=True)))
-        columns.append(TextColumn("{task.fields[note]}", table_column=number))
+        columns.append(TextColumn("{task.fields[note]}", markup=False, table_column=number))
         columns.append(TimeRemainingColumn(table_column=number))
         super().__init__(*columns, console=display.console, transient=True, expand=True)
 

@@ -40,9 +40,6 @@ from sftn.storage.json_files import write_json
 from sftn.tasks import recipes
 from sftn.training.callback import Callback
 
-SMALLEST = 3
-"""Of so many classes, those with the fewest test images, recall is shown where classes are unequal."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -111,7 +108,7 @@ class Comparison:
     """Test accuracy of the last epoch in percent, one value per seed."""
     best: dict[Cell, list[float]]
     """Test accuracy of the best epoch in percent, one value per seed."""
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...] = ()
     folder: Path | None = None
     """The folder of comparison.md and comparison.json."""
     results: Results = field(default_factory=dict, repr=False)
@@ -142,7 +139,8 @@ class Comparison:
         found: list[tuple[str, ...]] = [("", "standard teacher", "student-friendly teacher", "difference")]
         for label, row in self._rows():
             found.append((label, *self._numbers(row, {c: self.accuracies[c] for c in row.cells.values()}, marks=True)))
-            found += self._by_class(row)
+            by_class = self.doubts.by_class(row.cells.values())
+            found += [(f"  {label}", *self._numbers(row, values)) for label, values in by_class]
         return found
 
     def _numbers(self, row: Row, values: Mapping[Cell, Sequence[float]], *, marks: bool = False) -> tuple[str, ...]:
@@ -152,19 +150,6 @@ class Comparison:
             return (texts[ALONE], "", "")
         gaps = [f - s for s, f in zip(values[row.cells[STANDARD]], values[row.cells[FRIENDLY]])]
         return (texts[STANDARD], texts[FRIENDLY], spread(gaps, sign=True))
-
-    def _by_class(self, row: Row) -> Iterator[tuple[str, ...]]:
-        """Balanced accuracy and the recall of the smallest classes, where the test half's classes are unequal."""
-        records = {c: [Record.of(one) for one in self.results.get(c, {}).values()] for c in row.cells.values()}
-        first = next((one for some in records.values() for one in some), None)
-        if first is None or not first.unequal or not all(one.recall for some in records.values() for one in some):
-            return
-        balanced = {cell: [one.balanced or 0.0 for one in some] for cell, some in records.items()}
-        yield ("  balanced accuracy", *self._numbers(row, balanced))
-        tested = [number for number, count in enumerate(first.images) if count]
-        for number in sorted(tested, key=lambda number: first.images[number])[:SMALLEST]:
-            recall = {cell: [one.recall[number] or 0.0 for one in some] for cell, some in records.items()}
-            yield (f"  recall of {first.names[number]}", *self._numbers(row, recall))
 
     def _rows(self) -> Iterator[tuple[str, Row]]:
         """Rows with their labels; the teachers' rows come once, although every student's pair has them."""
@@ -188,15 +173,8 @@ class Comparison:
                     self.accuracies[Cell(pair, "student", way, method)] for way in (STANDARD, FRIENDLY)
                 )
                 alone = self.accuracies[Cell(pair, "student", ALONE)]
-                found.append(
-                    verdict(
-                        f"With {recipes.title(method)}, {pair.student}",
-                        standard,
-                        friendly,
-                        alone,
-                        self.doubts.of(pair, method),
-                    )
-                )
+                who = f"With {recipes.title(method)}, {pair.student}"
+                found.append(verdict(who, standard, friendly, alone, self.doubts.of(pair, method)))
         return found
 
     def record(self) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -10,10 +10,12 @@ from typing import Any
 
 from sftn.experiments.statistics import Doubts
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, TEACHERS, Cell, Pair
-from sftn.runs.caveats import failed_seeds, over_seeds
+from sftn.runs.caveats import Record, failed_seeds, over_seeds
 
 Results = Mapping[Cell, Mapping[int, Mapping[str, Any]]]
 """The content of `result.json` by cell and seed."""
+SMALLEST = 3
+"""Of so many classes, those with the fewest test images, recall is shown where classes are unequal."""
 _WAYS = {STANDARD: "standard", FRIENDLY: "student-friendly"}
 _WHO = {
     ("teacher", STANDARD): "the standard teacher",
@@ -78,6 +80,22 @@ class CellDoubts:
                 if not hollow or kind != "never":
                     reasons.append(f"{_WHO[cell.role, cell.way]} {said}")
         return Doubts(tuple(reasons), bool(hollow))
+
+    def by_class(self, cells: Iterable[Cell]) -> Iterator[tuple[str, dict[Cell, list[float]]]]:
+        """Balanced accuracy and the recall of the smallest classes, as labels and values by cell and seed.
+
+        Nothing where the test half's classes are about equal in size, or where a result does not know them.
+        """
+        records = {cell: [Record.of(one) for one in self.results.get(cell, {}).values()] for cell in cells}
+        every = [one for some in records.values() for one in some]
+        if not every or not every[0].unequal or not all(one.recall for one in every):
+            return
+        first = every[0]
+        yield "balanced accuracy", {cell: [one.balanced or 0.0 for one in some] for cell, some in records.items()}
+        tested = [number for number, count in enumerate(first.images) if count]
+        for number in sorted(tested, key=lambda number: first.images[number])[:SMALLEST]:
+            recall = {cell: [one.recall[number] or 0.0 for one in some] for cell, some in records.items()}
+            yield f"recall of {first.names[number]}", recall
 
     def _described(self, cell: Cell) -> str:
         if cell.way == ALONE:

@@ -137,5 +137,5 @@ def _which(seeds: Sequence[int], of: int) -> str:
     if of == 1:
         return ""
     if len(seeds) == of:
-        return f" (all {of} seeds)"
-    return f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} of {of})"
+        return f" (in all {of} seeds)"
+    return f" (in {len(seeds)} of {of} seeds: {', '.join(map(str, seeds))})"
