@@ -90,10 +90,10 @@ def test_no_name_is_cut_at_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_page_in_markdown() -> None:
     text = markdown.render(PAGE)
     width = next(line for line in text.splitlines() if line.startswith("|---"))
-    assert len(re.findall(r"(?<!\\)\|", next(line for line in text.splitlines() if r"\[red\]cats |" in line))) == len(
+    assert len(re.findall(r"(?<!\\)\|", next(line for line in text.splitlines() if "[red]cats |" in line))) == len(
         re.findall(r"\|", width)
     )
-    for plain, escaped in (("[red]cats", r"\[red\]cats"), ("<b>x</b>", r"\<b>x\</b>"), ("$x_1$", r"\$x_1\$")):
+    for plain, escaped in (("<b>x</b>", r"\<b>x\</b>"), ("$x_1$", r"\$x_1\$")):
         assert text.count(escaped) >= 8
         assert plain not in text
 

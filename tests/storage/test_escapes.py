@@ -8,11 +8,13 @@ from sftn.storage.escapes import code, markdown, spreadsheet
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("[red]cats", r"\[red\]cats"),
+        ("[red]cats", "[red]cats"),
+        ("[a](b) [a][b] [a]: b", r"[a\](b) [a\][b] [a\]: b"),
+        ("[x] done", r"\[x] done"),
         ("a|b", r"a\|b"),
         ("<b>x</b>", r"\<b>x\</b>"),
         ("$x_1$", r"\$x_1\$"),
-        ("[/]", r"\[/\]"),
+        ("[/]", "[/]"),
         ("_a_ wrn_16_2 λ_R^KL", r"\_a\_ wrn_16_2 λ_R^KL"),
         ("*b* `c` ~d~", r"\*b\* \`c\` \~d\~"),
         ("&lt; R&D", r"\&lt; R&D"),

@@ -6,9 +6,9 @@ import re
 
 from sftn.errors import printable
 
-_MEANINGFUL = re.compile(
-    r"[\\`*\[\]|$~]|<(?=[A-Za-z/!?])|&(?=[#\w]+;)|(?<!\w)_|_(?!\w)|^(?:[#>+=-](?=\s|$)|\d+(?=[.)](?:\s|$)))"
-)
+_BLOCK = r"^(?:[#>+=-](?=\s|$)|\d+(?=[.)](?:\s|$))|\[(?=[ xX]\]))"
+"""What begins a heading, a quotation, a list or a task in it."""
+_MEANINGFUL = re.compile(rf"[\\`*|$~]|\](?=[(\[:])|<(?=[A-Za-z/!?])|&(?=[#\w]+;)|(?<!\w)_|_(?!\w)|{_BLOCK}")
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.]*( ± [\d.]+)?$)")
 
 
@@ -16,7 +16,7 @@ def markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line.
 
     Punctuation with a meaning gets a backslash: code, emphasis, links, HTML, columns, formulas, and what begins a
-    heading, quotation or list. An underscore within a word has none.
+    heading, quotation or list. An underscore within a word has none, nor have brackets without an address.
     """
 
     def escaped(found: re.Match[str]) -> str:
