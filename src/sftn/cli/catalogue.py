@@ -1,4 +1,4 @@
-"""What `sftn list` shows and which names exist, read from a file that `python -m sftn.cli.catalogue` writes.
+"""What `sftn list` shows and which names exist, read from a file that `python docs/catalogue.py` writes.
 
 The registries of networks and methods import torch, which takes seconds. The catalogue holds their content, so that a
 list or a misspelt name is answered at once. It also holds a digest of the files in which names are registered: if one
@@ -119,7 +119,3 @@ def _digest() -> str:
         for path in sorted(root.glob(pattern)):
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-if __name__ == "__main__":
-    write()
