@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,8 @@ class EvaluatedRun:
     networks: dict[str, NetworkCost] = field(default_factory=dict)
     """The run's network and its teacher, by identity."""
     notes: tuple[str, ...] = ()
+    label: str = ""
+    """A name that tells it apart from the other runs of its page; empty for the run's own."""
 
     @cached_property
     def judged(self) -> Record:
@@ -66,7 +68,7 @@ class EvaluatedRun:
     @property
     def title(self) -> str:
         """Title for tables and columns."""
-        return f"{self.run.name}, seed {self.run.seed}"
+        return f"{self.label or self.run.name}, seed {self.run.seed}"
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,16 @@ class Datasets:
         return self._loaded[data]
 
 
-def evaluate_run(entry: Entry, datasets: Datasets, device: str = "auto") -> EvaluatedRun:
+def evaluate_run(
+    entry: Entry, datasets: Datasets, device: str = "auto", labels: Mapping[str, str] | None = None
+) -> EvaluatedRun:
     """Evaluate a finished run and its teacher, as far as their images and weights are available.
+
+    Args:
+        entry: the run.
+        datasets: images, loaded once for all runs.
+        device: auto, cpu, cuda or mps.
+        labels: names of runs by id that tell them apart; by default a run's own.
 
     Raises:
         InputError: the run is not finished.
@@ -146,7 +156,7 @@ def evaluate_run(entry: Entry, datasets: Datasets, device: str = "auto") -> Eval
         try:
             network = _network(subject, dataset, record)
             cost = NetworkCost(
-                name=subject.name,
+                name=_name(subject, labels or {}),
                 accuracy=(subject.result() or {}).get("accuracy"),
                 network=network,
                 image=dataset.image if dataset is not None else tuple(record["images"]["shape"]),
@@ -163,7 +173,14 @@ def evaluate_run(entry: Entry, datasets: Datasets, device: str = "auto") -> Eval
     ours, teachers = predicted
     if ours is not None and abs(ours.accuracy - record["accuracy"]) > 1e-6:
         notes.append(f"{run.name}: recorded {record['accuracy']:.2f} %, and {ours.accuracy:.2f} % on this machine")
-    return EvaluatedRun(entry, run, record, dataset, ours, teachers, networks, tuple(notes))
+    return EvaluatedRun(
+        entry, run, record, dataset, ours, teachers, networks, tuple(notes), (labels or {}).get(run.id, "")
+    )
+
+
+def _name(subject: Trained, labels: Mapping[str, str]) -> str:
+    label = labels.get(subject.identity)
+    return subject.name if label is None or subject.run is None else f"{label} (seed {subject.run.seed})"
 
 
 def _network(subject: Trained, dataset: Dataset | None, record: dict[str, Any]) -> StagedNet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +22,7 @@ from sftn.report.figures import analysis
 from sftn.runs.folder import RunFolder
 from sftn.runs.trained import Trained
 from sftn.runtime.device import make_fabric
+from sftn.spec.differences import labels
 
 
 def analyse(command: options.Analyse) -> Path:
@@ -191,7 +193,8 @@ def _entropy(asked: options.Entropy) -> Found:
 
 def _curves(asked: options.Curves) -> Found:
     folders = [RunFolder(Path(run)) for run in asked.runs]
-    drawn = [curves.curve(folder) for folder in folders]
+    names = labels([folder.run() for folder in folders])
+    drawn = [replace(curves.curve(folder), name=name) for folder, name in zip(folders, names)]
     points = curves.points(folders)
     rows = []
     for one in drawn:

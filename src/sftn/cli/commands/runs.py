@@ -32,6 +32,7 @@ from sftn.runs.folder import (
     remove,
     scan,
 )
+from sftn.spec.differences import differences
 from sftn.spec.run import Data
 
 if TYPE_CHECKING:
@@ -93,8 +94,11 @@ def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path) ->
 def table(entries: Sequence[Entry]) -> None:
     """Print one line per run."""
     shown = Table(box=None, pad_edge=False)
-    for column in ("run", "seed", "images", "epochs", "state", "last %", "best %", "hours", "id"):
-        wraps = column in ("run", "state")
+    known = [entry.run for entry in entries if entry.run is not None]
+    differs = {run.id: text for run, text in zip(known, differences(known))}
+    column_differs = ("differs in",) * any(differs.values())
+    for column in ("run", *column_differs, "seed", "images", "epochs", "state", "last %", "best %", "hours", "id"):
+        wraps = column in ("run", "differs in", "state")
         shown.add_column(column, no_wrap=not wraps, overflow="fold", min_width=12 if wraps else None)
     for entry in entries:
         run, record = entry.run, entry.result or {}
@@ -104,13 +108,10 @@ def table(entries: Sequence[Entry]) -> None:
         numbers = [f"{record[name]:.2f}" if name in record else "" for name in ("accuracy", "best_accuracy")]
         hours = f"{record['seconds'] / 3600:.2f}" if "seconds" in record else ""
         about = ("?",) * 3 if run is None else (str(run.seed), run.data.name, str(run.schedule.epochs))
+        told = ("" if run is None else differs[run.id],) * len(column_differs)
         name, _, tail = entry.folder.name.rpartition("-")
-        shown.add_row(
-            *map(
-                Text,
-                (name if run is None else run.name, *about, state, *numbers, hours, tail if run is None else run.id),
-            )
-        )
+        name, tail = (name, tail) if run is None else (run.name, run.id)
+        shown.add_row(*map(Text, (name, *told, *about, state, *numbers, hours, tail)))
     show_table(shown)
     for entry in entries:
         if entry.reason:

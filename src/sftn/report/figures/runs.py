@@ -70,15 +70,14 @@ def training(entry: Entry) -> Any:
     return figure
 
 
-def accuracy(entries: Sequence[Entry]) -> Any:
-    """Test accuracy of single runs over epochs; None without a readable log."""
-    seen = [(entry, accuracies(entry)) for entry in entries]
-    seen = [(entry, curve) for entry, curve in seen if curve]
+def accuracy(entries: Mapping[str, Entry]) -> Any:
+    """Test accuracy of single runs, by their titles, over epochs; None without a readable log."""
+    curves = {title: accuracies(entry) for title, entry in entries.items()}
+    seen = {title: curve for title, curve in curves.items() if curve}
     if not seen:
         return None
     figure, (axis,) = canvas(1, 1, height=3.2 + 0.2 * len(seen))
-    for number, (entry, curve) in enumerate(seen):
-        name = entry.folder.name if entry.run is None else f"{entry.run.name}, seed {entry.run.seed}"
+    for number, (name, curve) in enumerate(seen.items()):
         marker = "o" if len(curve) < 3 else None
         axis.plot(list(curve), list(curve.values()), marker=marker, label=legend(name), **style(number))
     axis.set_xlabel("epoch")

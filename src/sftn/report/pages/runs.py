@@ -20,6 +20,8 @@ from sftn.report.evaluated_run import Datasets, EvaluatedRun, NetworkCost, evalu
 from sftn.report.figures import runs, tables, thumbnails
 from sftn.report.figures.analysis import save
 from sftn.runs.folder import DONE, Entry
+from sftn.spec.differences import labels
+from sftn.spec.run import Run
 from sftn.storage.atomic import make_folder
 from sftn.training.evaluate import Predictions
 
@@ -46,7 +48,8 @@ def page(entries: Sequence[Entry], out: Path, data_dir: Path | None = None, devi
         if entry.state != DONE:
             raise InputError(entry.reason or f"{entry.folder.name} is not done: finish it first, see sftn runs list")
     datasets, distinct = Datasets(data_dir), {entry.folder.path.resolve(): entry for entry in entries}.values()
-    runs = [evaluate_run(entry, datasets, device) for entry in distinct]
+    names = _labels([entry.run for entry in distinct if entry.run is not None])
+    runs = [evaluate_run(entry, datasets, device, names) for entry in distinct]
     ids = "".join(one.run.id for one in runs)
     folder = make_folder(out / f"report-runs-{hashlib.sha256(ids.encode()).hexdigest()[:8]}")
     title = f"{len(runs)} runs" if len(runs) > 1 else runs[0].title
@@ -77,7 +80,9 @@ class _Blocks:
         yield from self._costs()
         yield Heading("Training")
         if len(self.runs) > 1:
-            yield from self._drawn("Test accuracy", "curves", lambda: runs.accuracy([one.entry for one in self.runs]))
+            yield from self._drawn(
+                "Test accuracy", "curves", lambda: runs.accuracy({one.title: one.entry for one in self.runs})
+            )
         yield from self._each(self._curves)
         if evaluated:
             yield Heading("Calibration")
@@ -221,6 +226,13 @@ class _Blocks:
         yield Pictures(title, [thumbnails.png(image) for image in shown], captions, sheet, small)
 
 
+def _labels(runs: Sequence[Run]) -> dict[str, str]:
+    """A label for each run and each teacher by id, which tells those of one name apart."""
+    teachers = [run.teacher for run in runs if isinstance(run.teacher, Run)]
+    every = list({run.id: run for run in (*runs, *teachers)}.values())
+    return dict(zip([run.id for run in every], labels(every)))
+
+
 def _summary(runs: Sequence[EvaluatedRun]) -> Iterator[tuple[str, ...]]:
     unequal = any(one.judged.unequal for one in runs)
     balanced = ("balanced, %",) * unequal
@@ -230,7 +242,7 @@ def _summary(runs: Sequence[EvaluatedRun]) -> Iterator[tuple[str, ...]]:
         limit = "" if run.data.limit is None else f" ({run.data.limit})"
         scores = [record["accuracy"], *[one.judged.balanced] * unequal, record.get("best_accuracy", record["accuracy"])]
         numbers = ["" if score is None else f"{score:.2f}" for score in scores]
-        about = (run.name, str(run.seed), run.data.name + limit, str(run.schedule.epochs))
+        about = (one.label or run.name, str(run.seed), run.data.name + limit, str(run.schedule.epochs))
         yield (*about, *numbers, f"{record['seconds']:.0f}", run.id)
 
 
