@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sftn.experiments.api import compare as compare
     from sftn.experiments.api import distill as distill
     from sftn.experiments.api import train_teacher as train_teacher
-    from sftn.experiments.compare import Comparison as Comparison
+    from sftn.experiments.comparison import Comparison as Comparison
     from sftn.methods import METHODS as METHODS
     from sftn.methods.base import Method as Method
     from sftn.networks import NETWORKS as NETWORKS
@@ -44,7 +44,7 @@ _PLACES = {
     "sftn.data.sources.torch_dataset": ("from_torch",),
     "sftn.errors": ("InputError",),
     "sftn.experiments.api": ("compare", "distill", "train_teacher"),
-    "sftn.experiments.compare": ("Comparison",),
+    "sftn.experiments.comparison": ("Comparison",),
     "sftn.methods": ("METHODS",),
     "sftn.methods.base": ("Method",),
     "sftn.networks": ("NETWORKS", "build"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sftn.errors import InputError
-from sftn.experiments.compare import Comparison, compare, plan
+from sftn.experiments.compare import compare, plan
+from sftn.experiments.comparison import Comparison
 from sftn.experiments.statistics import spread, verdict
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Table
 from sftn.spec.jobs import Compare, asked
@@ -105,3 +106,95 @@ def test_it_shows_itself_in_a_terminal_and_in_a_notebook() -> None:
 def test_the_verdict_falls_as_the_numbers_do(standard: list[float], friendly: list[float], words: list[str]) -> None:
     text = verdict("With KD, resnet8", standard, friendly, [69.0] * len(standard))
     assert all(word in text for word in words), text
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_several_values_of_an_option_are_rows_of_one_table(tmp_path: Path) -> None:
+    job = asked(Compare, {**SMALL, "branch_kl": [0.3, 3.0], "branch_temperature": [1.0, 2.0], "out": tmp_path})
+    found = compare(job, tiny.dataset())
+    labels = [row[0] for row in found.rows()]
+    names = [f"branch_kl {kl}, branch_temperature {t}" for kl in ("0.3", "3") for t in ("1", "2")]
+    assert labels == [
+        "",
+        *(f"teacher wide itself, {name}" for name in names),
+        "student tiny alone",
+        *(f"student tiny with kd, {name}" for name in names),
+    ]
+    assert len({row[1] for row in found.rows() if row[0].startswith("teacher")}) == 1  # one standard teacher
+    assert len(found.verdict()) == 4
+    assert "With KD, tiny (branch_kl 0.3, branch_temperature 2)" in found.verdict()[1]
+    rows = found.record()["rows"]
+    assert {row["setting"] for row in rows if row["way"] == FRIENDLY} == set(names)
+    alone = plan(asked(Compare, {**SMALL, "branch_kl": 0.3, "out": tmp_path}), tiny.dataset())
+    swept = plan(job, tiny.dataset())
+    assert {item.run.id for item in alone.planned} < {item.run.id for item in swept.planned}
+    with pytest.raises(InputError, match="branch_kl"):
+        plan(asked(Compare, {**SMALL, "branch_kl": [3.0, 3.0]}), tiny.dataset())
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_without_the_friendly_teacher_students_are_compared_with_themselves_alone(tmp_path: Path) -> None:
+    job = asked(Compare, {**SMALL, "friendly": False, "out": tmp_path})
+    found = compare(job, tiny.dataset())
+    assert all(item.run.friendly is None for item in plan(job, tiny.dataset()).planned)
+    header, teacher, alone, taught = found.rows()
+    assert header == ("", "accuracy", "over the student alone")
+    assert (teacher[2], alone[2]) == ("", "")
+    gaps = [
+        one - own
+        for one, own in zip(
+            found.accuracies[Cell(Pair("wide", "tiny", "tiny"), "student", STANDARD, "kd")],
+            found.accuracies[Cell(Pair("wide", "tiny", "tiny"), "student", ALONE)],
+        )
+    ]
+    assert taught[2] == spread(gaps, sign=True)
+    assert "friendly" not in f"{found} {found.markdown()}"
+
+
+def sized(accuracies: dict[str, tuple[int, float, float]], within: float | None) -> Comparison:
+    """A comparison of students by name, with their parameters and accuracy alone and taught; the teacher has 90 %."""
+    pairs = tuple(Pair("large", student) for student in accuracies)
+    table = Table("t", "", pairs, teachers=(STANDARD,))
+    seen = {}
+    for pair, (_, alone, taught) in zip(pairs, accuracies.values()):
+        seen[Cell(pair, "teacher", STANDARD)] = [90.0, 90.0]
+        seen[Cell(pair, "student", ALONE)] = [alone - 0.5, alone + 0.5]
+        seen[Cell(pair, "student", STANDARD, "kd")] = [taught - 0.5, taught + 0.5]
+    sizes = {pair: size for pair, (size, *_) in zip(pairs, accuracies.values())}
+    results = {
+        cell: {seed: {"accuracy": value, "parameters": sizes[cell.pair]} for seed, value in enumerate(values)}
+        for cell, values in seen.items()
+    }
+    return Comparison("t", table, seen, seen, (0, 1), results=results, within=within)
+
+
+def test_the_smallest_student_that_is_near_enough_is_named() -> None:
+    students = {"c": (300, 80.0, 89.5), "a": (100, 85.0, 80.0), "b": (200, 80.0, 84.0)}
+    found = sized(students, 6.0)
+    assert [(one.student, one.below, one.front, one.how) for one in found.sizes()] == [
+        ("a", 5.0, True, "alone"),
+        ("b", 6.0, False, "with kd from the standard teacher"),
+        ("c", 0.5, True, "with kd from the standard teacher"),
+    ]
+    assert found.verdict()[-1].startswith("The smallest student within 6 points of the best teacher is a (100 par")
+    assert "is c (300 parameters): 0.50 points below, with kd" in sized(students, 1.0).verdict()[-1]
+    assert "No student is within 0.1 points" in sized(students, 0.1).verdict()[-1]
+    assert "c comes nearest, 0.50 points below" in sized(students, 0.1).verdict()[-1]
+    assert len(sized(students, None).verdict()) == 3
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_a_comparison_has_a_page(tmp_path: Path) -> None:
+    from sftn.report.writer import report
+
+    found = compare(asked(Compare, {**SMALL, "student": ("tiny", "wide"), "out": tmp_path}), tiny.dataset())
+    assert found.folder is not None
+    (page,) = report([found.folder.name], tmp_path)
+    text = (page.folder / "report.md").read_text()
+    assert "| student tiny with kd |" in text
+    assert "Students by size" in text
+    for sentence in found.verdict():
+        assert sentence.split("(")[0] in text
+    (found.folder / "comparison.json").write_text('{"title": "old"}')
+    with pytest.raises(InputError, match="run the comparison again"):
+        report([str(found.folder)], tmp_path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sftn.experiments.compare import Comparison
+from sftn.experiments.comparison import Comparison
 from sftn.experiments.doubts import CellDoubts
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Table
 

@@ -25,6 +25,14 @@ class BranchOptions(Branches):
     """Temperature τ of the branches' divergence from the teacher."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BranchValueOptions(jobs.BranchValues):
+    """`BranchValues` for a command whose `--temperature` is that of KD."""
+
+    temperature: Annotated[tuple[float, ...], tyro.conf.arg(name="branch-temperature")] = (1.0,)
+    """Temperature τ of the branches' divergence from the teacher; several values are compared."""
+
+
 @dataclass(frozen=True)
 class Demo:
     """Run `compare` in a few minutes on real handwritten digits, with small fixed settings."""
@@ -43,7 +51,7 @@ class Demo:
 class Compare(jobs.Compare):
     """Train a student alone, with a standard teacher and with a student-friendly one, and compare over seeds."""
 
-    branches: BranchOptions = BranchOptions()
+    branches: BranchValueOptions = BranchValueOptions()
     dry_run: bool = False
     """Show what would be trained and how long it takes on this machine, and stop."""
 
@@ -107,10 +115,10 @@ class Reproduce:
 
 @dataclass(frozen=True)
 class Report:
-    """Write reports on tables and studies, or on runs side by side, from finished runs; never trains."""
+    """Write reports on tables, studies and comparisons, or on runs side by side, from finished runs; never trains."""
 
     what: Names
-    """Tables (table17 …), studies (digits …) or runs (folders or ids)."""
+    """Tables (table17 …), studies (digits …), comparisons (folders) or runs (folders or ids)."""
     out: Path = Path("runs")
     """The folder of all runs, or of archived ones; reports are written to report-TABLE or report-runs-… in it."""
     data_dir: Path | None = None

@@ -15,7 +15,7 @@ from sftn.data.dataset import Dataset
 from sftn.data.sources.torch_dataset import from_torch
 from sftn.errors import InputError
 from sftn.experiments import compare as comparisons
-from sftn.experiments.compare import Comparison
+from sftn.experiments.comparison import Comparison
 from sftn.networks import NETWORKS
 from sftn.networks.foreign.automatic import cut
 from sftn.networks.staged import StagedNet

@@ -7,40 +7,43 @@ puts the results together.
 from __future__ import annotations
 
 import hashlib
-import html
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sftn.data.dataset import Dataset
 from sftn.errors import InputError
-from sftn.experiments.doubts import CellDoubts, Results
+from sftn.experiments.comparison import Comparison
 from sftn.experiments.forecast import forecast
 from sftn.experiments.grid import Conditions, Planned, grid, seed_values
 from sftn.experiments.queue import work
-from sftn.experiments.statistics import spread, verdict
-from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Row, Setting, Table
+from sftn.experiments.table import STANDARD, TEACHERS, Cell, Pair, Setting, Table
 from sftn.networks import check_name
 from sftn.runs import requests
 from sftn.runs.build import check
-from sftn.runs.caveats import Record
 from sftn.runs.folder import RunFolder
 from sftn.runtime.device import join
 from sftn.runtime.leader import leads
-from sftn.spec.jobs import Compare
-from sftn.spec.run import FORMAT, Branches, FineTune
-from sftn.storage import escapes
+from sftn.spec.jobs import ELSEWHERE, BranchValues, Compare
+from sftn.spec.run import Branches, FineTune
 from sftn.storage.atomic import make_folder, write_atomically
 from sftn.storage.json_files import write_json
 from sftn.tasks import recipes
 from sftn.training.callback import Callback
 
 logger = logging.getLogger(__name__)
+
+
+def settings(branches: BranchValues) -> tuple[Setting, ...]:
+    """The settings of the student-friendly teacher; several are named by what differs among them."""
+    each = [{f.name: getattr(one, f.name) for f in fields(Branches)} for one in branches.each()]
+    varied = [name for name in each[0] if any(one[name] != each[0][name] for one in each)]
+    labels = [", ".join(f"{ELSEWHERE.get(name, name)} {one[name]:g}" for name in varied) for one in each]
+    return tuple(Setting(label, label, one) for label, one in zip(labels, each))
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Plan:
     conditions: Conditions
     seeds: tuple[int, ...]
     title: str
+    within: float | None = None
+    """Points below the best teacher that a student may be."""
 
     @property
     def planned(self) -> list[Planned]:
@@ -69,19 +74,21 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
         raise InputError("no method given: choose from " + ", ".join(recipes.OBJECTIVES))
     for method in asked.methods:
         recipes.objective(method, alone=asked.alone, temperature=asked.temperature)
+    if asked.within is not None and not asked.within >= 0:
+        raise InputError(f"within is {asked.within}: give points, 0 or more")
     if not asked.student:
         raise InputError("no student given: name at least one network")
     students = tuple(dict.fromkeys((*asked.student, *asked.unknown)))
     for name in (asked.teacher, *students):
         check_name(name)
     made_for = "+".join(asked.student)
-    branches = {f.name: getattr(asked.branches, f.name) for f in fields(Branches)}
     table = Table(
         name="compare",
         title="",
         pairs=tuple(Pair(asked.teacher, student, made_for) for student in students),
         methods=tuple(dict.fromkeys(asked.methods)),
-        settings=(Setting(friendly=branches),),
+        settings=settings(asked.branches),
+        teachers=TEACHERS if asked.friendly else (STANDARD,),
         seeds=len(seeds),
         temperature=asked.temperature,
         beside_kd=not asked.alone,
@@ -95,134 +102,7 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
         f"{asked.teacher} → {' + '.join(asked.student)}{strangers}, {dataset.name}, "
         f"{len(dataset.train):,} training images, {conditions.schedule.epochs} epochs"
     )
-    return Plan(table, conditions, seeds, title)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The result of a comparison, displayed as a table in a terminal or notebook."""
-
-    title: str
-    table: Table
-    accuracies: dict[Cell, list[float]]
-    """Test accuracy of the last epoch in percent, one value per seed."""
-    best: dict[Cell, list[float]]
-    """Test accuracy of the best epoch in percent, one value per seed."""
-    seeds: tuple[int, ...] = ()
-    folder: Path | None = None
-    """The folder of comparison.md and comparison.json."""
-    results: Results = field(default_factory=dict, repr=False)
-    """The content of `result.json` by cell and seed."""
-
-    @cached_property
-    def doubts(self) -> CellDoubts:
-        """What is wrong with the networks behind the numbers."""
-        return CellDoubts(self.results)
-
-    @property
-    def warnings(self) -> list[str]:
-        """What readers must know before they believe the numbers, as sentences behind the marks of the table's cells:
-        networks that collapsed or never recognise a class, teachers that scored below their student."""
-        return self.doubts.footnotes
-
-    def subtitle(self) -> str:
-        """What the numbers mean, for the line below the title."""
-        seeds = max(len(values) for values in self.accuracies.values())
-        return f"test accuracy in %, last epoch, {f'mean ± std of {seeds} seeds' if seeds > 1 else 'one seed'}"
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """The table's text, header first, with a row for each student and method, and marks that refer to `warnings`.
-
-        Where the classes of the test half are unequal in size, balanced accuracy and the recall of the smallest
-        classes stand below each accuracy.
-        """
-        found: list[tuple[str, ...]] = [("", "standard teacher", "student-friendly teacher", "difference")]
-        for label, row in self._rows():
-            found.append((label, *self._numbers(row, {c: self.accuracies[c] for c in row.cells.values()}, marks=True)))
-            by_class = self.doubts.by_class(row.cells.values())
-            found += [(f"  {label}", *self._numbers(row, values)) for label, values in by_class]
-        return found
-
-    def _numbers(self, row: Row, values: Mapping[Cell, Sequence[float]], *, marks: bool = False) -> tuple[str, ...]:
-        """The three cells of a row: standard teacher, student-friendly teacher, difference."""
-        texts = {way: spread(values[cell]) + self.doubts.mark(cell) * marks for way, cell in row.cells.items()}
-        if ALONE in texts:
-            return (texts[ALONE], "", "")
-        gaps = [f - s for s, f in zip(values[row.cells[STANDARD]], values[row.cells[FRIENDLY]])]
-        return (texts[STANDARD], texts[FRIENDLY], spread(gaps, sign=True))
-
-    def _rows(self) -> Iterator[tuple[str, Row]]:
-        """Rows with their labels; the teachers' rows come once, although every student's pair has them."""
-        for number, pair in enumerate(self.table.pairs):
-            for row in self.table.rows(pair):
-                (cell, *_) = row.cells.values()
-                if cell.role == "teacher":
-                    if number == 0:
-                        yield f"teacher {pair.teacher} itself", row
-                elif cell.way == ALONE:
-                    yield f"student {pair.student} alone", row
-                else:
-                    yield f"student {pair.student} with {cell.method}", row
-
-    def verdict(self) -> list[str]:
-        """One sentence on the outcome for each student and method, whether gain or loss."""
-        found = []
-        for pair in self.table.pairs:
-            for method in self.table.methods:
-                standard, friendly = (
-                    self.accuracies[Cell(pair, "student", way, method)] for way in (STANDARD, FRIENDLY)
-                )
-                alone = self.accuracies[Cell(pair, "student", ALONE)]
-                who = f"With {recipes.title(method)}, {pair.student}"
-                found.append(verdict(who, standard, friendly, alone, self.doubts.of(pair, method)))
-        return found
-
-    def record(self) -> dict[str, Any]:
-        """The content of comparison.json."""
-        rows: dict[tuple[str, ...], dict[str, Any]] = {}  # every student's pair has the teachers' cells
-        for cell, values in self.accuracies.items():
-            about = {"role": cell.role, "network": cell.network, "way": cell.way, "method": cell.method}
-            rows[tuple(about.values())] = about | {"accuracy": values, "best_accuracy": self.best[cell]}
-            if cell in self.results:
-                seen = [Record.of(result) for result in self.results[cell].values()]
-                more = {"balanced_accuracy": [one.balanced for one in seen], "recall": [one.recall for one in seen]}
-                rows[tuple(about.values())] |= more | {"collapsed": [one.collapsed for one in seen]}
-        return {
-            "format": FORMAT,
-            "title": self.title,
-            "seeds": list(self.seeds),
-            "rows": list(rows.values()),
-            "verdict": self.verdict(),
-            "warnings": self.doubts.notes,
-        }
-
-    def markdown(self) -> str:
-        """The content of comparison.md."""
-        header, *rows = ["| " + " | ".join(map(escapes.markdown, row)) + " |" for row in self.rows()]
-        table = [header, "|---|---:|---:|---:|", *rows]
-        warnings = [line for warning in self.warnings for line in ("", f"> {escapes.markdown(warning)}")]
-        said = map(escapes.markdown, self.verdict())
-        return "\n".join(
-            [f"**{escapes.markdown(self.title)}**", "", self.subtitle(), "", *table, *warnings, "", *said, ""]
-        )
-
-    def __str__(self) -> str:
-        rows = self.rows()
-        first, *others = (max(len(row[column]) for row in rows) for column in range(4))
-        lines = [
-            "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others))]).rstrip()
-            for row in rows
-        ]
-        return "\n".join([self.title, self.subtitle(), "", *lines, *self.warnings, "", *self.verdict()])
-
-    def _repr_html_(self) -> str:
-        """The table as HTML, for notebooks."""
-        header, *rows = [[html.escape(cell) for cell in row] for row in self.rows()]
-        head = "".join(f"<th>{cell}</th>" for cell in header)
-        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-        caption = f"<caption>{html.escape(self.title)}<br>{self.subtitle()}</caption>"
-        said = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in (*self.warnings, *self.verdict()))
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{said}"
+    return Plan(table, conditions, seeds, title, asked.within)
 
 
 def compare(
@@ -300,7 +180,7 @@ def collected(chosen: Plan, out: Path) -> Comparison:
     pair = chosen.table.pairs[0]
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"compare-{pair.teacher}-{pair.made_for}")
     folder = out / f"{name}-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"
-    return Comparison(chosen.title, chosen.table, accuracies, best, chosen.seeds, folder, results)
+    return Comparison(chosen.title, chosen.table, accuracies, best, chosen.seeds, folder, results, chosen.within)
 
 
 def write(comparison: Comparison, folder: Path) -> None:

@@ -86,6 +86,8 @@ class Table:
     settings: tuple[Setting, ...] = (Setting(),)
     alone: bool = True
     """Whether the table includes students without a teacher."""
+    teachers: tuple[str, ...] = TEACHERS
+    """Which teachers the table includes: STANDARD, FRIENDLY or both."""
     seeds: int = 3
     recipe: str = "paper"
     """Name of the recipe in `sftn.tasks.recipes.SCHEDULES`."""
@@ -135,10 +137,10 @@ class Table:
         """The setting of that name; the paper's own if there is none."""
         return next((setting for setting in self.settings if setting.name == name), Setting())
 
-    @staticmethod
-    def _both(pair: Pair, role: Literal["teacher", "student"], method: str, setting: str) -> dict[str, Cell]:
+    def _both(self, pair: Pair, role: Literal["teacher", "student"], method: str, setting: str) -> dict[str, Cell]:
         standard = Cell(pair, role, STANDARD, method)  # settings apply only to friendly teachers
-        return {STANDARD: standard, FRIENDLY: Cell(pair, role, FRIENDLY, method, setting)}
+        both = {STANDARD: standard, FRIENDLY: Cell(pair, role, FRIENDLY, method, setting)}
+        return {way: cell for way, cell in both.items() if way in self.teachers}
 
 
 def read_csv(text: str) -> list[dict[str, str]]:

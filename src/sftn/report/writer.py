@@ -16,17 +16,17 @@ from sftn.experiments.table import Table
 from sftn.report import html, markdown
 from sftn.report.csv_file import write_csv
 from sftn.report.document import Page
-from sftn.report.pages import study, table
+from sftn.report.pages import comparison, study, table
 from sftn.runs.archive import unpacked
 from sftn.runs.folder import find
 from sftn.storage.atomic import make_folder, write_atomically
 
 
 def report(what: Sequence[str], out: Path, *, data_dir: Path | None = None, device: str = "auto") -> list[Page]:
-    """Write one page for each table and study, and one page for all single runs.
+    """Write one page for each table, study and comparison, and one page for all single runs.
 
     Args:
-        what: names of tables and studies, and folders or ids of runs.
+        what: names of tables and studies, folders of comparisons, and folders or ids of runs.
         out: the folder of all runs, or of kept ones.
         data_dir: for runs: folder of their data sets' files.
         device: for runs: the device to evaluate them on.
@@ -38,12 +38,16 @@ def report(what: Sequence[str], out: Path, *, data_dir: Path | None = None, devi
         InputError: a table or run is unknown, or the folder cannot be written.
     """
     if not what:
-        raise InputError(f"nothing to report: name tables or studies ({', '.join([*TABLES, *STUDIES])}) or runs")
+        raise InputError(
+            f"nothing to report: name tables or studies ({', '.join([*TABLES, *STUDIES])}), comparisons or runs"
+        )
     named = {**TABLES, **STUDIES}
     tables = {name: studies.entry(name) for name in what if name in named or name.startswith(("table", "figure"))}
-    entries = [find(name, out).inspect() for name in what if name not in tables]
+    compared = {name: place for name in what if name not in tables and (place := comparison.is_comparison(name, out))}
+    entries = [find(name, out).inspect() for name in what if name not in tables and name not in compared]
     with unpacked(out) as runs:
         pages = [_page(entry, runs, out / f"report-{name}") for name, entry in tables.items()]
+    pages += [comparison.page(place, out) for place in compared.values()]
     if entries:
         from sftn.report.pages import runs as own_runs  # imports PyTorch code for evaluation, which tables never need
 

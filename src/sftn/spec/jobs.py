@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -14,6 +15,37 @@ from sftn.spec.run import Branches, FineTune
 from sftn.spec.training import Training
 
 Job = TypeVar("Job")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchValues(Branches):
+    """`Branches` whose weights may have several values each: a comparison has rows for every combination."""
+
+    teacher_ce: tuple[float, ...] = (1.0,)  # type: ignore[assignment]
+    """λ_T, the weight of the teacher's own cross-entropy."""
+    branch_kl: tuple[float, ...] = (3.0,)  # type: ignore[assignment]
+    """λ_R^KL, the weight of the branches' divergence from the teacher; several values are compared."""
+    branch_ce: tuple[float, ...] = (1.0,)  # type: ignore[assignment]
+    """λ_R^CE, the weight of the branches' cross-entropy; several values are compared."""
+    temperature: tuple[float, ...] = (1.0,)  # type: ignore[assignment]
+    """Temperature τ of the branches' divergence from the teacher; several values are compared."""
+
+    def each(self) -> list[Branches]:
+        """The settings of every combination, one value each.
+
+        Raises:
+            InputError: an option has no value, or one twice.
+        """
+        names = [f.name for f in fields(Branches)]
+        given = {name: getattr(self, name) for name in names}
+        values = {name: value for name, value in given.items() if name in _SWEPT}
+        for name, several in values.items():
+            if not several or len(set(several)) < len(several):
+                raise InputError(f"{ELSEWHERE.get(name, name)} is {several}: give one value, or several different ones")
+        return [Branches(**given | dict(zip(values, chosen))) for chosen in product(*values.values())]
+
+
+_SWEPT = ("teacher_ce", "branch_kl", "branch_ce", "temperature")
 
 
 @dataclass(frozen=True)
@@ -36,9 +68,14 @@ class Compare:
     """Temperature of KD; by default 4, or 2 for kd@std."""
     align: tuple[str, ...] = ()
     """Pairs of matching student and teacher stages, e.g. 2:1 3:2 4:3; by default matched from the last backwards."""
+    friendly: bool = True
+    """Also train the student-friendly teacher and its students; without, only the student alone and with a standard
+    teacher."""
+    within: float | None = None
+    """Name the smallest student that is at most this many points below the best teacher."""
     images: Images = Images()
     training: Training = Training()
-    branches: Branches = Branches()
+    branches: BranchValues = BranchValues()
     fine_tune: FineTune = FineTune()
     execution: Execution = Execution()
     out: Path = Path("runs")
@@ -120,7 +157,7 @@ def option_names(kind: type[Any]) -> list[str]:
     for each in fields(kind):
         hint: Any = hints[each.name]
         if is_dataclass(hint) and isinstance(hint, type):
-            elsewhere = ELSEWHERE if hint is Branches else {}
+            elsewhere = ELSEWHERE if issubclass(hint, Branches) else {}
             names += [elsewhere.get(name, name) for name in option_names(hint)]
         else:
             names.append(each.name)
@@ -135,7 +172,7 @@ def _build(kind: type[Any], left: dict[str, Any], elsewhere: Mapping[str, str]) 
         if name in left:
             values[each.name] = _coerced(left.pop(name), hint)
         elif is_dataclass(hint) and isinstance(hint, type):
-            values[each.name] = _build(hint, left, ELSEWHERE if hint is Branches else {})
+            values[each.name] = _build(hint, left, ELSEWHERE if issubclass(hint, Branches) else {})
         elif each.default is MISSING and each.default_factory is MISSING:
             raise InputError(f"{kind.__name__} needs {name}")
     return kind(**values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,6 +14,7 @@ from sftn.cli.console import console, display, say, show_table
 from sftn.data.dataset import Dataset
 from sftn.errors import printable
 from sftn.experiments import compare as comparisons
+from sftn.experiments.comparison import PARETO, Comparison, size_rows
 from sftn.experiments.forecast import forecast
 from sftn.experiments.grid import Planned
 from sftn.experiments.table import ALONE, Cell, Pair
@@ -20,7 +22,7 @@ from sftn.runs import requests
 from sftn.runs import train as training
 from sftn.spec import jobs
 from sftn.spec.images import Images
-from sftn.spec.run import Branches, Run
+from sftn.spec.run import Run
 
 
 def demo(asked: options.Demo) -> None:
@@ -29,7 +31,7 @@ def demo(asked: options.Demo) -> None:
         "Real handwritten digits, but only 20 labelled images per class: a student (resnet8, 0.08 M parameters) alone, "
         "with a standard teacher (resnet20, 0.27 M) and with one that was trained for it."
     )
-    images, branches = Images(data="digits", limit=200), Branches(branch_kl=0.3)
+    images, branches = Images(data="digits", limit=200), jobs.BranchValues(branch_kl=(0.3,))
     digits = jobs.Compare("resnet20", ("resnet8",), images=images, branches=branches)
     settings = {"seeds": asked.seeds, "training": asked.training, "execution": asked.execution, "out": asked.out}
     if not _compare(replace(digits, **settings), asked.dry_run):  # type: ignore[arg-type]
@@ -60,19 +62,31 @@ def _compare(asked: jobs.Compare, dry_run: bool) -> bool:
     show_table(_table(found))
     for warning in found.warnings:
         console.print(printable(warning))
+    if sizes := size_rows(found.sizes()):
+        show_table(_sizes(sizes))
     for sentence in found.verdict():
         console.print(printable(sentence))
     say(f"Written: {found.folder}/comparison.md and .json; each run has its own folder in {asked.out}")
     return True
 
 
-def _table(found: comparisons.Comparison) -> Table:
+def _table(found: Comparison) -> Table:
     header, *rows = found.rows()
     table = Table(title=Text(f"{found.title}\n{found.subtitle()}"))
     table.add_column(header[0], no_wrap=max(len(row[0]) for row in rows) <= 32)
     for column in header[1:]:
         table.add_column(column, justify="right")
     for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _sizes(rows: Sequence[Sequence[str]]) -> Table:
+    header, *others = rows
+    table = Table(title="Students by size", caption=PARETO)
+    for place, column in enumerate(header):
+        table.add_column(column, justify="left" if place in (0, 3) else "right", overflow="fold")
+    for row in others:
         table.add_row(*map(Text, row))
     return table
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sftn.errors import InputError
+from sftn.experiments.comparison import Sized
 from sftn.report.figures.analysis import legend
 from sftn.report.figures.tables import accuracies, canvas
 from sftn.runs.folder import Entry
@@ -113,7 +114,7 @@ def tradeoff(rows: Sequence[tuple[str, float, float, float]]) -> Any:
     Args:
         rows: name, accuracy in percent, number of parameters, latency in milliseconds.
     """
-    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = canvas(1, 2, height=2.8 + 0.22 * len(rows), epochs=False)
     for axis, place, label in zip(axes, (2, 3), ("parameters", "latency of one image, ms")):
@@ -122,12 +123,7 @@ def tradeoff(rows: Sequence[tuple[str, float, float, float]]) -> Any:
         axis.set_ylim(low - max(0.5, 0.15 * (high - low)), high + max(0.5, 0.25 * (high - low)))
         axis.set(xlabel=label, ylabel="test accuracy, %")
         if place == 2:
-            axis.set_xscale("log")
-            axis.set_xlim(min(numbers) / 1.6, 1.6 * max(numbers))
-            near = max(numbers) < 20 * min(numbers)
-            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,), numticks=6))
-            axis.xaxis.set_major_formatter(EngFormatter())
-            axis.xaxis.set_minor_formatter(NullFormatter())
+            _parameters(axis, numbers)
         else:
             axis.set_xlim(0, 1.25 * max(numbers))  # from zero, so that distances are proportional
             axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -135,6 +131,41 @@ def tradeoff(rows: Sequence[tuple[str, float, float, float]]) -> Any:
             axis.plot(x, y, marker=MARKERS[number % 8], color=COLOURS[number % 7], markersize=7)
         _name_points(axis, [(name, x, y) for x, (name, y, *_) in zip(numbers, rows)], figure.get_figheight())
     return figure
+
+
+def sizes(rows: Sequence[Sized], teacher: float) -> Any:
+    """Accuracy of students over parameters, with the Pareto front as a line and the best teacher as a level.
+
+    Args:
+        rows: the students by size.
+        teacher: accuracy of the best teacher in percent.
+    """
+    figure, (axis,) = canvas(1, 1, height=3.2 + 0.1 * len(rows), width=5.4, epochs=False)
+    _parameters(axis, [one.parameters for one in rows])
+    axis.axhline(teacher, color="#888888", linewidth=0.8, linestyle="--", label="best teacher")
+    front = [(one.parameters, one.accuracy) for one in rows if one.front]
+    axis.plot(*zip(*front), color="#888888", linewidth=1, label="Pareto front")
+    for number, one in enumerate(rows):
+        axis.plot(one.parameters, one.accuracy, marker=MARKERS[number % 8], color=COLOURS[number % 7], markersize=7)
+    every = [teacher, *(one.accuracy for one in rows)]
+    low, high = min(every), max(every)
+    axis.set_ylim(low - max(0.5, 0.15 * (high - low)), high + max(0.5, 0.25 * (high - low)))
+    axis.set(xlabel="parameters", ylabel="test accuracy, %")
+    _name_points(axis, [(one.student, one.parameters, one.accuracy) for one in rows], figure.get_figheight())
+    axis.legend(frameon=False, fontsize=7.5, loc="lower right")
+    return figure
+
+
+def _parameters(axis: Any, numbers: Sequence[float]) -> None:
+    """A logarithmic axis of parameters."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    axis.set_xlim(min(numbers) / 1.6, 1.6 * max(numbers))
+    near = max(numbers) < 20 * min(numbers)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,), numticks=6))
+    axis.xaxis.set_major_formatter(EngFormatter())
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _name_points(axis: Any, points: Sequence[tuple[str, float, float]], height: float) -> None:
