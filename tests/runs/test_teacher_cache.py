@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import errno
 import gc
 import json
+import os
+import signal
+import subprocess
+import sys
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +17,9 @@ import torch
 from PIL import Image
 
 import sftn.experiments.queue
+import sftn.runs.output_stores
 import sftn.runs.teacher_cache
+import sftn.training.output_cache
 from sftn.data.dataset import Dataset
 from sftn.data.load import load
 from sftn.data.loader import Loader, training_batches
@@ -23,10 +30,11 @@ from sftn.methods import METHODS
 from sftn.networks.staged import Activations
 from sftn.runs.cohort import train_together
 from sftn.runs.runner import train
-from sftn.runs.teacher_cache import FIELDS, LEAST, SharedOutputs, TeacherCache, outputs_needed
+from sftn.runs.teacher_cache import FIELDS, LEAST, SharedOutputs, TeacherCache, outputs_needed, sharing
 from sftn.spec.execution import Execution
 from sftn.spec.objective import Objective, Term
 from sftn.spec.run import Run
+from sftn.storage.store_folder import HEAD, SEAL, stores
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import objective
 from sftn.training.output_cache import FLOOR, OutputCache, hit_rate
@@ -37,6 +45,8 @@ from tests.support.run_files import left
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
 IMAGES, BATCH, EPOCHS, VIEWS = 100, 32, 5, 9
+SAVED = {"views": VIEWS, "kept": IMAGES, "from_other_runs": 0}
+"""What a run that finds nothing from other runs says of its teacher's outputs, but for what it looked up."""
 
 
 def images() -> Dataset:
@@ -63,6 +73,13 @@ def compared(out: Path, run: Run) -> tuple[dict[str, int] | None, tuple[Any, ...
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Lines about the teacher."""
     return [record.getMessage() for record in caplog.records if record.name == "sftn.runs.teacher_cache"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has stores of its own; they are beside the folders of its runs."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "sftn" / "teacher-outputs"
 
 
 @pytest.fixture(autouse=True)
@@ -102,12 +119,13 @@ def test_a_run_ends_with_the_bits_that_it_has_without(
     assert found == expected
     assert none is None
     full = IMAGES // BATCH * BATCH * EPOCHS
-    assert record == {"views": VIEWS, "kept": IMAGES, "questions": full, "looked_up": looked_up(run)}
+    assert record == {**SAVED, "questions": full, "looked_up": looked_up(run)}
     assert record["looked_up"] > 0.1 * full
     (line,) = told(caplog)
     rate = 100 * hit_rate(EPOCHS, VIEWS)
-    what = "9 views of all 100 images in at most 0.0 GiB"
-    assert line == f"outputs of teacher wide are stored for {what}: {rate:.0f} % will be looked up over 5 epochs"
+    what = "9 views of all 100 images in at most 0.0 GiB on disk"
+    share = f"{rate:.0f} % will be looked up over 5 epochs, 0 % are there already"
+    assert line == f"outputs of teacher wide are stored for {what}: {share}"
 
 
 def test_an_interrupted_run_ends_with_the_bits_that_it_has_without(tmp_path: Path) -> None:
@@ -149,7 +167,7 @@ def test_in_a_cohort_a_batch_is_one_question(tmp_path: Path) -> None:
     train_together(runs, images(), tmp_path, Execution(teacher_cache=0.1))
     record, _ = compared(tmp_path, runs[1])
     full = IMAGES // BATCH * BATCH * EPOCHS
-    assert record == {"views": VIEWS, "kept": IMAGES, "questions": full, "looked_up": looked_up(runs[1])}
+    assert record == {**SAVED, "questions": full, "looked_up": looked_up(runs[1])}
 
 
 def test_where_one_of_a_cohort_needs_the_maps_all_have_the_whole_answer(
@@ -188,8 +206,8 @@ def test_what_does_not_fit_is_asked_again(
     (run,) = students(tmp_path / "plain", "kd")
     students(tmp_path / "once", "kd")
     train(run, images(), tmp_path / "plain", Execution(teacher_cache=0.0))
-    row = VIEWS * tiny.CLASSES * 4
-    train(run, images(), tmp_path / "once", Execution(teacher_cache=70.5 * row / 2**30))
+    row = VIEWS * (tiny.CLASSES * 4 + SEAL)
+    train(run, images(), tmp_path / "once", Execution(teacher_cache=(HEAD + 70.5 * row) / 2**30))
     record, found = compared(tmp_path / "once", run)
     assert found == compared(tmp_path / "plain", run)[1]
     assert record is not None
@@ -218,8 +236,8 @@ def test_where_answers_are_kept(tmp_path: Path) -> None:
     kd, crd, at, oh = (runs[name] for name in ("kd", "crd", "at", "oh"))
     short, small = (replace(kd, schedule=replace(kd.schedule, **{k: v})) for k, v in (("epochs", 2), ("batch", FLOOR)))
 
-    def keeps(*runs: Run, gib: float = 1.0, data: Dataset = data) -> bool:
-        return TeacherCache(runs, data, gib).keeps
+    def keeps(*runs: Run, gib: float = 1.0, data: Dataset = data, **how: bool) -> bool:
+        return TeacherCache(runs, data, gib, **how).keeps
 
     newer = {"dkd", "dist", "nkd", "ctkd", "wkd-l"}
     assert {name for name, run in runs.items() if keeps(run)} == {"kd", "rkd", "pkt", "crd", "ab"} | newer
@@ -227,10 +245,18 @@ def test_where_answers_are_kept(tmp_path: Path) -> None:
     assert not keeps(kd, gib=0.0)
     assert not keeps(small)
     assert hit_rate(2, VIEWS) < LEAST
-    assert not keeps(short)
+    assert keeps(short), "that is for the first batch to say, except where it may change bits"
+    assert not keeps(short, compiled=True)
+    assert keeps(kd, compiled=True)
     assert TeacherCache([kd, crd, oh], data, 1.0).fields == ["logits", "embedding"]
-    with pytest.raises(InputError, match="teacher_cache is -1"):
-        keeps(kd, gib=-1.0)
+
+
+@pytest.mark.parametrize("room", [-1.0, float("inf"), float("nan"), "none"])
+def test_room_is_checked_before_anything_is_written(room: Any, tmp_path: Path) -> None:
+    run = tiny.run(images())
+    with pytest.raises(InputError, match=f"teacher_cache is {room}: give GiB, or off"):
+        train(run, images(), tmp_path / "runs", Execution(teacher_cache=room))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_where_outputs_are_shared() -> None:
@@ -296,3 +322,206 @@ def test_the_queue_keeps_answers(tmp_path: Path) -> None:
     sftn.experiments.queue.work(planned, images(), tmp_path, Execution(teacher_cache=0.1))
     record = json.loads((tmp_path / run.folder / "result.json").read_text())
     assert record["asked_once"]["looked_up"] > 0
+
+
+def later(out: Path, method: str = "kd", seed: int = 1, epochs: int = EPOCHS, **changes: Any) -> Run:
+    """Another student of the teacher of `students`, with other batches."""
+    (run,) = students(out, method, epochs=epochs, **changes)
+    return replace(run, seed=seed)
+
+
+def alone(out: Path, run: Run) -> Any:
+    """What a run leaves whose teacher is run on every batch."""
+    students(out, "kd")
+    train(run, images(), out, Execution(teacher_cache="off"))
+    return compared(out, run)
+
+
+STORED = Execution(teacher_cache=0.1)
+
+
+@pytest.mark.parametrize(("method", "precision"), [("kd", "bf16"), ("crd+kd", "float32")])
+def test_a_later_run_finds_what_an_earlier_one_left_and_ends_with_the_same_bits(
+    method: str, precision: str, tmp_path: Path, cache: Path
+) -> None:
+    (first,) = students(tmp_path / "once", method, precision=precision, epochs=20)
+    train(first, images(), tmp_path / "once", STORED)
+    second = later(tmp_path / "once", method, precision=precision)
+    train(second, images(), tmp_path / "once", STORED)
+    record, found = compared(tmp_path / "once", second)
+    none, expected = alone(tmp_path / "plain", second)
+    assert none is None
+    assert found == expected
+    assert record is not None
+    assert record["from_other_runs"] > 0.6 * record["questions"]
+    assert record["looked_up"] > looked_up(second)
+    kept = {entry.record["field"]: entry.filled for entry in stores(cache) if entry.record}
+    assert kept.keys() == ({"logits", "embedding"} if method == "crd+kd" else {"logits"})
+    assert all(0.8 < share <= 1 for share in kept.values())
+
+
+def test_methods_share_the_outputs_that_both_need(tmp_path: Path, cache: Path) -> None:
+    (first,) = students(tmp_path, "crd+kd", epochs=20)
+    train(first, images(), tmp_path, STORED)
+    for method in ("dkd", "rkd"):
+        run = later(tmp_path, method)
+        train(run, images(), tmp_path, STORED)
+        record, _ = compared(tmp_path, run)
+        assert record is not None
+        assert record["from_other_runs"] > 0.6 * record["questions"], method
+    assert len(stores(cache)) == 2
+
+
+def test_what_other_bits_may_come_from_has_a_store_of_its_own(tmp_path: Path, cache: Path) -> None:
+    (first,) = students(tmp_path, "kd")
+    train(first, images(), tmp_path, STORED)
+    teacher = replace(first.teacher, seed=5)
+    train(teacher, images(), tmp_path, STORED)
+    smaller = replace(first, schedule=replace(first.schedule, batch=24))
+    for count, run in enumerate((replace(first, teacher=teacher), smaller, replace(first, precision="bf16")), 2):
+        train(run, images(), tmp_path, STORED)
+        record, _ = compared(tmp_path, run)
+        assert record is not None
+        assert record["from_other_runs"] == 0
+        assert len(stores(cache)) == count
+    run = later(tmp_path)
+    train(run, images(), tmp_path, replace(STORED, threads="2"))
+    record, _ = compared(tmp_path, run)
+    assert record is not None
+    assert record["from_other_runs"] == 0
+    assert len(stores(cache)) == 5
+
+
+@pytest.mark.parametrize("damage", ["bytes", "short", "version", "folder", "full", "foreign"])
+def test_a_store_that_cannot_be_used_is_one_line_and_changes_no_result(
+    damage: str, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (first,) = students(tmp_path / "once", "kd", epochs=20)
+    train(first, images(), tmp_path / "once", STORED)
+    run = later(tmp_path / "once")
+    (path,) = cache.glob("*.rows")
+    content = path.read_bytes()
+    if damage == "bytes":
+        path.write_bytes(content[:HEAD] + bytes(byte ^ 1 for byte in content[HEAD:]))
+    elif damage == "short":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "version":
+        path.write_bytes(content.replace(b"rows 1", b"rows 2"))
+    elif damage == "folder":
+        path.unlink()
+        (cache / ".lock").unlink()
+        cache.rmdir()
+        cache.write_text("not a folder")
+    elif damage == "full":
+        path.unlink()
+
+        def full(*how: Any) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+    else:  # rows that are sealed, but of another teacher
+        monkeypatch.setattr(sftn.runs.output_stores, "_digest", lambda network: "the same")
+        path.unlink()
+        train(replace(first, teacher=other(first, tmp_path / "once")), images(), tmp_path / "once", STORED)
+    caplog.clear()
+    train(run, images(), tmp_path / "once", STORED)
+    record, found = compared(tmp_path / "once", run)
+    monkeypatch.undo()
+    assert found == alone(tmp_path / "plain", run)[1]
+    assert record is not None
+    assert record["from_other_runs"] == 0
+    lines = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    expected = {
+        "bytes": [],
+        "short": ["is damaged"],
+        "version": ["is damaged"],
+        "folder": ["cannot use"],
+        "full": ["No space left on device"],
+        "foreign": ["are not its own"],
+    }[damage]
+    assert len(lines) == len(expected)
+    assert all(part in line for part, line in zip(expected, lines))
+    least = looked_up(run) - (0 if damage != "foreign" else 64)
+    assert record["looked_up"] >= least, "memory serves instead"
+
+
+def other(run: Run, out: Path) -> Run:
+    """A teacher like a run's, with other weights."""
+    assert isinstance(run.teacher, Run)
+    teacher = replace(run.teacher, seed=5)
+    train(teacher, images(), out)
+    return teacher
+
+
+def test_a_short_run_pays_for_later_ones_or_by_earlier_ones(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sftn.training.output_cache, "DOUBTED", 1)
+    (short,) = students(tmp_path, "kd", epochs=2)
+    assert hit_rate(2, VIEWS) < LEAST
+    train(short, images(), tmp_path, STORED)
+    assert compared(tmp_path, short)[0] is None
+    assert not cache.exists()
+    train(replace(short, seed=1), images(), tmp_path, STORED, waiting=9)
+    assert compared(tmp_path, replace(short, seed=1))[0] is not None
+    assert stores(cache)[0].filled > LEAST
+    train(replace(short, seed=2), images(), tmp_path, STORED)
+    record, _ = compared(tmp_path, replace(short, seed=2))
+    assert record is not None
+    assert record["from_other_runs"] > 0
+
+
+def test_runs_that_will_ask_the_same_are_counted(tmp_path: Path) -> None:
+    kd, crd, both, at, oh = students(tmp_path, "kd", "crd", "crd+kd", "at", "oh")
+    half, teacher = replace(kd, precision="bf16"), kd.teacher
+    assert isinstance(teacher, Run)
+    others = [replace(kd, seed=1), replace(crd, seed=1), at, oh, half, teacher, replace(kd, teacher=half)]
+    assert [sharing([run], others) for run in (kd, crd, both)] == [1, 1, 2]
+    assert sharing([kd, crd], others) == 2
+    assert [sharing([run], others) for run in (at, oh, teacher)] == [0, 0, 0]
+    assert sharing([kd, at], others) == 0, "a cohort that needs maps keeps nothing"
+
+
+def test_the_queue_says_who_waits(tmp_path: Path, cache: Path) -> None:
+    (short,) = students(tmp_path, "kd", epochs=2)
+    runs = [replace(short, seed=seed) for seed in range(6)]
+    planned = [Planned(Cell(Pair("wide", "tiny"), "student", "standard"), run) for run in runs]
+    sftn.experiments.queue.work(planned, images(), tmp_path, replace(STORED, cohort=1, jobs="1"))
+    assert cache.exists()
+    record, _ = compared(tmp_path, runs[5])
+    assert record is not None
+    assert record["from_other_runs"] > 0
+
+
+PROCESS = """
+import os, signal, sys
+from functools import partial
+from pathlib import Path
+from sftn.networks import KEYS, NETWORKS
+from sftn.runs.runner import train
+from tests.runs.test_teacher_cache import STORED, images, later
+from tests.support import tiny
+from tests.support.interruptions import Bomb
+NETWORKS.update(tiny=partial(tiny.network, (4, 6, 8)), wide=partial(tiny.network, (6, 8, 12)))
+KEYS.update(tiny=(), wide=())
+out, seed, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+train(later(out, seed=seed), images(), out, STORED, callback=Bomb(last, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+"""
+
+
+def process(out: Path, seed: int, last: int = 0) -> subprocess.Popen[bytes]:
+    """A student is trained by another process, which is killed at a step."""
+    return subprocess.Popen([sys.executable, "-c", PROCESS, str(out), str(seed), str(last)])
+
+
+def test_processes_share_a_store_and_one_that_is_killed_spoils_nothing(tmp_path: Path, cache: Path) -> None:
+    (first, second) = (later(tmp_path / "once", seed=seed) for seed in (1, 2))
+    at_once = [process(tmp_path / "once", seed=3, last=9), process(tmp_path / "once", seed=1)]
+    assert [each.wait() for each in at_once] == [-signal.SIGKILL, 0]
+    assert process(tmp_path / "once", seed=2).wait() == 0
+    for run in (first, second):
+        record, found = compared(tmp_path / "once", run)
+        assert found == alone(tmp_path / "plain", run)[1]
+    assert record is not None
+    assert record["from_other_runs"] > 0
+    assert [entry.busy for entry in stores(cache)] == [False]

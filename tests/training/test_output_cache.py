@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,8 +11,8 @@ from torch import Tensor
 
 from sftn.data.dataset import Split
 from sftn.data.loader import Loader
-from sftn.errors import InputError
-from sftn.training.output_cache import FLOOR, OutputCache, hit_rate, same_in_parts, size
+from sftn.storage.row_store import RowStore
+from sftn.training.output_cache import DOUBTED, FLOOR, OnDisk, OutputCache, hit_rate, same_in_parts, size
 from tests.support import tiny
 
 
@@ -97,24 +100,68 @@ def test_memory_is_bounded_and_what_does_not_fit_is_asked_again() -> None:
     assert 0.15 < asked.rate < 0.25
 
 
-def test_files_serve_the_next_process_and_keep_the_dtype(tmp_path: Path) -> None:
+def on_disk(folder: Path, *widths: int, like: Tensor) -> OnDisk:
+    """Stores of some numbers of each output, for 40 images in 3 views."""
+    parts = enumerate(widths)
+    kept = [RowStore(folder, {"part": n}, {}, 120, width * like.element_size(), room=2**20) for n, width in parts]
+    return OnDisk(kept, like)
+
+
+def test_stores_serve_the_next_process_and_keep_the_dtype(tmp_path: Path) -> None:
     def half(views: Tensor) -> Tensor:
         return teacher(views).bfloat16()
 
     teacher = Teacher()
-    expected = []
-    first = OutputCache(half, images=40, outcomes=3, folder=tmp_path)
-    for question in questions(30, 40, 3):
-        expected.append(first(*question))
+    like = torch.zeros(1, tiny.CLASSES, dtype=torch.bfloat16)
+    caches = [OutputCache(half, 40, 3, rows=on_disk(tmp_path, 1, tiny.CLASSES - 1, like=like)) for _ in range(2)]
+    expected = [caches[0](*question) for question in questions(30, 40, 3)]
+    assert (caches[0].kept, caches[0].from_others) == (40, 0)
     teacher.seen = 0
-    again = OutputCache(half, images=40, outcomes=3, folder=tmp_path)
     for question, answer in zip(questions(30, 40, 3), expected):
-        found = again(*question)
+        found = caches[1](*question)
         assert found.dtype == torch.bfloat16
         assert torch.equal(found, answer)
-    assert teacher.seen == 32  # the shape of an answer has to be learned once
-    with pytest.raises(InputError, match="folder"):
-        OutputCache(half, images=40, outcomes=3, folder=tmp_path, device="cuda")
+    compared = -(-DOUBTED // 32) * 32
+    assert teacher.seen == compared, "all others were there"
+    assert caches[1].hits == caches[1].from_others == 30 * 32 - compared
+
+
+def test_outputs_that_are_not_the_teachers_are_noticed_and_left(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher, alone = Teacher(), Teacher()
+    like = torch.zeros(1, tiny.CLASSES)
+    foreign = OutputCache(lambda views: teacher(views) * (1 + 1e-6), 40, 3, rows=on_disk(tmp_path, 4, like=like))
+    for question in questions(5, 40, 3):
+        foreign(*question)
+    content = next(tmp_path.glob("*.rows")).read_bytes()
+    cache = OutputCache(teacher, 40, 3, rows=on_disk(tmp_path, 4, like=like))
+    for question in questions(30, 40, 3):
+        assert torch.equal(cache(*question), alone(question[0]))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("outputs of a teacher on disk are not its own, and ignored")
+    assert cache.rate > 0.8, "they are kept in memory instead"
+    assert cache.from_others == 0
+    assert next(tmp_path.glob("*.rows")).read_bytes() == content
+
+
+def test_a_disk_that_fails_is_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    teacher, alone = Teacher(), Teacher()
+    cache = OutputCache(teacher, 40, 3, rows=on_disk(tmp_path, 4, like=torch.zeros(1, tiny.CLASSES)))
+    asked = questions(30, 40, 3)
+    cache(*asked[0])
+
+    def fail(*how: Any) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    for question in asked:
+        assert torch.equal(cache(*question), alone(question[0]))
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.endswith("Input/output error")
+    assert cache.hits > 32, "what is there is still looked up"
 
 
 @pytest.mark.parametrize(("padding", "flip"), [(1, True), (2, False), (0, True)])

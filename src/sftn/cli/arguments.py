@@ -122,7 +122,8 @@ def _options_given(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 def _check_values(option: str, hint: Any, values: Sequence[str]) -> None:
     kinds = list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
     optional = type(None) in kinds
-    (kind,) = (one for one in kinds if one is not type(None))
+    kind, *others = sorted((one for one in kinds if one is not type(None)), key=lambda one: get_origin(one) is Literal)
+    words = [word for other in others for word in get_args(other)]  # beside a number, such as off
     many = get_origin(kind) is tuple
     if kind is bool:
         return
@@ -130,7 +131,7 @@ def _check_values(option: str, hint: Any, values: Sequence[str]) -> None:
         raise InputError(f"{option} needs a value")
     inner = get_args(kind)[0] if many else kind
     for value in values if many else values[:1]:
-        if optional and value == "None":
+        if value in words or (optional and value == "None"):
             continue
         if get_origin(inner) is Literal:
             if value not in get_args(inner):
@@ -139,6 +140,6 @@ def _check_values(option: str, hint: Any, values: Sequence[str]) -> None:
             try:
                 inner(value)
             except ValueError:
-                raise InputError(f"{option} takes {_KINDS[inner]}, not {value!r}") from None
+                raise InputError(f"{option} takes {' or '.join([_KINDS[inner], *words])}, not {value!r}") from None
         elif inner not in (str, Path):
             raise TypeError(f"{option} has an unsupported type: {inner}")

@@ -129,10 +129,11 @@ class Report:
 
 @dataclass(frozen=True)
 class Runs:
-    """Manage the folder of runs: list, show, remove, verify or archive runs."""
+    """Manage the folder of runs: list, show, remove, verify or archive runs; or teachers' outputs that runs share."""
 
-    what: tyro.conf.Positional[Literal["list", "show", "rm", "verify", "keep"]]
-    """list, show, rm, verify (read, hash and evaluate again) or keep (archive as one small file, without weights)."""
+    what: tyro.conf.Positional[Literal["list", "show", "rm", "verify", "keep", "cache"]]
+    """list, show, rm, verify (read, hash and evaluate again), keep (archive as one small file, without weights) or
+    cache (list the teachers' outputs that are kept for later runs)."""
     run: Names = ()
     """Folders, paths or beginnings of ids. By default, verify takes all finished runs; keep also takes studies and
     tables."""
@@ -146,6 +147,8 @@ class Runs:
     """For keep: the folder of archived runs."""
     networks: tuple[str, ...] = ()
     """For keep: runs whose weights are archived as well, in its subfolder networks."""
+    clear: bool = False
+    """For cache: remove all stored outputs that no run uses."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from sftn.experiments.watched import Group, Noted, Told, Watch, title_of
 from sftn.experiments.workers import Workers, settle_jobs
 from sftn.runs.cohort import Outcome, carry_out, company, size
 from sftn.runs.folder import DONE, RunFolder
+from sftn.runs.teacher_cache import sharing
 from sftn.runs.threads import counted, warn_of_cores
 from sftn.runtime.cores import usable_cores
 from sftn.runtime.device import accelerator
@@ -110,8 +111,9 @@ class _Queue:
                 continue
             noted = Noted(self.told, group)
             with nullcontext() if self.watch is None or self.done(group[0]) else self.watch(title_of(group)) as seen:
-                runs = [item.run for item in group]
-                found = carry_out(runs, self.dataset, self.out, self.execution, callback=noted.beside(seen))
+                runs, callback = [item.run for item in group], noted.beside(seen)
+                waiting = self.waiting(runs)
+                found = carry_out(runs, self.dataset, self.out, self.execution, callback=callback, waiting=waiting)
             self.finished(group, found, noted.began)
 
     def side_by_side(self, jobs: int, wait: float) -> None:
@@ -131,7 +133,8 @@ class _Queue:
                     self.finished(items, carry_out([items[0].run], self.dataset, self.out, self.execution), False)
                 elif items:
                     at[idle[0]] = Group(items, self.watch, ends, self.told)
-                    workers.give(idle[0], [item.run for item in items])
+                    runs = [item.run for item in items]
+                    workers.give(idle[0], runs, self.waiting(runs))
                 elif at:
                     event = workers.events.get()
                     if event.worker in at and at[event.worker].told(event.kind, event.content):
@@ -169,6 +172,11 @@ class _Queue:
             together = together[: -(-len(together) // idle)]
         ids = {run.id for run in together}
         return [item for item in after if item.run.id in ids]
+
+    def waiting(self, group: Sequence[Run]) -> int:
+        """How many of the runs that are left will ask a group's teacher for what the group asks."""
+        ids = {run.id for run in group}
+        return sharing(group, [item.run for item in self.left if item.run.id not in ids])
 
     def taught(self, run: Run) -> bool:
         """Whether a run's teacher is there."""

@@ -142,14 +142,20 @@ class Workers:
             process.wait()
         self._ends.close()
 
-    def give(self, worker: int, runs: Sequence[Run]) -> None:
-        """Have a worker carry out a group of runs; it is started if it is not there."""
+    def give(self, worker: int, runs: Sequence[Run], waiting: int = 0) -> None:
+        """Have a worker carry out a group of runs; it is started if it is not there.
+
+        Args:
+            worker: its number.
+            runs: the group.
+            waiting: how many runs will ask their teacher the same later.
+        """
         process = self._processes.get(worker)
         if process is None or process.poll() is not None:
             process = self._started(worker)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # that it died is an event
-            _send(process.stdin, list(runs))
+            _send(process.stdin, (list(runs), waiting))
 
     def stop(self) -> None:
         """Have all workers save what they are at and end; a second signal meanwhile ends them at once."""
@@ -275,17 +281,17 @@ def serve(stdin: BinaryIO, stdout: BinaryIO) -> None:
     dataset, out, execution = _Unpickler(io.BytesIO(_received(stdin))).load()
     while True:
         try:
-            runs = pickle.loads(_received(stdin))
+            runs, waiting = pickle.loads(_received(stdin))
         except EOFError:
             return
-        teller.tell("done", _outcomes(runs, dataset, out, execution, teller))
+        teller.tell("done", _outcomes(runs, waiting, dataset, out, execution, teller))
 
 
 def _outcomes(
-    runs: list[Run], dataset: Dataset, out: Path, execution: Execution, teller: _Teller
+    runs: list[Run], waiting: int, dataset: Dataset, out: Path, execution: Execution, teller: _Teller
 ) -> list[Outcome] | InputError:
     try:
-        return carry_out(runs, dataset, out, execution, callback=teller)
+        return carry_out(runs, dataset, out, execution, callback=teller, waiting=waiting)
     except InputError as error:
         return error
 

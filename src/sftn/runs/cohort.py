@@ -85,12 +85,13 @@ def carry_out(
     execution: Execution = Execution(),
     *,
     callback: Callback | None = None,
+    waiting: int = 0,
 ) -> list[Outcome]:
     """Carry out one run with `train`, several with `train_together`; an error of one run becomes its outcome."""
     if len(runs) > 1:
-        return train_together(runs, dataset, out, execution, callback=callback)
+        return train_together(runs, dataset, out, execution, callback=callback, waiting=waiting)
     try:
-        return [train(runs[0], dataset, out, execution, callback=callback)]
+        return [train(runs[0], dataset, out, execution, callback=callback, waiting=waiting)]
     except (Held, Lost, FloatingPointError) as error:
         return [error]
 
@@ -102,6 +103,7 @@ def train_together(
     execution: Execution = Execution(),
     *,
     callback: Callback | None = None,
+    waiting: int = 0,
 ) -> list[Outcome]:
     """Carry out the runs of several students, or what is left of them, each as `sftn.runs.runner.train` would.
 
@@ -116,6 +118,7 @@ def train_together(
         out: the folder of all runs.
         execution: device, processes, checkpoints and speed.
         callback: called at the steps of all runs.
+        waiting: how many other runs will ask the teacher the same later.
 
     Returns:
         For each run, in order, its result, or the error with which it left the cohort.
@@ -133,7 +136,7 @@ def train_together(
             raise InputError(f"{run.name} and {runs[0].name} differ in teacher, data, seed, precision or batch")
     _ = execution.thread_count  # a wrong number is an error before anything begins
     join(execution.device, 1, 1)
-    shared = Shared(TeacherCache(runs, dataset, execution.teacher_cache))
+    shared = Shared(TeacherCache(runs, dataset, execution.cache_gib, waiting=waiting))
     shown = None if callback is None else _Shown(callback)
     members = []
     for run in runs:

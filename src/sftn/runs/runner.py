@@ -81,6 +81,8 @@ class Context:
     callback: Callback | None = None
     shared: Shared | None = None
     """What it shares with the other runs of its cohort; None for a run alone."""
+    waiting: int = 0
+    """How many runs will ask its teacher the same later."""
     guard: Callable[[], None] = lambda: None
     """Raises if this process has lost the right to write to the run's folder."""
 
@@ -92,6 +94,7 @@ def train(
     execution: Execution = Execution(),
     *,
     callback: Callback | None = None,
+    waiting: int = 0,
 ) -> dict[str, Any]:
     """Carry out a run, or what is left of it; of a finished run, only the result is read.
 
@@ -106,6 +109,7 @@ def train(
         out: the folder of all runs.
         execution: device, processes, checkpoints and speed.
         callback: called at every step and epoch.
+        waiting: how many runs will ask its teacher the same later (`sftn.runs.teacher_cache.sharing`).
 
     Returns:
         The content of `result.json`.
@@ -116,13 +120,13 @@ def train(
         Stopped: a signal ended training; the state is saved and the same call resumes from there.
         Diverged: a number is not finite (a `FloatingPointError`).
     """
-    _ = execution.thread_count  # a wrong number is an error before anything begins
+    _ = execution.thread_count, execution.cache_gib  # a wrong number is an error before anything begins
     join(execution.device, execution.devices, execution.nodes)
     if run.norm_shares not in (1, world()):
         raise InputError(f"{run.name} normalises over {run.norm_shares} shares of a batch: give that many --devices")
     if not leads():
         callback = None
-    steps = carried_out(run, dataset, Context(out, execution, callback))
+    steps = carried_out(run, dataset, Context(out, execution, callback, waiting=waiting))
     with repeatable(execution.deterministic), threads_kept():
         while True:
             try:
@@ -243,9 +247,12 @@ def _assemble(
     execution, cohort, folder = context.execution, context.shared, context.out / run.folder
     asked = execution.thread_count if cohort is None or cohort.threads is None else cohort.threads
     threads = settle_threads(run, dataset, folder, asked, fabric)
-    if cohort is not None:
+    if cohort is None:
+        compiled = execution.step_mode in ("compiled", "both")
+        cache = TeacherCache([run], dataset, execution.cache_gib, waiting=context.waiting, compiled=compiled)
+    else:
         cohort.threads = threads.number
-    cache = TeacherCache([run], dataset, execution.teacher_cache) if cohort is None else cohort.cache
+        cache = cohort.cache
     torch.manual_seed(run.seed)
     network = new_network(run.network, dataset)
     teacher = None if run.teacher is None else load_network(run.teacher, dataset, context.out)

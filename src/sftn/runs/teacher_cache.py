@@ -1,6 +1,7 @@
 """Teacher cache: one teacher's outputs, shared by the runs of a cohort and stored across epochs where that pays.
 
-The table of stored outputs is in `sftn.training.output_cache`.
+The table of stored outputs is in `sftn.training.output_cache`. It is on disk, for later runs and other processes on the
+machine (`sftn.runs.output_stores`), or in memory where no store can be used.
 """
 
 from __future__ import annotations
@@ -17,17 +18,21 @@ from sftn.data.loader import Batches, view_count
 from sftn.errors import InputError
 from sftn.methods import METHODS
 from sftn.methods.base import Method
+from sftn.networks.fast.product_choices import chosen_by
 from sftn.networks.staged import Activations, StagedNet
+from sftn.runs.output_stores import identity, open_stores
 from sftn.runtime.collectives import world
 from sftn.spec.run import Run
-from sftn.training.output_cache import FLOOR, OutputCache, hit_rate, same_in_parts
+from sftn.storage.row_store import Missing
+from sftn.storage.store_folder import HEAD, SEAL
+from sftn.training.output_cache import FLOOR, OnDisk, OutputCache, hit_rate, same_in_parts
 from sftn.training.teacher_outputs import TeacherOutputs
 
 logger = logging.getLogger(__name__)
 FIELDS = ("logits", "embedding")
 """Outputs that can be stored: a few hundred numbers per view of an image, where feature maps have many thousands."""
 LEAST = 0.1
-"""Smallest expected share of lookups; below it, the memory is not worth it."""
+"""Smallest expected share of lookups; below it, storing outputs is not worth it."""
 TELL = 0.1
 """GiB of stored outputs from which their size is logged."""
 
@@ -47,38 +52,54 @@ def outputs_needed(run: Run) -> set[str] | None:
     return {name for method in methods for name in method.teacher_outputs} | ({"logits"} if run.objective.kd else set())
 
 
+def sharing(runs: Sequence[Run], others: Sequence[Run]) -> int:
+    """How many of the other runs could find the teacher's outputs that a run, or a cohort, leaves on disk."""
+    needed = {name for run in runs for name in outputs_needed(run) or ()}
+    if needed - set(FIELDS):
+        return 0
+
+    def same(other: Run) -> bool:
+        settings = [(run.teacher, run.data, run.precision, run.schedule.batch) for run in (other, runs[0])]
+        asked = outputs_needed(other) or set()
+        return settings[0] == settings[1] and bool(asked) and asked <= needed
+
+    return sum(map(same, others))
+
+
 class TeacherCache:
     """The outputs of one frozen teacher, for one run or all runs of a cohort.
 
     A cohort runs its teacher once per batch. In addition, outputs may be stored for every view of an image. The first
     full batch of training decides whether they are: the outputs must have the same bits when the teacher is run on
-    parts of the batch, and enough of them must fit. A batch of another size, such as an epoch's last one, is always run
-    through the teacher.
+    parts of the batch, and enough of them must be found, by these runs or by those that wait. A batch of another size,
+    such as an epoch's last one, is always run through the teacher.
 
     Args:
         runs: one run, or a cohort; runs that need no outputs for the batch (see `outputs_needed`) do not matter.
         dataset: the images.
-        gib: memory for stored outputs, in GiB; 0 stores none. Used on a CPU in a single process only.
-
-    Raises:
-        InputError: the memory is negative.
+        gib: room for stored outputs, in GiB: on disk for all teachers together, or in memory for this one; 0 stores
+            none. Used on a CPU in a single process only.
+        waiting: how many runs will ask for the same outputs later (see `sharing`).
+        compiled: whether steps are compiled. Without its student the teacher is not, and rounds otherwise, so it must
+            not depend on others whether its outputs are looked up.
     """
 
-    def __init__(self, runs: Sequence[Run], dataset: Dataset, gib: float) -> None:
-        if not gib >= 0:
-            raise InputError(f"teacher_cache is {gib}: give GiB, or 0 to run the teacher on every batch")
+    def __init__(
+        self, runs: Sequence[Run], dataset: Dataset, gib: float, *, waiting: int = 0, compiled: bool = False
+    ) -> None:
         needed = {name for run in runs for name in outputs_needed(run) or ()}
         self.cohort = len(runs) > 1
         self.fields = [name for name in FIELDS if name in needed]
         self.needs_features = bool(needed - set(FIELDS))
+        self.run, self.dataset, self.waiting = runs[0], dataset, waiting
         self.epochs, self.batch = max(run.schedule.epochs for run in runs), runs[0].schedule.batch
         self.images, self.room = len(dataset.train), int(gib * 2**30)
         teacher = runs[0].teacher
         self.name = "" if teacher is None else teacher.name if isinstance(teacher, Run) else teacher.network
         views = None if dataset.streamed else view_count(dataset.padding, dataset.flip)
-        pays = views is not None and hit_rate(self.epochs, views) >= LEAST
-        self.keeps = bool(gib and self.fields and pays) and not self.needs_features and self.batch > FLOOR
-        """Whether outputs will be stored, provided that the first batch allows it."""
+        may = views is not None and (not compiled or hit_rate(self.epochs, views) >= LEAST)
+        self.keeps = bool(gib and self.fields and may) and not self.needs_features and self.batch > FLOOR
+        """Whether outputs may be stored, if the first batch finds that it pays."""
         self._teacher: StagedNet | None = None
         self._table: OutputCache | None = None
         self._loader: Batches | None = None
@@ -95,7 +116,13 @@ class TeacherCache:
         if self._table is None:
             return None
         table = self._table
-        return {"views": table.outcomes, "kept": table.kept, "questions": table.asked, "looked_up": table.hits}
+        return {
+            "views": table.outcomes,
+            "kept": table.kept,
+            "questions": table.asked,
+            "looked_up": table.hits,
+            "from_other_runs": table.from_others,
+        }
 
     def adopt(self, teacher: StagedNet) -> StagedNet:
         """The teacher that all runs use: that of the first run to call this."""
@@ -137,26 +164,62 @@ class TeacherCache:
         loader = self._loader
         if images.device.type != "cpu" or loader is None or loader.views is None:
             return
-        answer = partial(_side_by_side, teacher, self.fields)
+        answer, views = partial(_side_by_side, teacher, self.fields), loader.views
         activations, like = teacher.activations(images), answer(images)
         self._widths = [getattr(activations, name).shape[1] for name in self.fields]
-        row = loader.views * like.shape[1] * like.element_size()
+        row = views * like.shape[1] * like.element_size()
         kept = min(self.images, self.room // row)
-        rate = kept / self.images * hit_rate(self.epochs, loader.views)
-        if rate < LEAST:
+        alone, together = (
+            kept / self.images * hit_rate(epochs, views) for epochs in (self.epochs, self.epochs * (1 + self.waiting))
+        )
+        rows = self._on_disk(teacher, images, like, create=max(alone, together) >= LEAST)
+        if rows is not None:
+            kept = rows.places // views
+            alone = kept / self.images * (1 - (1 - rows.filled) * (1 - hit_rate(self.epochs, views)))
+        if alone < LEAST and (rows is None or together < LEAST):
             return
         if not same_in_parts(answer, images):
             logger.info(
                 "teacher %s is run on every batch: in parts of a batch its outputs are rounded differently", self.name
             )
             return
-        self._table = OutputCache(answer, self.images, loader.views, room=self.room, device=images.device)
+        self._table = OutputCache(answer, self.images, views, room=self.room, rows=rows, device=images.device)
         gib = kept * row / 2**30
         if gib >= TELL:
             which = f"all {kept:,}" if kept == self.images else f"{kept:,} of {self.images:,}"
-            stored = f"{loader.views} views of {which} images in at most {gib:.1f} GiB"
-            expected = f"{100 * rate:.0f} % will be looked up over {self.epochs} epochs"
-            logger.info("outputs of teacher %s are stored for %s: %s", self.name, stored, expected)
+            where = f"in at most {gib:.1f} GiB" + (" of memory" if rows is None else " on disk")
+            found = f"{100 * alone:.0f} % will be looked up over {self.epochs} epochs"
+            if rows is not None:
+                found += f", {100 * rows.filled:.0f} % are there already"
+            logger.info(
+                "outputs of teacher %s are stored for %d views of %s images %s: %s",
+                self.name,
+                views,
+                which,
+                where,
+                found,
+            )
+
+    def _on_disk(self, teacher: StagedNet, images: Tensor, like: Tensor, *, create: bool) -> OnDisk | None:
+        """The table on disk; None if there is none and it is not to be created, or if it cannot be used."""
+        assert self._loader is not None
+        assert self._loader.views is not None
+        views, widths = self._loader.views, self._widths
+        row = views * (like.shape[1] * like.element_size() + SEAL * len(widths))
+        kept = min(self.images, (self.room - HEAD * len(widths)) // row)
+        if kept < 1:
+            return None
+        products = chosen_by(teacher, partial(teacher.activations, images))
+        about = identity(self.run, self.dataset, teacher, products)
+        fields = [(name, width, like.dtype) for name, width in zip(self.fields, widths)]
+        try:
+            stores = open_stores(self.run, self.dataset, about, fields, kept, views, room=self.room, create=create)
+        except Missing:
+            return None
+        except InputError as error:
+            logger.warning("outputs of teacher %s are not kept for other runs: %s", self.name, error)
+            return None
+        return OnDisk(stores, like)
 
 
 class SharedOutputs(TeacherOutputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,10 +51,10 @@ class Execution:
     """In float32, fold frozen teachers and compute convolutions as matrix products, 3×3 ones by Winograd's algorithm,
     where that is faster on this CPU; changes rounding (errors of 1e-5 of the largest value), so the choice is recorded.
     Half precision always does this."""
-    teacher_cache: float = 2.0
-    """GiB of memory for caching a teacher's outputs for crops and flips of the images; used on a CPU, with one process,
-    where it saves time and changes no bit (see `sftn.runs.teacher_cache`). 0 runs the teacher every time. A cohort
-    shares one cache."""
+    teacher_cache: float | Literal["off"] = 2.0
+    """GiB of disk for teachers' outputs for crops and flips of the images, which all runs on the machine share
+    (`sftn runs cache`), or of memory where the disk cannot be used; used on a CPU, with one process, where it saves
+    time and changes no bit (see `sftn.runs.teacher_cache`). off, or 0, runs the teacher every time."""
     compile: bool = False
     """Compile training steps; changes only speed and rounding (see docs/speed.md). Not for cohorts."""
     cuda_graphs: bool = False
@@ -72,6 +73,18 @@ class Execution:
         if not (asked.isdecimal() and asked.isascii() and 1 <= int(asked[:9]) <= MOST_THREADS):
             raise InputError(f"threads is {asked}: give a number of threads per run, 1 to {MOST_THREADS}, or auto")
         return int(asked)
+
+    @property
+    def cache_gib(self) -> float:
+        """`teacher_cache` as a number, 0 for off.
+
+        Raises:
+            InputError: it is neither GiB nor off.
+        """
+        gib = 0.0 if self.teacher_cache == "off" else self.teacher_cache
+        if not isinstance(gib, int | float) or not 0 <= gib < math.inf:
+            raise InputError(f"teacher_cache is {gib}: give GiB, or off to run the teacher on every batch")
+        return gib
 
     @property
     def step_mode(self) -> str:

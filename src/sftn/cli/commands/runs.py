@@ -1,4 +1,4 @@
-"""`sftn runs`: list, show, remove, verify and archive runs."""
+"""`sftn runs`: list, show, remove, verify and archive runs, and list or clear the teachers' outputs that they share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from sftn.runs.folder import (
 )
 from sftn.spec.differences import differences
 from sftn.spec.run import Data
+from sftn.storage import store_folder
 
 if TYPE_CHECKING:
     from sftn.data.dataset import Dataset
@@ -46,6 +48,13 @@ def runs(asked: options.Runs) -> None:
         InputError: a run is unknown or must not be removed, or its images are missing.
     """
     what, names, out = asked.what, asked.run, asked.out
+    if asked.clear and what != "cache":
+        raise InputError(f"--clear is for sftn runs cache; sftn runs {what} removes nothing of it: leave --clear out")
+    if what == "cache":
+        if names:
+            raise InputError(f"sftn runs cache takes no runs ({names[0]}): --clear removes all that no run uses")
+        show_stores(asked.clear)
+        return
     if what == "list":
         with unpacked(out) as runs:
             table(scan(runs))
@@ -70,6 +79,31 @@ def runs(asked: options.Runs) -> None:
         say(f"{len(folders) - bad} of {len(folders)} runs passed verification")
         if bad:
             sys.exit(1)
+
+
+def show_stores(clear: bool) -> None:
+    """Print one line per store of a teacher's outputs, after removing those that no run uses if asked to."""
+    folder = store_folder.stores_folder()
+    if clear:
+        removed = store_folder.clear(folder)
+        say(f"Removed: {len(removed)} stores, {_gib(removed)} GiB")
+    found = store_folder.stores(folder)
+    shown = Table(box=None, pad_edge=False)
+    for column in ("teacher", "images", "outputs", "GiB", "filled", "last used"):
+        shown.add_column(column, no_wrap=column not in ("teacher", "last used"), overflow="fold")
+    for store in found:
+        record = store.record or {"teacher": f"damaged, or of another version: {store.path.name}"}
+        about = (printable(str(record.get(name, "?"))) for name in ("teacher", "data"))
+        outputs = printable(f"{record['field']}, {record['dtype']}") if {"field", "dtype"} <= set(record) else "?"
+        used = f"{datetime.fromtimestamp(store.used):%Y-%m-%d %H:%M}" + ", in use" * store.busy
+        shown.add_row(*map(Text, (*about, outputs, _gib([store]), f"{100 * store.filled:.0f} %", used)))
+    if found:
+        show_table(shown)
+    say(f"{_gib(found)} GiB in {folder}" if found else f"no teacher's outputs are kept in {folder}")
+
+
+def _gib(found: Sequence[store_folder.Found]) -> str:
+    return f"{sum(store.bytes for store in found) / 2**30:.2f}"
 
 
 def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path) -> None:

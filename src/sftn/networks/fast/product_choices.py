@@ -82,6 +82,8 @@ class Choices:
         self.table = _table(torch.get_num_threads()) if table is None else table
         self.made: dict[str, str] = {}
         """The passes that are products, of each layer that was met; read by whoever records a run."""
+        self.asked: set[str] = set()
+        """The layers that were asked for; see `chosen_by`."""
 
     def __deepcopy__(self, memo: Any) -> Choices:
         return self  # copies of a network choose alike
@@ -94,6 +96,7 @@ class Choices:
         if world() > 1:
             return ""
         name = str(layer)
+        self.asked.add(name)
         if name not in self.made:
             self.made[name] = self.table.look_up(layer) if layer.may_gain else ""
         return self.made[name]
@@ -110,6 +113,17 @@ class Choices:
         """Choose as a record says, if it is of this machine; anything else is ignored."""
         if isinstance(record, Mapping) and record.get("machine") == self.table.machine and _valid(record.get("chosen")):
             self.made |= record["chosen"]
+
+
+def chosen_by(network: nn.Module, run: Callable[[], object]) -> dict[str, str]:
+    """What a network chooses for its layers while it is run: the passes that are products, of layers that have any."""
+    asked = {
+        choices for module in network.modules() if isinstance(choices := getattr(module, "choices", None), Choices)
+    }
+    for choices in asked:
+        choices.asked.clear()
+    run()
+    return {name: choices.made[name] for choices in asked for name in choices.asked if choices.made[name]}
 
 
 def use_products(network: nn.Module, choices: Choices) -> int:
