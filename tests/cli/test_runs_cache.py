@@ -52,7 +52,7 @@ def test_stores_are_listed_and_cleared_but_for_those_in_use(folder: Path, capsys
         (["runs", "cache", "resnet20"], "takes no runs"),
         (["compare", "--teacher-cache", "maybe"], "--teacher-cache takes a number or off, not 'maybe'"),
         (["compare", "--teacher-cache"], "--teacher-cache needs a value"),
-        (["compare", "--limit", "40", "--epochs", "1", "--batch", "20", "--teacher-cache", "-2"], "give GiB, or off"),
+        (["train-teacher", "--teacher", "resnet8", "--standard", "--teacher-cache", "-2"], "give GiB, or off"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -69,7 +69,7 @@ def test_wrong_input_is_one_line(
 
 @pytest.mark.parametrize(("given", "gib"), [("off", 0.0), ("0", 0.0), ("0.5", 0.5), ("8", 8.0)])
 def test_room_is_a_number_or_off(given: str, gib: float) -> None:
-    assert parse(["compare", "--teacher-cache", given]).execution.cache_gib == gib
-    assert parse(["compare"]).execution.cache_gib == 2.0
+    assert parse(["demo", "--teacher-cache", given]).execution.cache_gib == gib
+    assert parse(["demo"]).execution.cache_gib == 2.0
     with pytest.raises(InputError):
-        parse(["compare", "--teacher-cache", "on"])
+        parse(["demo", "--teacher-cache", "on"])
