@@ -248,11 +248,9 @@ def _assemble(
     asked = execution.thread_count if cohort is None or cohort.threads is None else cohort.threads
     threads = settle_threads(run, dataset, folder, asked, fabric)
     if cohort is None:
-        compiled = execution.step_mode in ("compiled", "both")
-        cache = TeacherCache([run], dataset, execution.cache_gib, waiting=context.waiting, compiled=compiled)
+        cache = TeacherCache([run], dataset, execution.cache_gib, waiting=context.waiting, compiled=execution.compile)
     else:
-        cohort.threads = threads.number
-        cache = cohort.cache
+        cohort.threads, cache = threads.number, cohort.cache
     torch.manual_seed(run.seed)
     network = new_network(run.network, dataset)
     teacher = None if run.teacher is None else load_network(run.teacher, dataset, context.out)
