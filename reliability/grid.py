@@ -1,6 +1,6 @@
 """A day in the life of a grid: two workers share a folder of runs, and every few minutes one of them is killed.
 
-    python -m reliability.grid [--hours 24] [--minute 0.25] [--seed 0] [--folder DIR]
+    python -m reliability.grid [--hours 24] [--minute 0.25] [--seed 0] [--jobs 1] [--folder DIR]
 
 Time is scaled: a simulated minute lasts `--minute` seconds, and with it a run's lease (2 minutes), the time between
 checkpoints (1), the polling of other workers and the pause before a dead worker is restarted (1). A worker is killed
@@ -13,6 +13,11 @@ so the other's lease ends only by time. All kills are hard, and the test continu
 An undisturbed pair of workers carries out the same list in another folder. Every run must be done exactly once: its
 result is written once, and weights, result and log are the same. If not, or if the list was too short, the exit code
 is 1.
+
+With `--jobs 2`, each of the two carries out two runs at a time in processes of its own, which are started anew and take
+seconds to begin, so minutes must be longer (`--hours 3 --minute 4`). Such processes know the package's networks alone
+and the clock's own leases, so the list is of another pair and of digits, all four trust each other's process ids, and
+results are not counted as they are written.
 """
 
 from __future__ import annotations
@@ -35,7 +40,8 @@ from typing import Any
 
 from reliability import small
 from reliability.children import PATIENCE, Child
-from sftn.data.dataset import Request
+from sftn.data.dataset import Dataset, Request
+from sftn.data.load import load
 from sftn.experiments.grid import Conditions, Planned, grid
 from sftn.experiments.queue import work
 from sftn.experiments.table import METHODS, Pair, Table
@@ -45,6 +51,8 @@ from sftn.spec.schedule import Schedule
 from sftn.storage import lease
 
 EPOCHS = 40
+DIGITS = 40
+"""Training images of the list for several jobs."""
 KILL, STOP, RESTART, LEASE = 2.0, 20.0, 1.0, 2.0
 """Simulated minutes between two kills, between two stops, before a restart, and of a lease."""
 _SHARE = 0.55
@@ -64,18 +72,24 @@ class Day:
     faults: list[str] = field(default_factory=list)
 
 
-def runs(seeds: int, methods: Sequence[str] = METHODS, epochs: int = EPOCHS) -> list[Planned]:
+def runs(seeds: int, methods: Sequence[str] = METHODS, epochs: int = EPOCHS, jobs: int = 1) -> list[Planned]:
     """Make the list: the networks of a small table, for every seed."""
-    data = Data("small", small.images(Request()).identity)
-    one = Run("wide", data, 0, Schedule(epochs=epochs, batch=16), "float32")
-    which = Table("table0", "a small one", (Pair("wide", "narrow"),), section="none", methods=tuple(methods))
+    data = Data("small", images(1).identity) if jobs == 1 else Data("digits", images(jobs).identity, DIGITS)
+    pair = Pair("wide", "narrow") if jobs == 1 else Pair("wrn_10_1", "resnet8")
+    one = Run(pair.teacher, data, 0, Schedule(epochs=epochs if jobs == 1 else epochs // 4, batch=16), "float32")
+    which = Table("table0", "a small one", (pair,), section="none", methods=tuple(methods))
     return grid(which, Conditions.of(one), seeds)
 
 
-def undisturbed(planned: Sequence[Planned], out: Path, minute: float) -> float:
+def images(jobs: int) -> Dataset:
+    """The images of the list."""
+    return small.images(Request()) if jobs == 1 else load("digits", limit=DIGITS)
+
+
+def undisturbed(planned: Sequence[Planned], out: Path, minute: float, jobs: int = 1) -> float:
     """Carry out the list with two undisturbed workers; return the seconds."""
     began = time.monotonic()
-    workers = [_start(planned, out, number, 0, minute) for number in (1, 2)]
+    workers = [_start(planned, out, number, 0, minute, jobs) for number in (1, 2)]
     for worker in workers:
         while (ended := worker.wait(PATIENCE)) is None:
             continue
@@ -84,7 +98,9 @@ def undisturbed(planned: Sequence[Planned], out: Path, minute: float) -> float:
     return time.monotonic() - began
 
 
-def disturbed(planned: Sequence[Planned], out: Path, minute: float, seed: int, longest: float = 3600.0) -> Day:
+def disturbed(
+    planned: Sequence[Planned], out: Path, minute: float, seed: int, longest: float = 3600.0, jobs: int = 1
+) -> Day:
     """Carry out the list with two workers that are killed and stopped until it is done.
 
     Args:
@@ -93,6 +109,7 @@ def disturbed(planned: Sequence[Planned], out: Path, minute: float, seed: int, l
         minute: seconds per simulated minute.
         seed: seed of the kills and stops.
         longest: seconds after which it counts as hung.
+        jobs: runs at a time in each worker.
     """
     choose, day = random.Random(seed), Day()
     began = time.monotonic()
@@ -109,7 +126,7 @@ def disturbed(planned: Sequence[Planned], out: Path, minute: float, seed: int, l
         for number in [number for number, at in due.items() if at <= now]:
             del due[number]
             day.starts += 1
-            alive[number] = _start(planned, out, number, day.starts, minute)
+            alive[number] = _start(planned, out, number, day.starts, minute, jobs)
         for number in [number for number, at in wake.items() if at <= now]:
             del wake[number]
             if number in alive:
@@ -147,7 +164,8 @@ def disturbed(planned: Sequence[Planned], out: Path, minute: float, seed: int, l
 def judge(planned: Sequence[Planned], whole: Path, out: Path) -> list[str]:
     """List the faults after a disturbed day."""
     faults = []
-    lines = [line.split() for line in (out.parent / "ledger").read_text().splitlines()]
+    ledger = out.parent / "ledger"
+    lines = [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []
     written = Counter(run for what, run in lines if what == "written")
     faults += [f"{run}: its result was written {count} times" for run, count in written.items() if count > 1]
     faults += [f"{run}: its result was about to be overwritten" for what, run in lines if what == "again"]
@@ -162,12 +180,17 @@ def judge(planned: Sequence[Planned], whole: Path, out: Path) -> list[str]:
     return faults
 
 
-def _start(planned: Sequence[Planned], out: Path, number: int, life: int, minute: float) -> Child:
-    task = partial(_worker, planned, out, number, minute)
+def _start(planned: Sequence[Planned], out: Path, number: int, life: int, minute: float, jobs: int) -> Child:
+    task = partial(_worker if jobs == 1 else _employer, planned, out, number, minute, jobs)
     return Child(task, out.parent / f"notes-{number}-{life}")
 
 
-def _worker(planned: Sequence[Planned], out: Path, number: int, minute: float) -> None:
+def _employer(planned: Sequence[Planned], out: Path, number: int, minute: float, jobs: int) -> None:
+    execution = Execution(device="cpu", cohort=1, checkpoint_seconds=minute, jobs=str(jobs), teacher_cache="off")
+    work(planned, images(jobs), out, execution, wait=minute / 12)
+
+
+def _worker(planned: Sequence[Planned], out: Path, number: int, minute: float, jobs: int) -> None:
     lease.SECONDS = LEASE * minute
     lease._place = lambda: f"machine {number}"
     small.register()
@@ -185,9 +208,9 @@ def _worker(planned: Sequence[Planned], out: Path, number: int, minute: float) -
         _append(out.parent / "ledger", f"written {name}\n")
 
     os.replace = noted  # type: ignore[assignment]
-    dataset = small.images(Request())
     # One student at a time, because eight together take longer to start than the time between two kills.
-    work(planned, dataset, out, Execution(device="cpu", cohort=1, checkpoint_seconds=minute), wait=minute / 12)
+    execution = Execution(device="cpu", cohort=1, checkpoint_seconds=minute, teacher_cache="off")
+    work(planned, images(jobs), out, execution, wait=minute / 12)
 
 
 def _append(path: Path, line: str) -> None:
@@ -202,17 +225,18 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=24.0, help="simulated ones")
     parser.add_argument("--minute", type=float, default=0.25, help="seconds per simulated minute")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time in each worker")
     parser.add_argument("--folder", type=Path, help="folder to work in; a temporary one by default")
     options = parser.parse_args()
-    minute = options.minute
+    minute, jobs = options.minute, options.jobs
     with tempfile.TemporaryDirectory(prefix="sftn-grid-", dir=options.folder) as base:
         whole, out = Path(base) / "whole" / "runs", Path(base) / "day" / "runs"
-        first = undisturbed(runs(1), whole, minute)
+        first = undisturbed(runs(1, jobs=jobs), whole, minute, jobs)
         seeds = max(1, math.ceil(_SHARE * options.hours * 60 * minute / first))
-        planned = runs(seeds)
-        peace = first + undisturbed(planned, whole, minute)
+        planned = runs(seeds, jobs=jobs)
+        peace = first + undisturbed(planned, whole, minute, jobs)
         took = [small.seconds(whole / item.run.folder) / minute for item in planned]
-        day = disturbed(planned, out, minute, options.seed)
+        day = disturbed(planned, out, minute, options.seed, jobs=jobs)
         faults = day.faults + judge(planned, whole, out)
         hours = day.seconds / minute / 60
         done = [item for item in planned if (out / item.run.folder / "result.json").exists()]
