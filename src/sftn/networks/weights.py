@@ -4,58 +4,131 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors import torch as safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from sftn.errors import InputError
-from sftn.networks import KEYS, PRETRAINED, build
+from sftn.networks import KEYS, PRETRAINED, build, contents
+from sftn.networks.contents import State
 from sftn.networks.families.layers import Rules
 from sftn.networks.foreign.cut import original_keys
 from sftn.networks.reused_head import as_in
 from sftn.networks.staged import StagedNet
-from sftn.storage import torch_files
+from sftn.networks.weight_files import METADATA, plain, read_metadata, read_sets, read_state
 from sftn.storage.atomic import write_atomically
-from sftn.storage.safe_pickle import Forbidden
-from sftn.storage.tensor_files import check_header
+
+__all__ = ["load_weights", "network_from_file", "read_metadata", "read_sets", "read_state", "save_weights"]
 
 _COUNTER = ".num_batches_tracked"
-_METADATA = "sftn"
 
 
-def load_weights(network: StagedNet, path: str | Path, rules: Rules | None = None) -> None:
+def load_weights(
+    network: StagedNet,
+    path: str | Path,
+    rules: Rules | None = None,
+    *,
+    part: str | None = None,
+    columns: Sequence[int] | None = None,
+    new_head: bool = False,
+) -> str:
     """Load a file's weights into `network`, on its current device.
+
+    Of several sets of weights in a file, the one that fits the network is taken, behind whatever prefix its keys have;
+    if several fit, the averaged one.
 
     Args:
         network: the network whose weights the file holds; it gets the projector and the head of a SimKD student if the
             file is one's.
-        path: a file that `read_state` can read, with our key names, those of a public benchmark, or a foreign network's
+        path: a file that `read_sets` can read, with our key names, those of a public benchmark, or a foreign network's
             original ones.
         rules: how to translate foreign key names into ours; None for the rules that belong to the network's name.
+        part: the name of one of several sets of weights, or a prefix of its keys (`student`); None to choose by rule.
+        columns: for each class of the network, its place among the classes of the file; None for the same classes.
+        new_head: leave the network's classifier as it is.
+
+    Returns:
+        What was chosen among several sets, as a sentence; empty if there was no choice.
 
     Raises:
-        InputError: as `read_state`, or the weights belong to another network or have other classes; then the network
+        InputError: as `read_sets`, or the weights belong to another network or have other classes; then the network
             is left unchanged.
     """
-    state = read_state(path)
-    fitting = as_in(network, state)
-    own = fitting.state_dict()
-    if state.keys() != own.keys():
-        state = translate(state, KEYS.get(network.name, ()) if rules is None else rules)
-        foreign = original_keys(own.keys())
-        state = {foreign.get(key, key): value for key, value in state.items()}
-    if not any(key.endswith(_COUNTER) for key in state):  # PyTorch before 0.4.1 did not count batches
-        state |= {key: value for key, value in own.items() if key.endswith(_COUNTER)}
-    _check(state, own, network.name, path)
-    network.stages, network.head = fitting.stages, fitting.head
+    found = read_sets(path, part)
+    rules = KEYS.get(network.name, ()) if rules is None else rules
+
+    def own(state: State) -> tuple[StagedNet, State]:
+        """The state under the network's key names, and with its classes."""
+        fitting_network = as_in(network, state)
+        ours = fitting_network.state_dict()
+        if state.keys() != ours.keys():
+            state = translate(state, rules)
+            foreign = original_keys(ours.keys())
+            state = {foreign.get(key, key): value for key, value in state.items()}
+        if not any(key.endswith(_COUNTER) for key in state):  # PyTorch before 0.4.1 did not count batches
+            state = state | {key: value for key, value in ours.items() if key.endswith(_COUNTER)}
+        return fitting_network, _with_classes(state, fitting_network, columns, new_head)
+
+    def fits(state: State) -> bool:
+        fitting_network, state = own(state)
+        ours = fitting_network.state_dict()
+        return state.keys() == ours.keys() and all(state[key].shape == ours[key].shape for key in ours)
+
+    fitted = contents.fitting(found, fits)
+    if not fitted:
+        if part is None and any(map(contents.roles, found.values())):
+            raise contents.several(["student", "teacher"], str(path))
+        ours = {key for key in network.state_dict() if not key.endswith(_COUNTER)}
+        nearest = contents.nearest(found, lambda state: len(own(state)[1].keys() & ours))
+        fitting_network, state = own(nearest)
+        _check(state, fitting_network.state_dict(), network.name, path)
+    name = contents.choose(fitted, str(path))
+    fitting_network, state = own(fitted[name])
+    network.stages, network.head = fitting_network.stages, fitting_network.head
     network.load_state_dict(state)
+    others = [other for other in (fitted if len(fitted) > 1 else found) if other not in (name, "")]
+    others = [other for other in others if not name.startswith(f"{other}.")]
+    role = name.rpartition(".")[2]
+    if not others and any(role in contents.roles(state) for state in found.values()):
+        others = [name.removesuffix(role) + ("teacher" if role == "student" else "student")]
+    if not others or part is not None:
+        return ""
+    taken, *left = contents.shortened([name, *others])
+    which = f"{taken}, the averaged one," if contents.averaged(name) else taken
+    return f"{path} holds {contents.listed([taken, *left])}: {which} is taken; {path}#{left[0]} names another"
 
 
-def network_from_file(name: str, path: str | Path, classes: int, image: tuple[int, int, int]) -> StagedNet:
+def _with_classes(state: State, network: StagedNet, columns: Sequence[int] | None, new_head: bool) -> State:
+    """A state whose classifier has the network's classes, in their order."""
+    if columns is None and not new_head:
+        return state
+    own = network.state_dict()
+    keys = [key for key in classifier_keys(network) if key in state]
+    if new_head:
+        return state | {key: own[key] for key in keys}
+    assert columns is not None
+    index = torch.tensor(columns)
+    return state | {key: state[key][index] for key in keys if len(state[key]) > max(columns)}
+
+
+def classifier_keys(network: StagedNet) -> list[str]:
+    """The keys of the last layer's weight and bias, whose rows are the classes."""
+    layers = [
+        name
+        for name, layer in network.head.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and isinstance(layer.weight, Tensor)
+    ]
+    own = network.state_dict().keys()
+    names = [".".join(part for part in ("head", *layers[-1:], kind) if part) for kind in ("weight", "bias")]
+    return [name for name in names if name in own]
+
+
+def network_from_file(
+    name: str, path: str | Path, classes: int, image: tuple[int, int, int], part: str | None = None
+) -> StagedNet:
     """Build a network and load its trained weights; pretrained ones (`NAME@pretrained`) are not downloaded again.
 
     Args:
@@ -63,13 +136,14 @@ def network_from_file(name: str, path: str | Path, classes: int, image: tuple[in
         path: the file of weights.
         classes: number of classes.
         image: (C, H, W) of its images.
+        part: one of several sets of weights, as in `load_weights`.
 
     Raises:
         InputError: as `load_weights`.
     """
     channels, height, width = image
     network = build(name.removesuffix(PRETRAINED), classes, channels, (height, width))
-    load_weights(network, path)
+    load_weights(network, path, part=part)
     return network
 
 
@@ -80,57 +154,9 @@ def save_weights(network: StagedNet, path: str | Path, metadata: Mapping[str, st
         InputError: the file cannot be written.
     """
     # Cloned because the format does not allow tensors that share memory.
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in _plain(network.state_dict()).items()}
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in plain(network.state_dict()).items()}
     # One key only, because the format orders several arbitrarily, and equal runs should write equal files.
-    write_atomically(Path(path), safetensors.save(state, {_METADATA: json.dumps(dict(metadata or {}))}))
-
-
-def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read a file's state dict onto the CPU, with the file's key names.
-
-    Reads `.safetensors`; anything else as PyTorch's format, without running code from it: a state dict, or one under
-    `model` (RepDistiller, mdistiller) or `state_dict`. Prefixes that DataParallel and `torch.compile` add to keys are
-    removed.
-
-    Raises:
-        InputError: the file is missing, unreadable, truncated, contains code or holds no state dict.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise _absent(path)
-    if path.suffix == ".safetensors":
-        try:
-            check_header(path)
-            return _plain(safetensors.load_file(path))
-        except Exception as error:  # a forged header can raise anything
-            raise _unreadable(path, "safetensors", error) from error
-    content = _unpickle(path)
-    for key in ("model", "state_dict"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not (isinstance(content, Mapping) and content and all(_is_weight(*item) for item in content.items())):
-        raise InputError(f"{path} holds no state dict: save {{'model': network.state_dict()}} there")
-    return _plain(content)
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """Read the metadata that `save_weights` stored; empty for a file in PyTorch's format.
-
-    Raises:
-        InputError: the file is missing, or is called .safetensors but is not a complete file of that format.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise _absent(path)
-    if path.suffix != ".safetensors":
-        return {}
-    try:
-        check_header(path)
-        with safe_open(path, framework="pt") as file:
-            record = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-            return {str(key): str(value) for key, value in record.items()}
-    except Exception as error:
-        raise _unreadable(path, "safetensors", error) from error
+    write_atomically(Path(path), safetensors.save(state, {METADATA: json.dumps(dict(metadata or {}))}))
 
 
 def translate(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
@@ -141,37 +167,6 @@ def translate(state: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
             key = re.sub(pattern, replacement, key)
         renamed[key] = value
     return renamed
-
-
-def _unpickle(path: Path) -> object:
-    try:
-        return torch_files.read(path)
-    except Forbidden as error:
-        raise InputError(
-            f"{path} would run code ({error.name}) and was not loaded: save only its state dict, as safetensors"
-        ) from error
-    except Exception as error:  # a foreign file can raise anything
-        raise _unreadable(path, "PyTorch", error) from error
-
-
-def _absent(path: Path) -> InputError:
-    return InputError(f"no weights at {path}: {'that is a folder' if path.is_dir() else 'give an existing file'}")
-
-
-def _unreadable(path: Path, kind: str, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-    return InputError(f"{path} is not a whole {kind} file ({reason[0][:80].rstrip('.')}): copy or download it again")
-
-
-def _is_weight(key: object, value: object) -> bool:
-    return isinstance(key, str) and isinstance(value, Tensor)
-
-
-def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
 
 
 def _check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, path: str | Path) -> None:

@@ -2,8 +2,9 @@
 
 The standard library's disassembler (`pickletools`) reads the opcodes; the stack machine here implements those of plain
 data. A global name is looked up among the few builders that the caller gives and is never imported, so a pickle cannot
-call anything else. No memory is allocated by a claimed size before its bytes are there, keys are text, bytes or numbers
-(nested tuples hash in exponential time), and the number of opcodes is bounded.
+call anything else: objects of other classes are refused, or become inert placeholders where the caller asks for that.
+No memory is allocated by a claimed size before its bytes are there, keys are text, bytes or numbers (nested tuples hash
+in exponential time), and the number of opcodes is bounded.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import io
 import pickle
 import pickletools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
+from sftn.storage.stand_ins import ARRAYS, Array, Builder, Dtype, Forbidden, Inert
+
+__all__ = ["ARRAYS", "Builder", "Forbidden", "unpickle"]
 
 OPERATIONS = 2**19
 """Most opcodes in a pickle; CIFAR-100's largest file has 0.2 million. A one-byte opcode may cost 64 bytes of memory."""
 ENCODED = 2**28
 """Most bytes that a pickle below protocol 3 may encode as text."""
-_ELEMENTS = frozenset({"b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"})
+_KEYS = (str, bytes, int)
 _LITERALS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
@@ -32,85 +33,13 @@ _LONG = 2**16
 """Length in bytes from which an argument is read in place: CIFAR-100's pixels would otherwise exist up to 4 times."""
 
 
-class Forbidden(pickle.UnpicklingError):
-    """The pickle tries to build or call something other than plain data, called `name`."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"it refers to {name!r}, which is not plain data")
-        self.name = name
-
-
-class Array:
-    """Replaces a NumPy array in a pickle: takes its parts, checks them, and views their bytes.
-
-    NumPy's own reconstruction is never called: a forged dtype or shape does not reach its code.
-    """
-
-    __slots__ = ("value",)
-
-    def __init__(self, *_arguments: Any) -> None:
-        self.value: NDArray[Any] = np.empty(0, np.uint8)
-
-    def build(self, state: Any) -> None:
-        """Take the state that `ndarray.__setstate__` would."""
-        _version, shape, dtype, columns_first, raw = state
-        self._view(raw, dtype, shape, "F" if columns_first is True else "C")
-
-    @staticmethod
-    def frombuffer(raw: Any, dtype: Any, shape: Any, order: Any) -> Array:
-        """Build an array from the form that NumPy writes since protocol 5."""
-        array = Array()
-        array._view(raw, dtype, shape, order)
-        return array
-
-    def _view(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
-        if not isinstance(dtype, _Dtype) or not isinstance(raw, (bytes, bytearray)):
-            raise pickle.UnpicklingError("an array of something other than numbers")
-        flat: NDArray[Any] = np.frombuffer(raw, dtype.value)
-        if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in shape):
-            raise pickle.UnpicklingError("an array of an impossible shape")
-        self.value = flat.reshape(shape, order="F" if order == "F" else "C")
-
-
-class _Dtype:
-    """Replaces `numpy.dtype`: integers and booleans in little-endian order only."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, code: Any, *_flags: Any) -> None:
-        code = code.decode("ascii") if isinstance(code, bytes) else code
-        if not isinstance(code, str) or code not in _ELEMENTS:
-            raise pickle.UnpicklingError("an array of something other than integers")
-        self.value = np.dtype(f"<{code}")
-
-    def build(self, state: Any) -> None:
-        if state[1] not in ("<", "|", b"<", b"|"):
-            raise pickle.UnpicklingError("an array in another byte order")
-
-
-@dataclass(frozen=True)
-class Builder:
-    """The replacement of a global name: the only thing that a pickle can call."""
-
-    name: str
-    make: Callable[..., Any]
-
-
-ARRAYS: Mapping[str, Callable[..., Any]] = {
-    "numpy.core.multiarray._reconstruct": Array,
-    "numpy.core.numeric._frombuffer": Array.frombuffer,
-    "numpy.ndarray": Array,  # only ever an argument of _reconstruct
-    "numpy.dtype": _Dtype,
-}
-"""Builders for NumPy arrays."""
-
-
 def unpickle(
     source: bytes | BinaryIO,
     builders: Mapping[str, Callable[..., Any]] = ARRAYS,
     persistent: Callable[[Any], Any] | None = None,
     *,
     text: bool = False,
+    unknown: Callable[[str], Builder] | None = None,
 ) -> Any:
     """Read a pickle of dicts, lists, tuples, strings, bytes, numbers and objects that `builders` makes.
 
@@ -120,13 +49,17 @@ def unpickle(
         builders: builders by the full name used in a pickle; `numpy._core` counts as `numpy.core`.
         persistent: makes the object of a persistent id.
         text: whether Python 2's strings become text (Latin-1) instead of bytes.
+        unknown: what other names become, such as `inert`; None refuses them. With it, what weights never need (sets,
+            other keys of dicts, calls of anything but builders) is replaced by placeholders or dropped.
 
     Raises:
         Forbidden: the pickle tries to build or call anything else. Nothing has been executed.
         pickle.UnpicklingError: it is truncated, not a pickle or has more than `OPERATIONS` opcodes.
     """
     try:
-        return _Machine(builders, persistent, text).run(io.BytesIO(source) if isinstance(source, bytes) else source)
+        return _Machine(builders, persistent, text, unknown).run(
+            io.BytesIO(source) if isinstance(source, bytes) else source
+        )
     except pickle.UnpicklingError:
         raise
     except Exception as error:
@@ -136,9 +69,13 @@ def unpickle(
 
 class _Machine:
     def __init__(
-        self, builders: Mapping[str, Callable[..., Any]], persistent: Callable[[Any], Any] | None, text: bool
+        self,
+        builders: Mapping[str, Callable[..., Any]],
+        persistent: Callable[[Any], Any] | None,
+        text: bool,
+        unknown: Callable[[str], Builder] | None,
     ) -> None:
-        self.builders, self.persistent, self.text = builders, persistent, text
+        self.builders, self.persistent, self.text, self.unknown = builders, persistent, text, unknown
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -213,15 +150,17 @@ class _Machine:
                 self.stack.append([] if name == "EMPTY_LIST" else {})
             case "LIST" | "DICT":
                 items = self.marked()
-                self.stack.append(items if name == "LIST" else _filled({}, items))
+                self.stack.append(items if name == "LIST" else self.filled({}, items))
             case "APPEND" | "APPENDS":
                 items = self.marked() if name == "APPENDS" else [self.stack.pop()]
+                if isinstance(self.stack[-1], Inert):
+                    return
                 if type(self.stack[-1]) is not list:
                     raise pickle.UnpicklingError("it appends to something other than a list")
                 self.stack[-1].extend(items)
             case "SETITEM" | "SETITEMS":
                 items = self.marked() if name == "SETITEMS" else [self.stack.pop(), self.stack.pop()][::-1]
-                _filled(self.stack[-1], items)
+                self.filled(self.stack[-1], items)
             case "GLOBAL":
                 self.stack.append(self.named(value.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
@@ -229,17 +168,40 @@ class _Machine:
                 self.stack.append(self.named(f"{module}.{last}" if type(module) is type(last) is str else "nothing"))
             case "REDUCE" | "NEWOBJ":
                 arguments, called = self.stack.pop(), self.stack.pop()
-                if not isinstance(called, Builder):
+                if isinstance(called, Builder):
+                    self.stack.append(called.make(*arguments))
+                elif self.unknown is not None:
+                    self.stack.append(Inert())
+                else:
                     raise Forbidden("to call a value")
-                self.stack.append(called.make(*arguments))
             case "BUILD":
                 state, built = self.stack.pop(), self.stack[-1]
-                if isinstance(built, (Array, _Dtype)):
-                    built.build(state)  # attributes of other objects are ignored
+                if isinstance(built, (Array, Dtype)):
+                    built.build(state)
+                elif isinstance(built, Inert):
+                    built.hold(state)  # attributes of other objects are ignored
             case "BINPERSID" if self.persistent is not None:
                 self.stack.append(self.persistent(self.stack.pop()))
             case "BINPERSID" | "PERSID":
                 raise Forbidden("persistent")
+            case _ if self.unknown is not None:
+                self.replace(name)
+            case _:
+                raise Forbidden(f"opcode {name}")
+
+    def replace(self, name: str) -> None:
+        """Execute an opcode for objects that become placeholders."""
+        match name:
+            case "EMPTY_SET":
+                self.stack.append(Inert())
+            case "ADDITEMS":
+                self.marked()
+            case "FROZENSET":
+                self.marked()
+                self.stack.append(Inert())
+            case "NEWOBJ_EX":
+                del self.stack[-3:]
+                self.stack.append(Inert())
             case _:
                 raise Forbidden(f"opcode {name}")
 
@@ -252,9 +214,25 @@ class _Machine:
         name = name.replace("numpy._core", "numpy.core", 1)  # renamed by NumPy 2
         if name == "_codecs.encode":
             return Builder(name, self.encode)
-        if name not in self.builders:
-            _forbid(name)
-        return Builder(name, self.builders[name])
+        if name in self.builders:
+            return Builder(name, self.builders[name])
+        if self.unknown is None:
+            raise Forbidden(name[:80])
+        return self.unknown(name)
+
+    def filled(self, target: Any, items: list[Any]) -> Any:
+        """Fill a dict with alternating keys and values; only text, bytes and integers may be keys."""
+        keys, values = items[::2], items[1::2]
+        if len(keys) != len(values) or not (type(target) is dict or isinstance(target, Inert)):
+            raise pickle.UnpicklingError("it sets items of something other than a dict")
+        if self.unknown is None and not all(type(key) in _KEYS for key in keys):
+            raise pickle.UnpicklingError("it has a dict with invalid keys")
+        known = {key: value for key, value in zip(keys, values) if type(key) in _KEYS}
+        if isinstance(target, Inert):
+            target.hold(known)
+        else:
+            target.update(known)
+        return target
 
     def encode(self, text: str, encoding: str) -> bytes:
         """Decode bytes as written below protocol 3; the total is limited, because a text can be reused at will."""
@@ -262,18 +240,3 @@ class _Machine:
         if encoding not in ("latin1", b"latin1") or not isinstance(text, str) or self.encoded > ENCODED:
             raise pickle.UnpicklingError("bytes in another encoding, or too many")
         return text.encode("latin1")
-
-
-def _filled(target: Any, items: list[Any]) -> Any:
-    """Fill a dict with alternating keys and values; only text, bytes and integers may be keys."""
-    keys, values = items[::2], items[1::2]
-    if type(target) is not dict or len(keys) != len(values):
-        raise pickle.UnpicklingError("it sets items of something other than a dict")
-    if not all(type(key) in (str, bytes, int) for key in keys):
-        raise pickle.UnpicklingError("it has a dict with invalid keys")
-    target.update(zip(keys, values))
-    return target
-
-
-def _forbid(name: str) -> NoReturn:
-    raise Forbidden(name[:80])
