@@ -37,8 +37,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def source(runs: Path) -> str:
-    """The name of the data set."""
-    return str(json.loads((student(runs) / "run.json").read_text())["data"]["name"])
+    """The name of the data set, with the path of its folder."""
+    return "folder:" + str(json.loads((student(runs) / "run.json").read_text())["data"]["path"])
 
 
 def student(runs: Path) -> Path:
@@ -125,7 +125,7 @@ def test_transfer_to_a_folder(runs: Path, tmp_path: Path, capsys: pytest.Capture
     code, said, complaint = analyse("transfer", *asked, "--out", tmp_path, capsys=capsys)
     assert (code, complaint) == (0, "")
     row, of_file = kept(tmp_path, "transfer", "transfer")[0]["rows"]
-    assert (row["to"], row["features"]) == (source(runs), 64)
+    assert (row["to"], row["features"]) == (f"folder:{Path(source(runs)).name}", 64)
     assert row | {"network": ""} == of_file | {"network": ""}
     assert f"{row['accuracy']:.2f} %" in said
 

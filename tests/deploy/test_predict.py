@@ -17,8 +17,9 @@ from sftn.deploy.predict import Model, files, of_classifier, opened, predict
 from sftn.deploy.preprocessing import LUMA, Images
 from sftn.deploy.source import Source
 from sftn.errors import InputError
+from sftn.networks.weights import save_weights
 from tests.deploy.conftest import CLASSES, paint
-from tests.support.command import refusal
+from tests.support.command import called, refusal
 
 
 def test_classes_are_the_likeliest_first(student: Path, tmp_path: Path) -> None:
@@ -96,7 +97,6 @@ def test_a_folder_stands_for_its_pictures_whatever_they_are_called(
         (["/nowhere", "IMAGE"], "/nowhere"),
         (["IMAGE", "IMAGE"], "neither a run's folder"),
         (["EMPTY", "IMAGE"], "run.json"),
-        (["RUN/weights.safetensors", "IMAGE"], "does not record what images it takes"),
     ],
 )
 def test_wrong_input_is_one_line(
@@ -111,6 +111,17 @@ def test_wrong_input_is_one_line(
     for name, path in names.items():
         arguments = [argument.replace(name, str(path)) for argument in arguments]
     assert word in refusal("predict", *arguments, capsys=capsys)
+
+
+def test_a_runs_weights_say_what_images_they_take(
+    student: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, alone = str(photos / "red" / "0.png"), tmp_path / "alone.safetensors"
+    alone.write_bytes((student / "weights.safetensors").read_bytes())
+    said = [called("predict", str(what), image, capsys=capsys)[1] for what in (student, alone)]
+    assert said[0] == said[1]
+    save_weights(Source.of(student).classifier.network, alone, {"network": "resnet8"})
+    assert "does not record what images it takes" in refusal("predict", str(alone), image, capsys=capsys)
 
 
 def test_grey_networks_get_grey_pixels(tmp_path: Path) -> None:

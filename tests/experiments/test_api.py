@@ -82,7 +82,7 @@ def test_a_folder_is_a_data_set(tmp_path: Path) -> None:
             pixels = np.full((8, 8, 3), 100 * label + number, np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{number}.png")
     found = sftn.train_teacher("resnet8", data=tmp_path / "photos", size=16, out=tmp_path, **{**SMALL, "batch": 4})
-    assert found.run.data.name == f"folder:{tmp_path / 'photos'}"
+    assert (found.run.data.name, found.run.data.path) == ("folder:photos", str(tmp_path / "photos"))
     assert found.run.data.size == 16
 
 

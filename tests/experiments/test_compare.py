@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 
 from sftn.errors import InputError
 from sftn.experiments.compare import compare, plan
@@ -12,6 +13,8 @@ from sftn.experiments.comparison import Comparison
 from sftn.experiments.statistics import spread, verdict
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Table
 from sftn.spec.jobs import Compare, asked
+from sftn.spec.run import Weights
+from sftn.storage.json_files import sha256
 from tests.support import tiny
 
 SMALL = {"teacher": "wide", "student": "tiny", "epochs": 1, "batch": 16, "precision": "float32", "seeds": 2}
@@ -73,7 +76,7 @@ def comparison(alone: list[float], standard: list[float], friendly: list[float])
         Cell(pair, "student", STANDARD, "kd"): standard,
         Cell(pair, "student", FRIENDLY, "kd"): friendly,
     }
-    return Comparison("t <b>", Table("compare", "", (pair,)), accuracies, accuracies)
+    return Comparison("t <b>", Table("compare", "", (pair,)), accuracies, accuracies, tuple(range(len(alone))))
 
 
 def test_rows_hold_mean_and_sample_deviation() -> None:
@@ -198,3 +201,48 @@ def test_a_comparison_has_a_page(tmp_path: Path) -> None:
     (found.folder / "comparison.json").write_text('{"title": "old"}')
     with pytest.raises(InputError, match="run the comparison again"):
         report([str(found.folder)], tmp_path)
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_a_teacher_given_as_a_file_is_the_standard_one_and_the_friendly_one_starts_from_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sftn")
+    dataset, path = tiny.dataset(), tmp_path / "mine.pth"
+    teacher = tiny.network((6, 8, 12))
+    torch.save({"state_dict": {f"model.{key}": value for key, value in teacher.state_dict().items()}}, path)
+    mean, std = (values.view(-1, 1, 1) for values in dataset.normalisation)
+    with torch.no_grad():
+        answers = teacher.eval()((dataset.test.images - mean) / std).argmax(1)
+    own = 100 * float((answers == dataset.test.labels).double().mean())
+    job = asked(Compare, {**SMALL, "teacher": str(path), "teacher_network": "wide", "out": tmp_path / "runs"})
+    runs = {item.run.name: item.run for item in plan(job, dataset).planned}
+    names = {"tiny", "wide-tuned-for-tiny", "tiny-kd-from-wide", "tiny-kd-from-wide-tuned-for-tiny"}
+    assert runs.keys() == names, "the standard teacher is not trained"
+    source = Weights("wide", sha256(path), str(path))
+    assert runs["wide-tuned-for-tiny"].start == runs["tiny-kd-from-wide"].teacher == source
+    found = compare(job, dataset)
+    rows = {(cell.role, cell.way): values for cell, values in found.accuracies.items()}
+    assert rows["teacher", STANDARD] == [own, own]
+    assert len(rows["teacher", FRIENDLY]) == len(rows["student", STANDARD]) == 2
+    assert (
+        "the standard teacher is wide (mine.pth) as it is; the student-friendly one starts from it" in caplog.messages
+    )
+    assert compare(job, dataset) == found
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_a_file_of_other_classes_gives_both_teachers_their_start(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save(tiny.network((6, 8, 12), classes=9).state_dict(), path)
+    job = asked(Compare, {**SMALL, "teacher": str(path), "teacher_network": "wide", "seeds": 1, "out": tmp_path})
+    runs = {item.run.name: item.run for item in plan(job, tiny.dataset()).planned}
+    assert runs["wide-tuned"].start == runs["wide-tuned-for-tiny"].start
+    assert len(runs) == 5
+    assert len(compare(job, tiny.dataset()).accuracies) == 5
+    with pytest.raises(InputError, match="is not this tiny"):
+        compare(
+            asked(Compare, {**SMALL, "teacher": str(path), "teacher_network": "tiny", "out": tmp_path}), tiny.dataset()
+        )
+    with pytest.raises(InputError, match="there is no weights file at wide"):
+        plan(asked(Compare, {**SMALL, "teacher_network": "wide"}), tiny.dataset())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -73,6 +74,9 @@ class Dataset:
     """Known mean and standard deviation of each channel, pixels in 0..255; None to compute them."""
     skipped: int = 0
     """Number of damaged images that were left out."""
+    named: bool = False
+    """Whether the names of the classes are the user's, and so part of what the data are; names of the package's own
+    data sets never change."""
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -88,6 +92,10 @@ class Dataset:
     def identity(self) -> str:
         """The first sixteen hexadecimal digits of the `fingerprint`, which a run records."""
         return fingerprint(self)[:16]
+
+    def matches(self, recorded: str) -> bool:
+        """Whether these are the images of a recorded identity; earlier versions recorded no names of classes."""
+        return recorded == self.identity or (self.named and recorded == replace(self, named=False).identity)
 
     @cached_property
     def normalisation(self) -> tuple[Tensor, Tensor]:
@@ -138,9 +146,11 @@ def fingerprint(dataset: Dataset) -> str:
     """SHA-256 (hex) of both splits: equal for the same data, whatever its name.
 
     For images in memory it covers shapes, pixels and labels; for streamed ones, all of which would have to be read,
-    names within their source, the byte count of each file and labels.
+    names within their source, the byte count of each file and labels. Names of classes count if they are the user's.
     """
     digest = hashlib.sha256()
+    if dataset.named:
+        digest.update(json.dumps(dataset.classes).encode())
     for split in (dataset.train, dataset.test):
         for part in split.hashed():
             digest.update(part)

@@ -5,6 +5,7 @@ A new source is a function that takes a `Request`, and one line in `SOURCES`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -44,6 +45,26 @@ def source(name: str) -> Source:
         imported: Source = getattr(import_module(f"sftn.data.sources.{module}"), function)
         return imported
     return found
+
+
+def located(name: str, data_dir: Path | None = None) -> tuple[str, str | None]:
+    """The short name of a data set, however its path is spelled, and the absolute path of its folder.
+
+    `folder:photos`, `folder:./photos/` and `folder:/data/photos` are all called folder:photos. The path is None for a
+    name that is no folder.
+
+    Args:
+        name: as `load` takes it.
+        data_dir: as `load` takes it.
+    """
+    key, _, path = name.partition(":")
+    if key in _WITH_PATH and path:
+        inside = Path(path).expanduser()
+        for place in [inside] if data_dir is None else [inside, data_dir.expanduser() / inside]:
+            if place.is_dir():
+                whole = os.path.abspath(place)
+                return f"{key}:{os.path.basename(whole)}", whole
+    return name, None
 
 
 def load(
@@ -90,6 +111,8 @@ def load(
         raise InputError(f"memory {memory:g}, workers {workers}: neither may be negative")
     request = Request(path, data_dir, size, download, stream, memory * 2**30, damaged, workers)
     dataset = source(key)(request)
+    if key in _WITH_PATH:
+        dataset = replace(dataset, name=located(name, data_dir)[0], named=True)
     if classes is not None:
         dataset = _first_classes(dataset, classes)
     if limit is not None:

@@ -169,7 +169,7 @@ def _made(
 def _teacher(student: Source, dataset: Dataset) -> list[tuple[str, bytes, bytes]]:
     """Name of the teacher and its files, in float32 and int8; empty if it is not available."""
     try:
-        teacher = student.teacher()
+        teacher = student.teacher(dataset)
         if teacher is None:
             return []
         content = to_onnx(teacher, config(teacher.name, teacher.images, ""))

@@ -60,15 +60,16 @@ class Source:
         images = Images.read(given, str(at.result_json))
         return Source(Classifier.of(run.network, images, trained.weights), trained, run, result)
 
-    def teacher(self) -> Classifier | None:
-        """Load the teacher of a distilled student, which has the student's input; None if there is none.
+    def teacher(self, dataset: Dataset) -> Classifier | None:
+        """Load the teacher of a distilled student, as it fits the student's images; None if there is none.
 
         Raises:
-            InputError: the teacher no longer exists.
+            InputError: the teacher no longer exists, or does not know the classes.
         """
         if self.run.teacher is None:
             return None
-        return Classifier.of(self.run.teacher.network, self.classifier.images, self.trained.teacher().weights)
+        network = self.trained.teacher().network(dataset)
+        return Classifier(network, self.classifier.images, self.run.teacher.network)
 
     def images(self, data: str | None, data_dir: Path | None) -> Dataset:
         """Load the images that the run was trained and tested on, or others.

@@ -205,6 +205,8 @@ def _named(network: Network, dataset: Dataset) -> str:
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     name = f"{type(module).__name__.lower()}-{digest.hexdigest()[:8]}"
     _checked(deepcopy(module), dataset)
+    kinds = sorted({type(part) for part in module.modules()}, key=lambda kind: f"{kind.__module__}.{kind.__qualname__}")
+    build.built_from = kinds if network is module else [network, *kinds]  # type: ignore[attr-defined]
     NETWORKS[name] = build
     return name
 

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments.comparison import Comparison
 from sftn.experiments.forecast import forecast
+from sftn.experiments.given_teacher import given_accuracy, knows, result_of
 from sftn.experiments.grid import Conditions, Planned, grid, seed_values
 from sftn.experiments.queue import work
 from sftn.experiments.table import STANDARD, TEACHERS, Cell, Pair, Setting, Table
 from sftn.networks import check_name
 from sftn.runs import requests
 from sftn.runs.build import check
-from sftn.runs.folder import RunFolder
 from sftn.runtime.device import join
 from sftn.runtime.leader import leads
 from sftn.spec.jobs import ELSEWHERE, BranchValues, Compare
@@ -56,6 +56,8 @@ class Plan:
     title: str
     within: float | None = None
     """Points below the best teacher that a student may be."""
+    given: float | None = None
+    """Test accuracy, in percent, of a teacher that is given and not trained."""
 
     @property
     def planned(self) -> list[Planned]:
@@ -79,13 +81,15 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
     if not asked.student:
         raise InputError("no student given: name at least one network")
     students = tuple(dict.fromkeys((*asked.student, *asked.unknown)))
-    for name in (asked.teacher, *students):
+    start = requests.start(asked.teacher, asked.teacher_file)
+    teacher = asked.teacher if start is None else start.network
+    for name in (teacher, *students):
         check_name(name)
     made_for = "+".join(asked.student)
     table = Table(
         name="compare",
         title="",
-        pairs=tuple(Pair(asked.teacher, student, made_for) for student in students),
+        pairs=tuple(Pair(teacher, student, made_for) for student in students),
         methods=tuple(dict.fromkeys(asked.methods)),
         settings=settings(asked.branches),
         teachers=TEACHERS if asked.friendly else (STANDARD,),
@@ -95,11 +99,13 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
         alignment=requests.alignment(asked.align, students),
         fine_tune=None if asked.fine_tune == FineTune() else asked.fine_tune,
         one_rate=asked.training.lr is not None,
+        start=start,
+        as_is=start is not None and knows(start, dataset),
     )
     conditions = Conditions.of(requests.plain_run("", dataset, asked.images, asked.training, asked.execution))
     strangers = f" (and {' + '.join(asked.unknown)}, unknown to the teacher)" if asked.unknown else ""
     title = (
-        f"{asked.teacher} → {' + '.join(asked.student)}{strangers}, {dataset.name}, "
+        f"{teacher if start is None else start.name} → {' + '.join(asked.student)}{strangers}, {dataset.name}, "
         f"{len(dataset.train):,} training images, {conditions.schedule.epochs} epochs"
     )
     return Plan(table, conditions, seeds, title, asked.within)
@@ -127,6 +133,9 @@ def compare(
     dataset = requests.load_images(asked.images) if dataset is None else dataset
     chosen = checked(asked, dataset)
     join(asked.execution.device, asked.execution.devices, asked.execution.nodes)
+    if chosen.table.start is not None:
+        precision = chosen.conditions.precision
+        chosen = replace(chosen, given=given_accuracy(chosen.table, dataset, asked.execution.device, precision))
     seconds = announce(chosen, dataset, asked)
     work(chosen.planned, dataset, asked.out, asked.execution, watch=watch, seconds=seconds, overall=overall)
     found = collected(chosen, asked.out)
@@ -169,14 +178,11 @@ def collected(chosen: Plan, out: Path) -> Comparison:
     for seed in chosen.seeds:
         for pair in chosen.table.pairs:
             for cell in chosen.table.cells(pair):
-                run = chosen.conditions.run(chosen.table, cell, seed)
-                record = RunFolder(out / run.folder).result(run)
-                if record is None:
-                    raise InputError(f"{run.name} is not done: {out / run.folder} has no result")
+                record, identity = result_of(chosen.table, cell, chosen.conditions, seed, out, chosen.given)
                 accuracies.setdefault(cell, []).append(record["accuracy"])
                 results.setdefault(cell, {})[seed] = record
                 best.setdefault(cell, []).append(record["best_accuracy"])
-                ids += run.id
+                ids += identity
     pair = chosen.table.pairs[0]
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"compare-{pair.teacher}-{pair.made_for}")
     folder = out / f"{name}-{hashlib.sha256(ids.encode()).hexdigest()[:8]}"

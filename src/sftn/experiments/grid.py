@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from sftn.errors import InputError, unknown
 from sftn.experiments.table import ALONE, FRIENDLY, TEACHERS, Cell, Pair, Table
-from sftn.spec.run import Data, Friendly, OnNan, Run
+from sftn.runs.own_code import signed
+from sftn.spec.run import Data, Friendly, OnNan, Run, Weights
 from sftn.spec.schedule import Schedule
 from sftn.tasks import recipes
 
@@ -47,16 +48,23 @@ class Conditions:
         """The run of a cell with a seed."""
         own = self.plain(cell.network, seed, one_rate=table.one_rate)
         if cell.way == ALONE:
-            return own
-        teacher = replace(self.plain(cell.pair.teacher, seed, one_rate=table.one_rate), fine_tune=table.fine_tune)
+            return signed(own)
+        teacher: Run | Weights | None = table.given(cell)
+        teacher = teacher or self._teacher(table, cell, seed)
+        if cell.role == "teacher":
+            assert isinstance(teacher, Run)  # a given one has no run
+            return teacher
+        objective = recipes.objective(cell.method, alone=not table.beside_kd, temperature=table.temperature)
+        return signed(replace(own, teacher=teacher, objective=objective, alignment=table.alignment))
+
+    def _teacher(self, table: Table, cell: Cell, seed: int) -> Run:
+        plain = self.plain(cell.pair.teacher, seed, one_rate=table.one_rate)
+        teacher = replace(plain, fine_tune=table.fine_tune, start=table.start)
         if cell.way == FRIENDLY:
             student = cell.pair.made_for or cell.pair.student
             friendly = Friendly(student=student, **table.setting(cell.setting).friendly)
             teacher = replace(teacher, friendly=friendly, alignment=table.alignment)
-        if cell.role == "teacher":
-            return teacher
-        objective = recipes.objective(cell.method, alone=not table.beside_kd, temperature=table.temperature)
-        return replace(own, teacher=teacher, objective=objective, alignment=table.alignment)
+        return signed(teacher)
 
     def deviations(self, table: Table) -> list[str]:
         """How these conditions differ from those of a table or study, one phrase each; empty if they do not."""
@@ -138,7 +146,8 @@ def grid(
     for seed in range(seeds) if isinstance(seeds, int) else seeds:
         for pair in table.pairs:
             for cell in table.cells(pair):
-                if cell.way == ALONE or cell.way in teachers:
+                given = cell.role == "teacher" and table.given(cell) is not None
+                if not given and (cell.way == ALONE or cell.way in teachers):
                     run = conditions.run(table, cell, seed)
                     found.setdefault(run.id, Planned(cell, run, table.setting(cell.setting).label))
     return list(found.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sftn.spec.alignment import Alignment
-from sftn.spec.run import FineTune
+from sftn.spec.run import FineTune, Weights
 
 ALONE, STANDARD, FRIENDLY = "alone", "standard", "friendly"
 """How a network is trained: without a teacher, with (or as) a standard teacher, or a student-friendly one."""
@@ -107,6 +107,10 @@ class Table:
     """Pairs of matching student and teacher stages; None for the default alignment."""
     fine_tune: FineTune | None = None
     """How teachers with pretrained weights are fine-tuned."""
+    start: Weights | None = None
+    """Trained weights of the teacher, from which its training starts."""
+    as_is: bool = False
+    """Whether these weights are the standard teacher themselves, without further training."""
     one_rate: bool = False
     """Whether all networks, including the slow learners, use the schedule's learning rate."""
     notes: tuple[str, ...] = ()
@@ -136,6 +140,10 @@ class Table:
     def setting(self, name: str) -> Setting:
         """The setting of that name; the paper's own if there is none."""
         return next((setting for setting in self.settings if setting.name == name), Setting())
+
+    def given(self, cell: Cell) -> Weights | None:
+        """The weights that are the teacher of a cell as they are; None where it is trained."""
+        return self.start if self.as_is and cell.way == STANDARD else None
 
     def _both(self, pair: Pair, role: Literal["teacher", "student"], method: str, setting: str) -> dict[str, Cell]:
         standard = Cell(pair, role, STANDARD, method)  # settings apply only to friendly teachers

@@ -60,8 +60,15 @@ def load_weights(
     found = read_sets(path, part)
     rules = KEYS.get(network.name, ()) if rules is None else rules
 
-    def own(state: State) -> tuple[StagedNet, State]:
-        """The state under the network's key names, and with its classes."""
+    seen: dict[int, tuple[State, tuple[StagedNet, State]]] = {}  # with the state itself, so that no id is used again
+
+    def as_own(state: State) -> tuple[StagedNet, State]:
+        """The state under the network's key names, and with its classes; made once, as a SimKD head draws numbers."""
+        if id(state) not in seen:
+            seen[id(state)] = state, translated(state)
+        return seen[id(state)][1]
+
+    def translated(state: State) -> tuple[StagedNet, State]:
         fitting_network = as_in(network, state)
         ours = fitting_network.state_dict()
         if state.keys() != ours.keys():
@@ -73,7 +80,7 @@ def load_weights(
         return fitting_network, _with_classes(state, fitting_network, columns, new_head)
 
     def fits(state: State) -> bool:
-        fitting_network, state = own(state)
+        fitting_network, state = as_own(state)
         ours = fitting_network.state_dict()
         return state.keys() == ours.keys() and all(state[key].shape == ours[key].shape for key in ours)
 
@@ -82,11 +89,11 @@ def load_weights(
         if part is None and any(map(contents.roles, found.values())):
             raise contents.several(["student", "teacher"], str(path))
         ours = {key for key in network.state_dict() if not key.endswith(_COUNTER)}
-        nearest = contents.nearest(found, lambda state: len(own(state)[1].keys() & ours))
-        fitting_network, state = own(nearest)
+        nearest = contents.nearest(found, lambda state: len(as_own(state)[1].keys() & ours))
+        fitting_network, state = as_own(nearest)
         _check(state, fitting_network.state_dict(), network.name, path)
     name = contents.choose(fitted, str(path))
-    fitting_network, state = own(fitted[name])
+    fitting_network, state = as_own(fitted[name])
     network.stages, network.head = fitting_network.stages, fitting_network.head
     network.load_state_dict(state)
     others = [other for other in (fitted if len(fitted) > 1 else found) if other not in (name, "")]
@@ -180,7 +187,10 @@ def _check(state: Mapping[str, Tensor], own: Mapping[str, Tensor], name: str, pa
         return
     if all(key.startswith("head.") and theirs[1:] == ours[1:] for key, (theirs, ours) in wrong.items()):
         theirs, ours = next(iter(wrong.values()))
-        raise InputError(f"{path} has {theirs[0]} classes, not {ours[0]}: use the data set that it was trained on")
+        raise InputError(
+            f"{path} has {theirs[0]} classes, not {ours[0]}: use the data set that it was trained on, name its "
+            "classes with --teacher-classes FILE, or train it on these (sftn train-teacher --teacher FILE)"
+        )
     shapes = [f"{key} ({_size(theirs)}, not {_size(ours)})" for key, (theirs, ours) in wrong.items()]
     raise InputError(f"{path} is not this {name}: other shapes in {_few(shapes)}; name the network that it holds")
 

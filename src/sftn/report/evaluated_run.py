@@ -123,7 +123,7 @@ class Datasets:
                 self._loaded[data] = f"the images of {data.name} are missing: {error}"
             else:
                 other = f"{data.name} has changed: it no longer holds the images that the run was trained on"
-                self._loaded[data] = found if found.identity == data.fingerprint else other
+                self._loaded[data] = found if found.matches(data.fingerprint) else other
         return self._loaded[data]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sftn.networks import PRETRAINED, build
 from sftn.networks.fast.product_choices import Choices
 from sftn.networks.staged import StagedNet
 from sftn.networks.weights import load_weights
+from sftn.runs.fit_check import Fit, Known
 from sftn.runs.folder import RunFolder
 from sftn.runtime.processes import led
 from sftn.spec.run import Data, Run, Weights
@@ -44,14 +45,24 @@ class Plan:
     """Which convolutions are computed as matrix products."""
 
 
-def check(run: Run, dataset: Dataset) -> None:
+def check(run: Run, dataset: Dataset, out: Path | None = None) -> None:
     """Build what a run would train and discard it, so that errors are reported before anything is trained.
 
+    Args:
+        run: the run.
+        dataset: its images.
+        out: the folder of all runs, if the teacher is there already: it is loaded, too.
+
     Raises:
-        InputError: the networks cannot be aligned or lack something that a method needs, or an option is out of range.
+        InputError: the networks cannot be aligned or lack something that a method needs, an option is out of range, or
+            the teacher does not fit its weights or the images.
     """
-    teacher = None if run.teacher is None else new_network(run.teacher.network, dataset)
-    plan(run, new_network(run.network, dataset), dataset, teacher)
+    teacher = None
+    if run.teacher is not None:
+        loaded = out is not None or isinstance(run.teacher, Weights)
+        load = partial(load_network, run.teacher, dataset, out or Path(), tell=False)
+        teacher = load() if loaded else new_network(run.teacher.network, dataset)
+    plan(run, begun_network(run, dataset, tell=False), dataset, teacher)
 
 
 def plan(
@@ -132,8 +143,11 @@ def load_data(data: Data, data_dir: Path | None, **more: Any) -> Dataset:
     Raises:
         InputError: the images are missing or damaged.
     """
+    name = data.name
+    if data.path is not None and Path(data.path).is_dir():  # otherwise it was moved, and may be found by its name
+        name = f"{name.partition(':')[0]}:{data.path}"
     return load(
-        data.name,
+        name,
         data_dir=data_dir,
         limit=data.limit,
         classes=data.classes,
@@ -144,8 +158,8 @@ def load_data(data: Data, data_dir: Path | None, **more: Any) -> Dataset:
     )
 
 
-def load_network(source: Run | Weights, dataset: Dataset, out: Path) -> StagedNet:
-    """The trained network of a finished run or a weights file.
+def load_network(source: Run | Weights, dataset: Dataset, out: Path, *, tell: bool = True) -> StagedNet:
+    """The trained network of a finished run or a weights file, as it fits the images (`sftn.runs.fit_check`).
 
     In distributed training every process calls this; only the leader needs access to the files.
 
@@ -153,24 +167,72 @@ def load_network(source: Run | Weights, dataset: Dataset, out: Path) -> StagedNe
         source: the run, or the file.
         dataset: the images that the network is built for.
         out: the folder of all runs.
+        tell: log what was chosen in the file, and what was mended to fit the images.
 
     Raises:
         InputError: the run is not done, or the file does not fit the network and the data.
     """
-    network = _unloaded(source, dataset)
+    network = _unloaded(source, dataset)  # once: it draws random numbers
 
-    def read() -> dict[str, Any]:
-        if isinstance(source, Weights):
-            load_weights(network, source.path)
-        else:
-            folder = RunFolder(out / source.folder)
-            if folder.result(source) is None:
-                raise InputError(f"{source.name} is not trained yet: {folder} has no result")
-            load_weights(network, folder.weights)
-        return network.state_dict()
+    def read() -> tuple[dict[str, Any], Fit]:
+        path, part = _weights(source, out)
+        fit = Fit.of(Known.of(source, out), dataset, source.name)
+        chosen = load_weights(network, path, part=part, columns=fit.columns)
+        return network.state_dict(), replace(fit, notes=(chosen, *fit.notes) if chosen else fit.notes)
 
-    network.load_state_dict(led(read))
+    state, fit = led(read)
+    network.load_state_dict(state)
+    fit.apply(network, dataset)
+    if tell:
+        fit.tell()
     return network
+
+
+def begun_network(run: Run, dataset: Dataset, *, tell: bool = True) -> StagedNet:
+    """The network that a run trains, before training: freshly initialised, or with the weights that it starts from.
+
+    Raises:
+        InputError: these weights do not fit the network.
+    """
+    network = new_network(run.network, dataset)
+    if run.start is not None:
+        load_start(network, run.start, dataset, tell=tell)
+    return network
+
+
+def load_start(network: StagedNet, start: Weights, dataset: Dataset, *, tell: bool = True) -> None:
+    """Load the weights that a network's training starts from, in place; its classifier stays new for other classes.
+
+    Raises:
+        InputError: the file does not fit the network.
+    """
+
+    def read() -> tuple[dict[str, Any], Fit]:
+        fit, new_head = Fit.of_start(Known.of(start, Path()), dataset, start.name)
+        load = partial(load_weights, network, start.path, part=start.part)
+        try:
+            chosen = load(columns=fit.columns, new_head=new_head)
+        except InputError:
+            if new_head:
+                raise
+            chosen = load(new_head=True)
+            fit = replace(fit, notes=(f"{start.name} has other classes: its classifier is new",))
+        return network.state_dict(), replace(fit, notes=(*filter(None, [chosen]), *fit.notes))
+
+    state, fit = led(read)
+    network.load_state_dict(state)
+    if tell:
+        fit.tell()
+
+
+def _weights(source: Run | Weights, out: Path) -> tuple[Path, str | None]:
+    """The file of a trained network, and which of its sets of weights."""
+    if isinstance(source, Weights):
+        return Path(source.path), source.part
+    folder = RunFolder(out / source.folder)
+    if folder.result(source) is None:
+        raise InputError(f"{source.name} is not trained yet: {folder} has no result")
+    return folder.weights, None
 
 
 def _unloaded(source: Run | Weights, dataset: Dataset) -> StagedNet:

@@ -8,13 +8,17 @@ from typing import Literal
 
 from sftn.data.batch import check_shares
 from sftn.data.dataset import Dataset
-from sftn.data.load import load
+from sftn.data.load import load, located
 from sftn.errors import InputError
+from sftn.networks import NETWORKS
+from sftn.networks.weight_files import file_and_part, file_digest
+from sftn.runs.trained import Trained
 from sftn.runtime.device import settle_precision
 from sftn.spec.alignment import Alignment
 from sftn.spec.execution import Execution
 from sftn.spec.images import Images
-from sftn.spec.run import Data, Run
+from sftn.spec.run import Data, Run, Weights
+from sftn.spec.teacher_file import TeacherFile
 from sftn.spec.training import Training
 from sftn.tasks import recipes
 
@@ -63,10 +67,31 @@ def plain_run(
     if processes > 1:
         check_shares(len(dataset.train), schedule.batch, (0, processes), least=1 if training.sync_bn else 2)
     damaged: Literal["refuse", "skip"] = "skip" if dataset.skipped else "refuse"
-    which = Data(images.data, dataset.identity, images.limit, images.classes, images.size, dataset.streamed, damaged)
+    name, path = located(images.data, images.data_dir)
+    which = Data(name, dataset.identity, images.limit, images.classes, images.size, dataset.streamed, damaged, path)
     precision = settle_precision(training.precision, execution.device)
     shares = 1 if training.sync_bn else processes
     return Run(network, which, seed, schedule, precision, on_nan=training.on_nan, norm_shares=shares)
+
+
+def start(teacher: str, about: TeacherFile) -> Weights | None:
+    """The weights that a teacher starts from, if it is given as a file of weights or a run's folder; None for a name.
+
+    Args:
+        teacher: a network's name, a weights file (`FILE#PART` for one of several sets in it) or the folder of a run.
+        about: what a file does not record.
+
+    Raises:
+        InputError: the file or its network is unknown, or something is said about a file and there is none.
+    """
+    if teacher in NETWORKS or not file_and_part(teacher)[0].exists():
+        if about != TeacherFile():
+            raise InputError(f"there is no weights file at {teacher}: --teacher-network and the like are for one")
+        return None
+    found = Trained.of(teacher, about=about)
+    if isinstance(found.source, Weights):
+        return found.source
+    return Weights(found.source.network, file_digest(found.weights), str(found.weights))
 
 
 def alignment(pairs: Sequence[str], students: Sequence[str]) -> Alignment | None:

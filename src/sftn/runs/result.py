@@ -13,6 +13,7 @@ from sftn.networks.staged import StagedNet
 from sftn.networks.weights import save_weights
 from sftn.runs import caveats
 from sftn.runs.folder import RunFolder
+from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime.collectives import world
 from sftn.runtime.environment import environment
 from sftn.runtime.processes import led
@@ -34,7 +35,8 @@ def finish(
     fabric: Fabric,
     checkpoints: Checkpoints,
     step: str = "eager",
-    asked_once: dict[str, int] | None = None,
+    cache: TeacherCache | None = None,
+    teacher: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run whose phases are over and write its weights and result.
 
@@ -48,7 +50,8 @@ def finish(
         fabric: device and precision.
         checkpoints: the run's checkpoints, which hold its folder and log.
         step: the step mode since this process started.
-        asked_once: statistics of the teacher cache (`sftn.runs.teacher_cache`), if there was one.
+        cache: the teacher cache, whose statistics are recorded if it stored something.
+        teacher: how the teacher did on test images before training (`sftn.runs.teacher.tried`), if there was one.
 
     Returns:
         The content of `result.json`.
@@ -61,7 +64,8 @@ def finish(
     how = environment(str(fabric.device)) | how | {"processes": world(), "step": step}
     if checkpoints.choices is not None and checkpoints.choices.made:
         how["products"] = str(checkpoints.choices)
-    return led(lambda: _leave(run, dataset, network, checkpoints, found, by_class, how, asked_once))
+    asked_once = None if cache is None else cache.record()
+    return led(lambda: _leave(run, dataset, network, checkpoints, found, by_class, how, asked_once, teacher))
 
 
 def _leave(
@@ -73,6 +77,7 @@ def _leave(
     by_class: dict[str, list[Any]],
     how: dict[str, Any],
     asked_once: dict[str, int] | None,
+    teacher: dict[str, Any] | None,
 ) -> dict[str, Any]:
     folder, history = RunFolder(checkpoints.folder), checkpoints.history
     record = {
@@ -92,6 +97,8 @@ def _leave(
     }
     if asked_once is not None:
         record["asked_once"] = asked_once
+    if teacher is not None:
+        record["teacher"] = teacher
     if run.on_nan == "skip":
         record["skipped_steps"] = sum(row["skipped"] for row in history)
     if run.on_nan == "restart":
@@ -108,8 +115,9 @@ def _leave(
         why = ": it has collapsed, or was not trained long enough to learn anything" * judged.failed
         logger.warning("%s %s", run.name, "; it ".join([first + why, *others]))
     checkpoints.guard()
-    mean, std = (json.dumps(values.tolist()) for values in dataset.normalisation)
+    mean, std = (json.dumps(record["images"][name]) for name in ("mean", "std"))
     metadata = {"network": run.network, "classes": str(len(dataset.classes)), "run": run.id, "mean": mean, "std": std}
+    metadata["images"] = json.dumps(record["images"])
     save_weights(network, folder.weights, metadata)
     record["weights_sha256"] = sha256(folder.weights)
     checkpoints.guard()

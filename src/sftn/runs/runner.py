@@ -16,11 +16,12 @@ from sftn.data.dataset import Dataset
 from sftn.data.loader import Batches, SharedBatches, training_batches
 from sftn.errors import Diverged, InputError
 from sftn.networks.staged import StagedNet
-from sftn.runs.build import evaluation_interval, load_network, new_network, plan
+from sftn.runs.build import begun_network, evaluation_interval, plan
 from sftn.runs.folder import RunFolder
 from sftn.runs.log import Journal
 from sftn.runs.loggers import opened
 from sftn.runs.result import finish
+from sftn.runs.teacher import load_teacher
 from sftn.runs.teacher_cache import TeacherCache
 from sftn.runs.threads import settle_threads, threads_kept
 from sftn.runtime import memory
@@ -64,6 +65,8 @@ class Shared:
     """That all compute with; the first run settles them."""
     batches: dict[tuple[int, bool], Batches] = field(default_factory=dict)
     """Loaders by copies per image and whether images may be mirrored."""
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """How the teacher did on test images before training, by its name, once it was tried."""
 
     def loader(self, make: Callable[[], Batches], copies: int, flip: bool) -> Batches:
         """The shared loader for these settings, made on first use."""
@@ -222,6 +225,7 @@ class _Assembled:
     loader: Batches
     checkpoints: Checkpoints
     cache: TeacherCache
+    teacher: dict[str, Any] | None
 
 
 def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict[str, Any]] | None) -> Steps:
@@ -237,7 +241,7 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
                 led(partial(_open, journal, run, execution, parts.checkpoints))
                 yield from _train_phases(run, dataset, parts, fabric, journal, step)
             journal.at = "evaluating on the training images"
-            return finish(run, dataset, parts.network, fabric, parts.checkpoints, step, parts.cache.record())
+            return finish(run, dataset, parts.network, fabric, parts.checkpoints, step, parts.cache, parts.teacher)
 
 
 def _assemble(
@@ -252,8 +256,9 @@ def _assemble(
     else:
         cohort.threads, cache = threads.number, cohort.cache
     torch.manual_seed(run.seed)
-    network = new_network(run.network, dataset)
-    teacher = None if run.teacher is None else load_network(run.teacher, dataset, context.out)
+    network = begun_network(run, dataset)
+    trials = {} if cohort is None else cohort.trials
+    teacher, trial = load_teacher(run, dataset, context.out, fabric, trials)
     outputs, fast = cache.outputs(run, fabric.device), execution.fast_float32
     planned = plan(run, network, dataset, teacher, outputs, fast_float32=fast)
     checkpoints = Checkpoints(
@@ -279,7 +284,7 @@ def _assemble(
         least=1 if run.norm_shares == 1 else 2,
     )
     loader = make() if cohort is None else cohort.loader(make, planned.copies, planned.flip)
-    return _Assembled(network, planned.phases, loader, checkpoints, cache)
+    return _Assembled(network, planned.phases, loader, checkpoints, cache, trial)
 
 
 def _open(journal: Journal, run: Run, execution: Execution, checkpoints: Checkpoints) -> None:

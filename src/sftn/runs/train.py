@@ -18,6 +18,7 @@ from sftn.networks.staged import StagedNet
 from sftn.runs import requests
 from sftn.runs.build import check, load_network
 from sftn.runs.caveats import Record
+from sftn.runs.own_code import signed
 from sftn.runs.runner import train
 from sftn.runs.trained import Trained
 from sftn.runtime.device import join
@@ -111,15 +112,18 @@ def teacher_run(asked: TrainTeacher, dataset: Dataset | None = None) -> tuple[Ru
     """
     if asked.standard == bool(asked.student):
         raise InputError("give --student NAME for a student-friendly teacher, or --standard for a standard one")
-    for name in (asked.teacher, *asked.student):
+    start = requests.start(asked.teacher, asked.teacher_file)
+    network = asked.teacher if start is None else start.network
+    for name in (network, *asked.student):
         check_name(name)
     dataset = requests.load_images(asked.images) if dataset is None else dataset
-    run = requests.plain_run(asked.teacher, dataset, asked.images, asked.training, asked.execution, asked.seed)
-    run = replace(run, fine_tune=None if asked.fine_tune == FineTune() else asked.fine_tune)
+    run = requests.plain_run(network, dataset, asked.images, asked.training, asked.execution, asked.seed)
+    run = replace(run, fine_tune=None if asked.fine_tune == FineTune() else asked.fine_tune, start=start)
     if asked.student:
         stages = requests.alignment(asked.align, asked.student)
         run = replace(run, friendly=Friendly.to(asked.student, asked.branches), alignment=stages)
-    check(run, dataset)
+    run = signed(run)
+    check(run, dataset, asked.out)
     return run, dataset
 
 
@@ -149,12 +153,13 @@ def student_run(asked: Distill, dataset: Dataset | None = None) -> tuple[Run, Da
     """
     objective = recipes.objective(asked.method, alone=asked.alone, temperature=asked.temperature)
     check_name(asked.student)
-    teacher = Trained.of(asked.teacher, asked.teacher_network, asked.out).source
+    teacher = Trained.of(asked.teacher, None, asked.out, asked.teacher_file).source
     dataset = requests.load_images(asked.images) if dataset is None else dataset
     run = requests.plain_run(asked.student, dataset, asked.images, asked.training, asked.execution, asked.seed)
     stages = requests.alignment(asked.align, [asked.student])
     run = replace(run, teacher=teacher, objective=objective, alignment=stages)
-    check(run, dataset)
+    run = signed(run)
+    check(run, dataset, asked.out)
     return run, dataset
 
 

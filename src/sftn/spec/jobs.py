@@ -12,6 +12,7 @@ from sftn.errors import InputError, unknown
 from sftn.spec.execution import Execution
 from sftn.spec.images import Images
 from sftn.spec.run import Branches, FineTune
+from sftn.spec.teacher_file import TeacherFile
 from sftn.spec.training import Training
 
 Job = TypeVar("Job")
@@ -53,7 +54,8 @@ class Compare:
     """Train a student alone, with a standard teacher and with a student-friendly one, and compare over seeds."""
 
     teacher: str = "resnet20"
-    """The large network."""
+    """The large network; or a weights file or a run's folder, which then is the standard teacher as it is (unless it
+    has other classes), and from which the student-friendly teacher starts."""
     student: tuple[str, ...] = ("resnet8",)
     """The small network, or several; the teacher is then trained for all of them."""
     unknown: tuple[str, ...] = ()
@@ -77,6 +79,7 @@ class Compare:
     training: Training = Training()
     branches: BranchValues = BranchValues()
     fine_tune: FineTune = FineTune()
+    teacher_file: TeacherFile = TeacherFile()
     execution: Execution = Execution()
     out: Path = Path("runs")
     """The folder of all runs; finished runs are not trained again."""
@@ -87,7 +90,8 @@ class TrainTeacher:
     """Train a student-friendly teacher, or a standard one."""
 
     teacher: str
-    """The network to train."""
+    """The network to train; or a weights file or a run's folder to start from, with a new classifier if it does not
+    know the classes."""
     student: tuple[str, ...] = ()
     """The network that it will teach, or several; omit for a standard teacher."""
     standard: bool = False
@@ -100,6 +104,7 @@ class TrainTeacher:
     training: Training = Training()
     branches: Branches = Branches()
     fine_tune: FineTune = FineTune()
+    teacher_file: TeacherFile = TeacherFile()
     execution: Execution = Execution()
     out: Path = Path("runs")
     """The folder of all runs; finished runs are not trained again."""
@@ -110,13 +115,11 @@ class Distill:
     """Distil a trained teacher into a student."""
 
     teacher: str
-    """The folder of a run, or a weights file (from sftn, RepDistiller or mdistiller)."""
+    """The folder of a run, or a weights file (FILE#PART for one of several sets of weights in it)."""
     student: str
     """The network to train."""
     method: str = "kd"
     """Distillation method: kd, crd, … or a sum such as crd+kd."""
-    teacher_network: str | None = None
-    """The network that a weights file belongs to, if the file does not name it."""
     alone: bool = False
     """Use a feature method without adding KD."""
     temperature: float | None = None
@@ -127,6 +130,7 @@ class Distill:
     """Pairs of matching student and teacher stages, e.g. 2:1 3:2 4:3; by default matched from the last backwards."""
     images: Images = Images()
     training: Training = Training()
+    teacher_file: TeacherFile = TeacherFile()
     execution: Execution = Execution()
     out: Path = Path("runs")
     """The folder of all runs; finished runs are not trained again."""

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sftn.errors import unknown
@@ -25,7 +26,8 @@ class Data:
 
     name: str
     fingerprint: str
-    """Hash of all pixels and labels; for streamed images, of their names, bytes and labels."""
+    """Hash of all pixels and labels, and of the user's names of classes; for streamed images, of their names, bytes and
+    labels instead of pixels."""
     limit: int | None = None
     classes: int | None = None
     size: int | None = None
@@ -33,6 +35,8 @@ class Data:
     """Whether images are read from disk when needed, which implies a different augmentation."""
     damaged: Literal["refuse", "skip"] = "refuse"
     """Whether images that cannot be decoded were refused or skipped."""
+    path: str | None = field(default=None, compare=False)
+    """Absolute path of the folder that was read; not part of a run's id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,19 @@ class Weights:
     sha256: str
     path: str
     """The file's path; not part of a run's id."""
+    part: str | None = None
+    """Which of several sets of weights in the file; None for the one that `load_weights` takes by rule."""
+    classes: tuple[str, ...] | None = None
+    """Names of its classes in the order of the logits, if the file does not record them."""
+    mean: tuple[float, ...] | None = None
+    """Mean and standard deviation of the channels of its images, pixels in 0..255, if the file does not record them."""
+    std: tuple[float, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """The network and the file's name."""
+        part = "" if self.part is None else f"#{self.part}"
+        return f"{self.network} ({Path(self.path).name}{part})"
 
 
 @dataclass(frozen=True)
@@ -107,6 +124,10 @@ class Run:
     rate."""
     norm_shares: int = 1
     """Number of shares that batch norm splits a batch into; 1 uses the whole batch, across all processes."""
+    start: Weights | None = None
+    """Weights that its training starts from, instead of random ones."""
+    code: str = ""
+    """Hash of the source of the networks and methods that are not the package's (`sftn.runs.own_code`)."""
 
     def __post_init__(self) -> None:
         if self.on_nan not in get_args(OnNan):
@@ -115,7 +136,7 @@ class Run:
     @property
     def name(self) -> str:
         """A short description that can be part of a file name."""
-        name = self.network
+        name = self.network + ("" if self.start is None else "-tuned")
         if self.friendly is not None:
             name += f"-for-{self.friendly.student}"
         if self.teacher is not None and self.objective is not None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 
-import torch
 from rich.table import Table
-from torch import Tensor
 
 from sftn.cli import options
 from sftn.cli.console import console, say, show_table
-from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.networks import build, check_name
-from sftn.networks.weights import read_metadata
 from sftn.runs import requests
 from sftn.runs.caveats import Record
 from sftn.runs.trained import Trained
 from sftn.runtime.device import make_fabric
-from sftn.spec.run import Run, Weights
 from sftn.training.evaluate import collapsed, recalls
 from sftn.training.evaluate import evaluate as evaluate_network
 
@@ -29,16 +23,15 @@ def evaluate(asked: options.Evaluate) -> dict[str, float]:
     trained = Trained.of(asked.what, asked.network)
     dataset = trained.images(asked.data, asked.data_dir, asked.size)
     fabric = make_fabric(asked.device, asked.precision)
-    scale = _normalisation(trained.source, dataset)
     network, test = trained.network(dataset).to(fabric.device), dataset.test.to(fabric.device)
-    found = evaluate_network(network, test, scale, fabric)
+    found = evaluate_network(network, test, dataset.normalisation, fabric)
     judged = Record.of(
         {
             "accuracy": found["accuracy"],
             "collapsed": collapsed(found["favourite"], dataset.test.labels),
             "test": found,
             "images": {"classes": dataset.classes},
-            "by_class": recalls(network, test, scale, fabric),
+            "by_class": recalls(network, test, dataset.normalisation, fabric),
         }
     )
     values = ", ".join(f"{key} {value:.4g}" for key, value in found.items() if key != "accuracy")
@@ -77,17 +70,3 @@ def describe(asked: options.Describe) -> None:
         found = summary.describe(built, image, student, branches=asked.branches, alignment=alignment)
     narrow = console.is_terminal and console.width < pages.WIDE
     terminal.show(pages.page(found, narrow=narrow), console)
-
-
-def _normalisation(source: Run | Weights, dataset: Dataset) -> tuple[Tensor, Tensor]:
-    """The mean and standard deviation in a network's weights file; those of the images if it has none."""
-    said = read_metadata(source.path) if isinstance(source, Weights) else {}
-    if not {"mean", "std"} <= said.keys():
-        return dataset.normalisation
-    try:
-        mean, std = (torch.tensor(json.loads(said[name]), dtype=torch.float32) for name in ("mean", "std"))
-    except (ValueError, TypeError, RuntimeError, RecursionError) as error:
-        raise InputError(f"{said['network']}'s file has an invalid mean or standard deviation") from error
-    if mean.shape != std.shape or mean.shape != (dataset.image[0],):
-        raise InputError(f"{said['network']} was trained on images of {mean.numel()} channels, not {dataset.image[0]}")
-    return mean, std

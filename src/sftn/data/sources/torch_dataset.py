@@ -60,7 +60,7 @@ def from_torch(
         raise InputError(f"labels go from {least} to {count - 1}, but there are {len(names)} classes")
     name = type(train).__name__.lower()
     check(name, training, testing, names)
-    return Dataset(name, training, testing, names, flip=flip)
+    return Dataset(name, training, testing, names, flip=flip, named=True)
 
 
 def _split(source: Any, which: str) -> Split:
