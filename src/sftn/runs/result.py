@@ -36,7 +36,6 @@ def finish(
     checkpoints: Checkpoints,
     step: str = "eager",
     cache: TeacherCache | None = None,
-    teacher: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run whose phases are over and write its weights and result.
 
@@ -50,8 +49,7 @@ def finish(
         fabric: device and precision.
         checkpoints: the run's checkpoints, which hold its folder and log.
         step: the step mode since this process started.
-        cache: the teacher cache, whose statistics are recorded if it stored something.
-        teacher: how the teacher did on test images before training (`sftn.runs.teacher.tried`), if there was one.
+        cache: the teacher cache, if there was a teacher: what it stored, and how the teacher did, are recorded.
 
     Returns:
         The content of `result.json`.
@@ -64,7 +62,7 @@ def finish(
     how = environment(str(fabric.device)) | how | {"processes": world(), "step": step}
     if checkpoints.choices is not None and checkpoints.choices.made:
         how["products"] = str(checkpoints.choices)
-    asked_once = None if cache is None else cache.record()
+    asked_once, teacher = (None, None) if cache is None else (cache.record(), cache.trial)
     return led(lambda: _leave(run, dataset, network, checkpoints, found, by_class, how, asked_once, teacher))
 
 

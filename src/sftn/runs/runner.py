@@ -49,7 +49,6 @@ logger = logging.getLogger(__name__)
 RESTARTS = 3
 """How often a run with `on_nan` "restart" starts again, each time with half the learning rate."""
 
-
 Steps = Generator[tuple[int, ...], None, dict[str, Any]]
 """A run step by step: yields (0, 0, 0) before each step of a first stage and (1, epoch, step), counted from 0, before
 each step of the main phase; returns the content of `result.json`."""
@@ -65,8 +64,6 @@ class Shared:
     """That all compute with; the first run settles them."""
     batches: dict[tuple[int, bool], Batches] = field(default_factory=dict)
     """Loaders by copies per image and whether images may be mirrored."""
-    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """How the teacher did on test images before training, by its name, once it was tried."""
 
     def loader(self, make: Callable[[], Batches], copies: int, flip: bool) -> Batches:
         """The shared loader for these settings, made on first use."""
@@ -225,7 +222,6 @@ class _Assembled:
     loader: Batches
     checkpoints: Checkpoints
     cache: TeacherCache
-    teacher: dict[str, Any] | None
 
 
 def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict[str, Any]] | None) -> Steps:
@@ -241,7 +237,7 @@ def _carry_out(run: Run, dataset: Dataset, context: Context, restarts: list[dict
                 led(partial(_open, journal, run, execution, parts.checkpoints))
                 yield from _train_phases(run, dataset, parts, fabric, journal, step)
             journal.at = "evaluating on the training images"
-            return finish(run, dataset, parts.network, fabric, parts.checkpoints, step, parts.cache, parts.teacher)
+            return finish(run, dataset, parts.network, fabric, parts.checkpoints, step, parts.cache)
 
 
 def _assemble(
@@ -257,8 +253,7 @@ def _assemble(
         cohort.threads, cache = threads.number, cohort.cache
     torch.manual_seed(run.seed)
     network = begun_network(run, dataset)
-    trials = {} if cohort is None else cohort.trials
-    teacher, trial = load_teacher(run, dataset, context.out, fabric, trials)
+    teacher = load_teacher(run, dataset, context.out, fabric, cache)
     outputs, fast = cache.outputs(run, fabric.device), execution.fast_float32
     planned = plan(run, network, dataset, teacher, outputs, fast_float32=fast)
     checkpoints = Checkpoints(
@@ -284,7 +279,7 @@ def _assemble(
         least=1 if run.norm_shares == 1 else 2,
     )
     loader = make() if cohort is None else cohort.loader(make, planned.copies, planned.flip)
-    return _Assembled(network, planned.phases, loader, checkpoints, cache, trial)
+    return _Assembled(network, planned.phases, loader, checkpoints, cache)
 
 
 def _open(journal: Journal, run: Run, execution: Execution, checkpoints: Checkpoints) -> None:

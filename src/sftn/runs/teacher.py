@@ -13,6 +13,7 @@ from sftn.networks.staged import StagedNet
 from sftn.runs.build import load_network
 from sftn.runs.fit_check import Known
 from sftn.runs.folder import RunFolder
+from sftn.runs.teacher_cache import TeacherCache
 from sftn.runtime.leader import leads
 from sftn.runtime.processes import led
 from sftn.spec.run import Run, Weights
@@ -27,31 +28,25 @@ SAMPLE = 500
 """Most test images on which a teacher is tried before training begins."""
 
 
-def load_teacher(
-    run: Run, dataset: Dataset, out: Path, fabric: Fabric, trials: dict[str, dict[str, Any]]
-) -> tuple[StagedNet | None, dict[str, Any] | None]:
-    """Load a run's teacher, on the CPU, and try it.
+def load_teacher(run: Run, dataset: Dataset, out: Path, fabric: Fabric, cache: TeacherCache) -> StagedNet | None:
+    """Load a run's teacher, on the CPU, and try it, unless another run of the cohort has.
 
     Args:
         run: the run.
         dataset: its images.
         out: the folder of all runs.
         fabric: device and precision.
-        trials: how teachers did that other runs of the cohort have tried, by name; this one is added.
-
-    Returns:
-        The teacher and how it did (`tried`), or None and None for a run without one.
+        cache: the teacher's cache, which keeps how it did (`tried`).
 
     Raises:
         InputError: the teacher is not there, or does not fit the images.
     """
     if run.teacher is None:
-        return None, None
-    name = run.teacher.name
-    teacher = load_network(run.teacher, dataset, out, tell=name not in trials)
-    if name not in trials:
-        trials[name] = tried(teacher, dataset, fabric, run.teacher, known=recorded_accuracy(run, out))
-    return teacher, trials[name]
+        return None
+    teacher = load_network(run.teacher, dataset, out, tell=cache.trial is None)
+    if cache.trial is None:
+        cache.trial = tried(teacher, dataset, fabric, run.teacher, known=recorded_accuracy(run, out))
+    return teacher
 
 
 def recorded_accuracy(run: Run, out: Path) -> float | None:

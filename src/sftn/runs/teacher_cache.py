@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -100,6 +101,8 @@ class TeacherCache:
         may = views is not None and (not compiled or hit_rate(self.epochs, views) >= LEAST)
         self.keeps = bool(gib and self.fields and may) and not self.needs_features and self.batch > FLOOR
         """Whether outputs may be stored, if the first batch finds that it pays."""
+        self.trial: dict[str, Any] | None = None
+        """How the teacher did on test images before training (`sftn.runs.teacher.tried`)."""
         self._teacher: StagedNet | None = None
         self._table: OutputCache | None = None
         self._loader: Batches | None = None
