@@ -180,7 +180,8 @@ def test_an_edited_result_is_no_result(tmp_path: Path) -> None:
 
 def test_a_spread_makes_nothing_up() -> None:
     assert Spread({}, 3).text() == "not run"
-    assert Spread({0: 70.0}, 1).text() == "70.00 (1)"
+    assert Spread({0: 70.0}, 1).text() == "70.00"  # one seed of one: a count would be noise
+    assert Spread({0: 70.0, 1: 72.0}, 2).text() == "71.00 ± 1.41 (2)"
     assert Spread({0: 70.0, 2: 72.0}, 3).minus(Spread({0: 69.0, 1: 1.0}, 3)).text(sign=True) == "+1.00 (1 of 3 seeds)"
 
 

@@ -20,14 +20,22 @@ def test_options_go_to_the_part_that_has_them() -> None:
     assert job.student == ("vgg8",)
     assert job.training == Training(epochs=2)
     assert job.images == Images(limit=40)
-    assert job.branches == Branches(branch_kl=0.3)
+    assert job.branches.each() == [Branches(branch_kl=0.3)]
     assert job.execution == Execution(devices=2)
     assert job.out == Path("here")
 
 
 def test_the_two_temperatures_are_told_apart() -> None:
     job = asked(Compare, {"temperature": 2.0, "branch_temperature": 3.0})
-    assert (job.temperature, job.branches.temperature) == (2.0, 3.0)
+    assert (job.temperature, job.branches.temperature) == (2.0, (3.0,))
+    teacher = asked(TrainTeacher, {"teacher": "t", "branch_temperature": 3.0})
+    assert teacher.branches.temperature == 3.0
+
+
+def test_weights_of_branches_are_combined() -> None:
+    job = asked(Compare, {"branch_kl": [0.3, 3.0], "branch_ce": (1.0, 2.0), "reduction": "sum"})
+    found = [(one.branch_kl, one.branch_ce, one.reduction) for one in job.branches.each()]
+    assert found == [(0.3, 1.0, "sum"), (0.3, 2.0, "sum"), (3.0, 1.0, "sum"), (3.0, 2.0, "sum")]
 
 
 @pytest.mark.parametrize("kind", [Compare, TrainTeacher, Distill])
