@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -37,6 +39,29 @@ def test_loss_is_the_equation_written_out() -> None:
         expected += (3 * kl + 0.5 * cross) / 2
     expected += 2 * F.cross_entropy(logits, labels).item()
     assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_standardised_logits_are_compared_as_the_equation_says() -> None:
+    """Each row minus its mean, over its deviation of K - 1, before the softmax; the gradient reaches the teacher."""
+    task = teacher_and_branches(branch_logits="std", temperature=2.0).eval()
+    images, labels = batch()
+    terms = task(images, labels)
+    logits, _, features, _ = task.teacher.activations(images)
+    assert (logits.std(1) < 0.7).any(), "plain and standardised logits are alike"
+
+    def odds(row: list[float]) -> list[float]:
+        mean = sum(row) / len(row)
+        deviation = (sum((value - mean) ** 2 for value in row) / (len(row) - 1)) ** 0.5
+        powers = [math.exp((value - mean) / deviation / 2) for value in row]
+        return [power / sum(powers) for power in powers]
+
+    expected = 0.0
+    for stage, branch in enumerate(task.branches):
+        for theirs, ours in zip(logits.tolist(), branch(features[stage]).tolist()):
+            expected += sum(p * math.log(p / q) for p, q in zip(odds(theirs), odds(ours))) * 2**2 / len(labels) / 2
+    assert terms["branch_kl"].item() == pytest.approx(expected, rel=1e-4)
+    loss = terms["ce"] + 3 * terms["branch_kl"] + terms["branch_ce"]
+    torch.testing.assert_close(terms["loss"].detach(), loss)
 
 
 def test_sum_is_mean_times_the_number_of_branches() -> None:
@@ -126,6 +151,7 @@ def test_fresh_students_are_built_for_each_branch() -> None:
         ({"temperature": 0}, "temperature"),
         ({"branch_kl": -1}, "weights"),
         ({"reduction": "max"}, "reduction"),
+        ({"branch_logits": "raw"}, "choose plain or std"),
         ({"alignment": ((0, 7),)}, "stage"),
     ],
 )
@@ -133,6 +159,13 @@ def test_wrong_options_are_one_line(options: dict[str, object], word: str) -> No
     with pytest.raises(InputError, match=word) as caught:
         teacher_and_branches(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_logits_of_two_classes_are_not_standardised() -> None:
+    with pytest.raises(InputError, match="leave branch_logits at plain"):
+        StudentBranches(
+            tiny.network((6, 8, 12), classes=2), lambda: tiny.network(classes=2), tiny.IMAGE, branch_logits="std"
+        )
 
 
 def test_other_numbers_of_stages_align_from_the_end() -> None:

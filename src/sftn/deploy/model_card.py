@@ -227,7 +227,8 @@ def _teaching(run: Run) -> list[str]:
 def _weights(run: Run) -> str:
     how = run.friendly
     assert how is not None
-    return f"λ_T {how.teacher_ce:g}, λ_R^KL {how.branch_kl:g}, λ_R^CE {how.branch_ce:g}, τ {how.temperature:g}"
+    logits = ", standardised logits" if how.branch_logits == "std" else ""
+    return f"λ_T {how.teacher_ce:g}, λ_R^KL {how.branch_kl:g}, λ_R^CE {how.branch_ce:g}, τ {how.temperature:g}{logits}"
 
 
 def _classes(classifier: Classifier, most: int = 1000) -> str:

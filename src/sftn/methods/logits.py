@@ -87,11 +87,15 @@ class LogitMethod(Method):
         """(B, K), (B, K), (B,) -> a scalar; no gradient reaches the teacher."""
 
 
-def check_standardised(classes: int) -> None:
+def check_standardised(classes: int, remedy: str = "leave out @std") -> None:
     """Refuse to standardise what carries nothing then.
+
+    Args:
+        classes: their number.
+        remedy: what the message advises.
 
     Raises:
         InputError: there are two classes, whose standardised logits are ±0.71 whatever they were.
     """
     if classes <= 2:
-        raise InputError("standardised logits of two classes are the same for every image: leave out @std")
+        raise InputError(f"standardised logits of two classes are the same for every image: {remedy}")

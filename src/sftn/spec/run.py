@@ -57,6 +57,8 @@ class Branches:
     """How the branches' losses are combined: mean or sum."""
     detach: bool = False
     """Stop the divergence's gradient at the teacher's logits."""
+    branch_logits: Literal["plain", "std"] = "plain"
+    """Logits that the branches' divergence compares: as they are (plain), or standardised (std, arXiv:2403.01427)."""
 
 
 @dataclass(frozen=True, kw_only=True)

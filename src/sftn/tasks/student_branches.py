@@ -26,6 +26,7 @@ from sftn.data.batch import check_batch
 from sftn.errors import InputError
 from sftn.methods.base import to_float32
 from sftn.methods.kd import distillation_loss
+from sftn.methods.logits import check_standardised
 from sftn.networks.alignment import Pair
 from sftn.networks.connector import connector
 from sftn.networks.staged import Shape, StagedNet
@@ -86,10 +87,12 @@ class StudentBranches(nn.Module):
         temperature: τ of the KL term.
         reduction: "mean" or "sum" over the branches of a student.
         detach: stop the gradient of the KL term at the teacher's logits (unlike the paper).
+        branch_logits: "plain", or "std" for a KL term of standardised logits (arXiv:2403.01427; unlike the paper).
         alignment: which student stage goes with which teacher stage; None for that of `sftn.networks.alignment.align`.
 
     Raises:
-        InputError: the networks cannot be aligned, a branch's number is unknown, or a weight or τ is out of range.
+        InputError: the networks cannot be aligned, a branch's number is unknown, a weight or τ is out of range, or the
+            logits of two classes are to be standardised.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class StudentBranches(nn.Module):
         temperature: float = 1.0,
         reduction: Literal["mean", "sum"] = "mean",
         detach: bool = False,
+        branch_logits: Literal["plain", "std"] = "plain",
         alignment: Alignment | None = None,
     ) -> None:
         super().__init__()
@@ -114,6 +118,8 @@ class StudentBranches(nn.Module):
             raise InputError("the weights teacher_ce, branch_kl and branch_ce must not be negative")
         if reduction not in ("mean", "sum"):
             raise InputError(f"unknown reduction {reduction!r}: choose mean or sum")
+        if branch_logits not in ("plain", "std"):
+            raise InputError(f"unknown branch_logits {branch_logits!r}: choose plain or std")
         builders = (student,) if callable(student) else tuple(student)
         if not builders:
             raise InputError("a student-friendly teacher needs a student")
@@ -121,6 +127,9 @@ class StudentBranches(nn.Module):
         channels, height, width = image
         self.image = (channels, height, width)
         self.classes = teacher.shapes(image).logits
+        self.standardise = branch_logits == "std"
+        if self.standardise:
+            check_standardised(self.classes, "leave branch_logits at plain")
         self._entered = False  # whether a first batch has been checked
         self.watched = False
         """Whether the loop finds numbers that are not finite itself; if not, the first batch is searched for them."""
@@ -165,7 +174,7 @@ class StudentBranches(nn.Module):
         kl, hard = ce.new_zeros(()), ce.new_zeros(())
         for place, branch in zip(self.growth, self.branches):
             answer = to_float32(branch(features[place.teacher_stage]))
-            kl = kl + place.share * distillation_loss(answer, target, self.temperature)
+            kl = kl + place.share * distillation_loss(answer, target, self.temperature, self.standardise)
             hard = hard + place.share * F.cross_entropy(answer, labels)
         loss = self.teacher_ce * ce + self.branch_kl * kl + self.branch_ce * hard
         accuracy = 100 * (logits.argmax(1) == labels).float().mean()
