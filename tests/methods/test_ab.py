@@ -1,10 +1,14 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from sftn.methods.ab import AB, boundary_loss, stage_loss
 from sftn.networks.alignment import Pair
+from sftn.spec.objective import Objective, Term
 from sftn.spec.schedule import Schedule
+from sftn.tasks.distillation import Distiller
 from tests.support import golden_methods as golden
 
 
@@ -125,6 +129,23 @@ def test_warmup_of_one_image_and_under_autocast(dtype):
     assert loss.dtype == torch.float32
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() for p in method.parameters())
+
+
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_the_teacher_normalises_by_the_batch_if_asked_to(by_batch):
+    """As the authors' does, in training mode; but its running statistics stay as they are."""
+    torch.manual_seed(0)
+    teacher, student = golden.network(4, 6, 8), golden.network(3, 4, 8)
+    images = torch.randn(6, 3, 8, 8)
+    modes = {}
+    for training in (False, True):
+        modes[training] = copy.deepcopy(teacher).train(training).activations(images).preacts
+    term = Term("ab", options={"batch_statistics": by_batch})
+    task = Distiller(student, teacher, Objective("ab", kd=1.0, terms=(term,)), (3, 8, 8))
+    first, _ = task.phases(Schedule())
+    seen = first.task.teacher.activations(images).preacts
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(seen, modes[by_batch]))
+    assert not any(torch.equal(ours, theirs) for ours, theirs in zip(seen, modes[not by_batch]))
 
 
 def test_state_round_trip():

@@ -232,6 +232,8 @@ def test_where_answers_are_kept(tmp_path: Path) -> None:
     runs = {name: tiny.run(data, teacher=teacher, objective=objective(name), epochs=EPOCHS) for name in METHODS}
     runs["kd"] = replace(runs["rkd"], objective=objective("kd"))
     assert outputs_needed(teacher) is outputs_needed(runs["oh"]) is outputs_needed(runs["sskd"]) is None
+    assert outputs_needed(replace(runs["ab"], objective=objective("ab(batch_statistics=true)"))) is None
+    assert outputs_needed(replace(runs["ab"], objective=objective("ab(batch_statistics=false)"))) == {"logits"}
     runs = {name: replace(run, schedule=replace(run.schedule, batch=BATCH)) for name, run in runs.items()}
     kd, crd, at, oh = (runs[name] for name in ("kd", "crd", "at", "oh"))
     short, small = (replace(kd, schedule=replace(kd.schedule, **{k: v})) for k, v in (("epochs", 2), ("batch", FLOOR)))

@@ -20,7 +20,15 @@ STUDENT = tiny.run(DATA, teacher=TEACHER, objective=objective("crd+kd:0.5"), ali
 
 
 @pytest.mark.parametrize(
-    "run", [tiny.run(DATA), TEACHER, STUDENT, replace(STUDENT, teacher=Weights("wide", "ab", "x"))]
+    "run",
+    [
+        tiny.run(DATA),
+        TEACHER,
+        STUDENT,
+        replace(STUDENT, teacher=Weights("wide", "ab", "x")),
+        replace(STUDENT, objective=objective("ft(factors=whole,translator_norm=false):500")),
+        replace(TEACHER, friendly=Friendly(student="tiny", branch_logits="std")),
+    ],
 )
 def test_a_record_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
     RunFolder(tmp_path / run.folder).write(run)
@@ -56,6 +64,12 @@ def test_where_a_file_lies_is_not_part_of_the_id() -> None:
 def test_ids_do_not_drift() -> None:
     """Folders of runs outlive versions: a changed id would train everything again."""
     assert tiny.run(DATA).id == "b4bebfdb7d3f"
+    assert TEACHER.id == "e75d17bfeaed"
+
+
+def test_standardised_logits_of_branches_are_part_of_the_id_and_plain_ones_are_not() -> None:
+    plain, std = (tiny.run(DATA, friendly=Friendly(student="tiny", branch_logits=how)) for how in ("plain", "std"))
+    assert plain.id == tiny.run(DATA, friendly=Friendly(student="tiny")).id != std.id
 
 
 def test_a_name_says_what_was_trained() -> None:

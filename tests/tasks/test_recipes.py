@@ -8,7 +8,7 @@ import pytest
 from sftn.errors import InputError
 from sftn.experiments.table import METHODS as ROWS
 from sftn.methods import METHODS
-from sftn.methods.options import options
+from sftn.methods.options import check, options
 from sftn.spec.objective import Objective, Term
 from sftn.tasks.distillation import Distiller
 from sftn.tasks.recipes import OBJECTIVES, SCHEDULES, objective, schedule
@@ -69,6 +69,10 @@ def test_options_change_what_a_name_stands_for() -> None:
     assert objective("kd(temperature=2)", temperature=7.0).temperature == 2
     assert objective("at+kd", temperature=7.0).temperature == 7
     assert objective("at()") == objective("at")
+    words = objective("ft(factors=whole, lr=0.1):500")
+    assert words == Objective(
+        "ft(factors=whole, lr=0.1):500", terms=(Term("ft", 500, {"factors": "whole", "lr": 0.1}),)
+    )
 
 
 def test_a_weight_may_follow_the_epoch() -> None:
@@ -97,6 +101,8 @@ WRONG = {
     "crd(replacement=1)": "crd's replacement is '1': give true or false",
     "dkd(beta=inf)": "dkd's beta is 'inf': give a number, such as 8",
     "dkd(beta)": "gives no value",
+    "ft(factors=hole)": "ft's factors is 'hole': give maps or whole",
+    "ft(factors=)": "ft's factors is '': give maps or whole",
     "dkd(beta=6": "is no method: write NAME",
     "sp(p=2)": "unknown option of sp 'p'",
     "at@std": "at does not compare logits; @std is for kd, dkd",
@@ -129,6 +135,12 @@ def test_every_option_is_documented_with_its_default(name: str) -> None:
 def test_options_of_a_record_are_checked_as_well(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Distiller(tiny.network(), tiny.network(), Objective("dkd", terms=(Term("dkd", 1, given),)), tiny.IMAGE)
+
+
+@pytest.mark.parametrize("value", ["hole", 1, True])
+def test_a_word_of_a_record_is_one_of_the_options(value: object) -> None:
+    with pytest.raises(InputError, match=r"ft's factors is .*: give maps or whole"):
+        check("ft", METHODS["ft"], {"factors": value})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("text", ["kdd", "", "crd+", "crd:x", "crd+crd", "at:-1", "kd+nothing"])

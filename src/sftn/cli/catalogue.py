@@ -107,7 +107,7 @@ def _options() -> tuple[tuple[str, ...], ...]:
     found += [(name, list(options(method).values()), method.source) for name, method in METHODS.items()]
     found.append(("any", list(recipes.WEIGHT_OPTIONS.values()), ""))
     return tuple(
-        (name, one.name, str(one.default).lower() if one.kind is bool else f"{one.default:.6g}", one.meaning, origin)
+        (name, one.name, one.shown_default, one.meaning.replace("`", ""), origin)
         for name, own, origin in found
         for one in own
     )

@@ -35,7 +35,10 @@ def stage_loss(connected: Tensor, teacher: Tensor, margin: float = 1.0) -> Tenso
 
 @in_float32
 def boundary_loss(connected: Sequence[Tensor], teacher: Sequence[Tensor], margin: float = 1.0) -> Tensor:
-    """The sum of the stages' losses: the last one weighs 3/1000 (as in RepDistiller), each one before half as much."""
+    """The sum of the stages' losses: the last one weighs 3/1000, each one before half as much.
+
+    As in RepDistiller and the authors' code for CIFAR; their code for MIT scenes has 1/1000.
+    """
     last = len(connected) - 1
     losses = [2.0 ** (k - last) * stage_loss(*stage, margin) for k, stage in enumerate(zip(connected, teacher))]
     return torch.stack(losses).sum() * 3 / 1000
@@ -48,7 +51,8 @@ class AB(Method):
     (B, C', H', W'), and trains the student's stem and stages together with the connectors, at the main phase's first
     learning rate. A connector is a convolution and batch norm, and nothing where both shapes are equal.
 
-    Deviation, RepDistiller's: the teacher is in eval mode; in the authors' code it normalises by the batch.
+    Deviation, RepDistiller's: the teacher is in eval mode; in the authors' code it normalises by the batch, as with
+    `ab(batch_statistics=true)`, which holds for the main phase too.
 
     Example:
         >>> method = AB(pair, margin=1.0)
@@ -58,6 +62,7 @@ class AB(Method):
         pair: the networks; any map sizes.
         margin: m, how far beyond the boundary a neuron has to be.
         epochs: length of the first stage where the main phase takes 240.
+        batch_statistics: whether the teacher normalises by the batch's own statistics, as in the authors' code.
 
     Raises:
         InputError: the margin is negative, or there are no epochs.
@@ -68,8 +73,9 @@ class AB(Method):
     source = "RepDistiller"
     teacher_outputs = ()
 
-    def __init__(self, pair: Pair, *, margin: float = 1.0, epochs: int = 30) -> None:
+    def __init__(self, pair: Pair, *, margin: float = 1.0, epochs: int = 30, batch_statistics: bool = False) -> None:
         super().__init__(pair)
+        self.batch_statistics = batch_statistics
         require_positive("ab", epochs=epochs)
         require_positive("ab", zero=True, margin=margin)
         self.margin = margin

@@ -7,9 +7,11 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from sftn.errors import InputError, unknown
+
+Value: TypeAlias = float | int | bool | str
 
 
 @dataclass(frozen=True)
@@ -17,10 +19,17 @@ class Option:
     """A hyper-parameter of a method."""
 
     name: str
-    kind: type[float] | type[int] | type[bool]
-    default: float | int | bool
+    kind: type[float] | type[int] | type[bool] | type[str]
+    default: Value
     meaning: str
     """As the docstring has it."""
+    choices: tuple[str, ...] = ()
+    """The words that an option of kind `str` may be."""
+
+    @property
+    def shown_default(self) -> str:
+        """The default as a text of options has it."""
+        return str(self.default).lower() if self.kind in (bool, str) else f"{self.default:.6g}"
 
 
 def options(method: Callable[..., Any]) -> dict[str, Option]:
@@ -28,14 +37,19 @@ def options(method: Callable[..., Any]) -> dict[str, Option]:
     function = method.__init__ if isinstance(method, type) else inspect.unwrap(method)  # type: ignore[misc]
     hints = get_type_hints(function)
     arguments = _arguments(method.__doc__ or "")
-    return {
-        name: Option(name, hints[name], parameter.default, arguments.get(name, ""))
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.default is not parameter.empty and hints.get(name) in (float, int, bool)
-    }
+    found = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.default is parameter.empty:
+            continue
+        hint, meaning = hints.get(name), arguments.get(name, "")
+        if get_origin(hint) is Literal:
+            found[name] = Option(name, str, parameter.default, meaning, get_args(hint))
+        elif hint in (float, int, bool):
+            found[name] = Option(name, hint, parameter.default, meaning)
+    return found
 
 
-def check(name: str, method: Callable[..., Any], given: Mapping[str, float | int | bool]) -> None:
+def check(name: str, method: Callable[..., Any], given: Mapping[str, Value]) -> None:
     """Look at options before a method is built with them.
 
     Args:
@@ -50,15 +64,13 @@ def check(name: str, method: Callable[..., Any], given: Mapping[str, float | int
     for key, value in given.items():
         if key not in known:
             raise _unknown(name, key, known)
-        kind = known[key].kind
-        fits = type(value) in ((float, int) if kind is float else (kind,))
-        if not fits or not math.isfinite(value):
+        if not _fits(value, known[key]):
             raise InputError(f"{name}'s {key} is {value!r}: give {_example(known[key])}")
 
 
 def parsed(
     name: str, method: Callable[..., Any], text: str, reserved: Mapping[str, Option] | None = None
-) -> dict[str, float | int | bool]:
+) -> dict[str, Value]:
     """The options of a text such as `negatives=4096, temperature=0.1`.
 
     Args:
@@ -71,7 +83,7 @@ def parsed(
         InputError: an option is unknown, given twice, or its value is of another type.
     """
     known = {**(reserved or {}), **options(method)}
-    found: dict[str, float | int | bool] = {}
+    found: dict[str, Value] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
@@ -84,12 +96,17 @@ def parsed(
     return found
 
 
-def _value(name: str, option: Option, text: str) -> float | int | bool:
+def _fits(value: Value, option: Option) -> bool:
+    """Whether a value is of the option's kind: a finite number, or one of its words."""
+    if type(value) not in ((float, int) if option.kind is float else (option.kind,)):
+        return False
+    return value in option.choices if isinstance(value, str) else math.isfinite(value)
+
+
+def _value(name: str, option: Option, text: str) -> Value:
     try:
-        if option.kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        value = option.kind(text)
-        if math.isfinite(value):
+        value = {"true": True, "false": False}[text.lower()] if option.kind is bool else option.kind(text)
+        if _fits(value, option):
             return value
     except (KeyError, ValueError):
         pass
@@ -97,8 +114,8 @@ def _value(name: str, option: Option, text: str) -> float | int | bool:
 
 
 def _example(option: Option) -> str:
-    if option.kind is bool:
-        return "true or false"
+    if option.kind is bool or option.choices:
+        return " or ".join(option.choices or ("true", "false"))
     return f"{'a whole number' if option.kind is int else 'a number'}, such as {option.default:g}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from sftn.data.batch import Batch
 from sftn.errors import InputError
 from sftn.methods.at import same_size
 from sftn.methods.base import Method, in_float32, in_own_dtype
+from sftn.methods.options import check
 from sftn.networks.alignment import Pair
 from sftn.networks.staged import Activations
 
@@ -58,7 +60,8 @@ class VID(Method):
     Reads the features of all stages, (B, C, H, W) and (B, C', H', W').
 
     Deviations, all RepDistiller's: three convolutions as wide as the teacher without batch norm in between, no term for
-    the logits, and a mean over all elements where the paper sums over C', H' and W'.
+    the logits, and a mean over all elements where the paper sums over C', H' and W', so that a stage weighs
+    1/(C'·H'·W'); `vid(reduction=sum)` sums.
 
     Example:
         >>> method = VID(pair, variance=5.0)
@@ -68,23 +71,32 @@ class VID(Method):
         pair: the networks; any map sizes.
         variance: of every channel before training.
         eps: the least variance.
+        reduction: over the elements of an image's map: `mean` (RepDistiller) or `sum` (the paper).
 
     Raises:
-        InputError: `variance` is not above `eps`, or `eps` is not positive.
+        InputError: `variance` is not above `eps`, `eps` is not positive, or the reduction is neither.
     """
 
     summary = "Variational Information Distillation for Knowledge Transfer (Ahn et al., CVPR 2019)"
     reads = "the features of all stages"
     source = "RepDistiller"
 
-    def __init__(self, pair: Pair, *, variance: float = 5.0, eps: float = 1e-5) -> None:
+    def __init__(
+        self, pair: Pair, *, variance: float = 5.0, eps: float = 1e-5, reduction: Literal["mean", "sum"] = "mean"
+    ) -> None:
         super().__init__(pair)
+        check("vid", VID, {"reduction": reduction})
         if not 0 < eps < variance:
             raise InputError(f"vid's eps {eps} must lie between 0 and its first variance {variance}")
-        stages = zip(pair.student.features, pair.teacher.features)
+        stages = list(zip(pair.student.features, pair.teacher.features))
+        # Compared at the size of the smaller map.
+        sizes = [theirs[0] * min(ours[1], theirs[1]) * min(ours[2], theirs[2]) for ours, theirs in stages]
+        self.elements = [size if reduction == "sum" else 1 for size in sizes]
+        """What each stage's mean is multiplied by."""
         self.stages = nn.ModuleList(Predictor(ours[0], theirs[0], variance, eps) for ours, theirs in stages)
 
     def forward(self, student: Activations, teacher: Activations, batch: Batch) -> Tensor:
         """The sum of the stages' losses, a scalar."""
-        stages = zip(self.stages, student.features, teacher.features)
-        return torch.stack([predictor(ours, theirs.detach()) for predictor, ours, theirs in stages]).sum()
+        stages = zip(self.stages, student.features, teacher.features, self.elements)
+        losses = [predictor(ours, theirs.detach()) * count for predictor, ours, theirs, count in stages]
+        return torch.stack(losses).sum()

@@ -42,15 +42,21 @@ def outputs_needed(run: Run) -> set[str] | None:
     """Which of the teacher's outputs for the images of a batch a run's main phase reads.
 
     Returns:
-        Names of `Activations`; None for a run without a teacher, one whose teacher normalises by the batch (OH), or one
-        whose teacher is run on other views of an image (SSKD).
+        Names of `Activations`; None for a run without a teacher, one whose teacher normalises by the batch (OH, AB if
+        it is asked to), or one whose teacher is run on other views of an image (SSKD).
     """
     if run.teacher is None or run.objective is None or run.norm_shares != 1:
         return None
     methods = [METHODS[term.method] for term in run.objective.terms]
-    if any(method.batch_statistics or method.copies != 1 or method.views is not Method.views for method in methods):
+    by_batch = any(term.options.get("batch_statistics") for term in run.objective.terms)  # AB, if it is asked to
+    if by_batch or any(_looks_otherwise(method) for method in methods):
         return None
     return {name for method in methods for name in method.teacher_outputs} | ({"logits"} if run.objective.kd else set())
+
+
+def _looks_otherwise(method: type[Method]) -> bool:
+    """Whether a method's teacher normalises by the batch, or is run on other views than a batch's images."""
+    return method.batch_statistics or method.copies != 1 or method.views is not Method.views
 
 
 def sharing(runs: Sequence[Run], others: Sequence[Run]) -> int:

@@ -45,7 +45,7 @@ class Term:
 
     method: str
     weight: float = 1.0
-    options: Mapping[str, float | int | bool] = field(default_factory=dict)
+    options: Mapping[str, float | int | bool | str] = field(default_factory=dict)
     warmup: float = 0.0
     """Epochs in which the weight grows linearly to β (`warmup_factor`); a fraction of the run if below 1, 0: none."""
     fade: float = 0.0
