@@ -12,9 +12,10 @@ from sftn.cli import options
 from sftn.cli.commands import train
 from sftn.errors import InputError
 from sftn.experiments.collect import sections
-from sftn.experiments.grid import Conditions, Planned, grid
+from sftn.experiments.grid import Conditions, Planned, grid, part
 from sftn.experiments.paper import TABLES
 from sftn.experiments.studies import STUDIES, entry, parts
+from sftn.experiments.studies.published import published
 from sftn.experiments.table import FRIENDLY, STANDARD
 from sftn.networks import NETWORKS
 from sftn.report.figures import tables
@@ -23,7 +24,7 @@ from sftn.runs.folder import RunFolder
 from sftn.spec.run import Data
 from sftn.spec.schedule import Schedule
 from sftn.spec.training import Training
-from sftn.tasks.recipes import OBJECTIVES
+from sftn.tasks.recipes import objective
 from tests.support import made_runs as made
 from tests.support.command import called
 from tests.support.conditions import DEMO
@@ -34,7 +35,7 @@ LONGER = Conditions(Data("cifar100", "0123456789abcdef", 2500, 20), Schedule(epo
 PATIENT = replace(DEMO, schedule=Schedule(epochs=400, batch=32))
 OWN = {name: CIFAR if study.grid.data == "cifar100" else DEMO for name, study in STUDIES.items()}
 TEN = replace(CIFAR, data=replace(CIFAR.data, classes=10), schedule=Schedule(epochs=60))
-OWN |= {"longer": LONGER, "patient": PATIENT}
+OWN |= {"longer": LONGER, "patient": PATIENT, "modern": made.PAPER}
 OWN |= {"horizon60": TEN, "horizon240": replace(TEN, schedule=Schedule(epochs=240))}
 
 
@@ -44,7 +45,7 @@ def test_a_study_names_what_there_is_and_deviates_from_nothing_of_its_own(name: 
     assert name == table.name
     assert name not in TABLES
     assert {one for pair in table.pairs for one in (pair.teacher, pair.student)} <= set(NETWORKS)
-    assert set(table.methods) <= set(OBJECTIVES)
+    assert all(objective(table.objective(pair, method)) for pair in table.pairs for method in table.methods)
     assert (table.published, table.source) == ("", "study")
     assert OWN[name].deviations(table) == []
     for which in STUDIES[name].measured:
@@ -63,6 +64,8 @@ def test_studies_of_the_digits_share_their_runs() -> None:
     assert len(ids["weights"] & ids["digits"]) == 5 * 5  # λ_R^KL = 3, and the student alone
     assert len(ids["gap"]) == 5 * (1 + 2 * (2 + 4) - 1)  # a second resnet20 alone is the standard teacher
     assert len(ids["gap"] & ids["weights"]) == 5 * 7
+    assert len(ids["standardised"]) == 5 * (1 + 1 + 3 + 2 * (1 + 3))
+    assert len(ids["standardised"] & ids["weights"]) == 5 * 5  # branches as in the paper, KD
 
 
 def test_the_demo_shows_runs_of_the_study_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -91,6 +94,54 @@ def test_other_conditions_than_a_studys_own_are_said() -> None:
     full = Conditions(Data("cifar100", "x"), Schedule(epochs=20), "bf16")
     assert full.deviations(STUDIES["cifar20"].grid) == ["all classes"]
     assert full.deviations(table)[:2] == ["cifar100 instead of digits", "all training images instead of 200"]
+
+
+def test_the_newer_methods_are_trained_with_the_settings_of_each_pair() -> None:
+    table = STUDIES["modern"].grid
+    planned = grid(table, made.PAPER, table.seeds)
+    assert sum(item.cell.role == "teacher" for item in planned) == 3 * (4 + 8)
+    assert len(planned) == 3 * (4 + 8 + 6 + 8 * 2 * 6)
+    found = {(str(item.cell.pair), item.cell.method): item.run.objective for item in planned}
+    assert found["wrn_40_2:wrn_16_2", "dkd"] == objective("dkd(beta=6)")
+    assert found["resnet32x4:resnet8x4", "dkd"] == objective("dkd")
+    assert found["vgg13:vgg8", "kd@std"] == objective("kd@std(temperature=3)")
+    assert found["resnet32x4:shufflev2", "reviewkd"] == objective("reviewkd:8")
+    ids = {item.run.id for name in ("table17", "table18") for item in grid(TABLES[name], made.PAPER, 3)}  # type: ignore[arg-type]
+    assert sum(item.run.id in ids for item in planned) == 3 * (4 + 8 + 6 + 8 * 2), "teachers, KD, students alone"
+
+
+def test_published_numbers_belong_to_a_network_of_the_study_and_say_their_epoch() -> None:
+    study = STUDIES["modern"]
+    cells = {cell for pair in study.grid.pairs for cell in study.grid.cells(pair)}
+    numbers = published(study.published)
+    assert {one.cell for one in numbers} <= cells
+    assert len({(one.cell, one.epoch, one.source) for one in numbers}) == len(numbers) == 51
+    assert all(60 < one.accuracy < 80 and one.epoch in ("last", "best", "not said") and one.source for one in numbers)
+    assert all("RandAugment" in one.protocol for one in numbers if one.cell.method == "mlkd")
+
+
+def test_published_numbers_stand_beside_ours_of_the_same_epoch(tmp_path: Path) -> None:
+    study = STUDIES["modern"]
+    made.table(tmp_path, part(study.grid, ["resnet32x4:resnet8x4"], ["dkd", "dist", "kd@std"])[0], seeds=3)
+    text = (reported(["modern"], tmp_path) / "report.md").read_text()
+    assert "| dkd | 76.32 | best | 70.60 ± 0.10 (3) | -5.72 | beta 8 | mdistiller, LSKD READMEs |" in text
+    assert "| dist | 76.31 ± 0.19 | not said | 70.10 ± 0.10 (3) | -6.21 | weight 2, T = 4 | DIST_KD README |" in text
+    assert "| kd@std | 76.28 | last | 70.10 ± 0.10 (3) | -6.18 | T = 2, weight 9 | LSKD's logs, one run |" in text
+    assert "| dkd(beta=6) | 76.23 | best | not run |  | beta 6 | mdistiller, LSKD READMEs |" in text
+    assert "| student alone | 72.50 | last | 70.10 ± 0.10 (3) | -2.40 |  | RepDistiller, DIST_KD READMEs |" in text
+    assert text.count("What others printed") == 6, "two pairs have no numbers"
+
+
+@pytest.mark.slow
+def test_the_smoke_form_of_the_newer_methods(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    fast = ("--timing-seconds", "0", "--precision", "float32", "--device", "cpu")
+    code, said, err = called("reproduce", "modern", "--smoke", "--seeds", "1", *fast, "--out", tmp_path, capsys=capsys)
+    assert (code, err) == (0, "")
+    assert "All runs of modern are done" in said
+    assert len(list(tmp_path.glob("*/result.json"))) == 2 + 1 + 2 * 6
+    text = (reported(["modern"], tmp_path) / "report.md").read_text()
+    assert "| mlkd | " in text
+    assert "not run" not in text
 
 
 def test_names_stand_for_tables_and_studies() -> None:

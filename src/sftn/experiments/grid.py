@@ -54,7 +54,8 @@ class Conditions:
         if cell.role == "teacher":
             assert isinstance(teacher, Run)  # a given one has no run
             return teacher
-        objective = recipes.objective(cell.method, alone=not table.beside_kd, temperature=table.temperature)
+        text = table.objective(cell.pair, cell.method)
+        objective = recipes.objective(text, alone=not table.beside_kd, temperature=table.temperature)
         return signed(replace(own, teacher=teacher, objective=objective, alignment=table.alignment))
 
     def _teacher(self, table: Table, cell: Cell, seed: int) -> Run:

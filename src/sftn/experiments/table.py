@@ -83,6 +83,8 @@ class Table:
     published: str = ""
     """CSV file of printed numbers; empty if there are none."""
     methods: tuple[str, ...] = ("kd",)
+    objectives: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """The objective of a method in a pair, as a text, by both of their names; the method's name alone by default."""
     settings: tuple[Setting, ...] = (Setting(),)
     alone: bool = True
     """Whether the table includes students without a teacher."""
@@ -129,13 +131,18 @@ class Table:
         if self.alone:
             yield Row("student alone", {ALONE: Cell(pair, "student", ALONE)})
         for method in self.methods:
+            text = self.objective(pair, method)
             for setting in self.settings:
-                label = f"{method}, {setting.label}" if setting.label else method
+                label = f"{text}, {setting.label}" if setting.label else text
                 yield Row(label, self._both(pair, "student", method, setting.name))
 
     def cells(self, pair: Pair) -> list[Cell]:
         """The distinct cells of a pair, teachers before the students that need them."""
         return list(dict.fromkeys(cell for row in self.rows(pair) for cell in row.cells.values()))
+
+    def objective(self, pair: Pair, method: str) -> str:
+        """What a method stands for in a pair, such as dkd(beta=6)."""
+        return self.objectives.get((str(pair), method), method)
 
     def setting(self, name: str) -> Setting:
         """The setting of that name; the paper's own if there is none."""

@@ -41,7 +41,7 @@ def _tables() -> Table:
     for name, entry in sorted(TABLES.items()):
         table.add_row(name, entry.title)
     table.add_section()
-    table.add_row("studies", "our own experiments, at a scale for a CPU")
+    table.add_row("studies", "our own experiments, all but modern at a scale for a CPU")
     for name, study in STUDIES.items():
         table.add_row(name, study.grid.title)
     return table

@@ -1,4 +1,4 @@
-"""Our own experiments at a scale for a CPU, one declarative module each, like the paper's tables in `paper`.
+"""Our own experiments, one declarative module each, like the tables in `paper`; all but `modern` at a scale for a CPU.
 
 Their protocols were fixed before they were run. To add one, write a module with a `STUDY` and add it to `STUDIES`.
 """
@@ -8,7 +8,19 @@ from __future__ import annotations
 from sftn.errors import unknown
 from sftn.experiments import paper
 from sftn.experiments.metrics import Measured
-from sftn.experiments.studies import branches, cifar20, digits, gap, horizon, lighter, longer, patient, weights
+from sftn.experiments.studies import (
+    branches,
+    cifar20,
+    digits,
+    gap,
+    horizon,
+    lighter,
+    longer,
+    modern,
+    patient,
+    standardised,
+    weights,
+)
 from sftn.experiments.studies.study import Study
 from sftn.experiments.table import Table
 
@@ -23,6 +35,8 @@ _ALL = (
     longer.STUDY,
     horizon.SHORT,
     horizon.LONG,
+    standardised.STUDY,
+    modern.STUDY,
 )
 STUDIES: dict[str, Study] = {study.grid.name: study for study in _ALL}
 """All studies by name."""

@@ -14,6 +14,8 @@ class Study:
 
     grid: Table
     measured: tuple[Measured, ...] = ()
+    published: str = ""
+    """CSV file of numbers that others printed for its pairs (`sftn.experiments.studies.published`)."""
 
     @staticmethod
     def of(grid: Table, *like: Measured) -> Study:

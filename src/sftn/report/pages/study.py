@@ -11,6 +11,7 @@ from sftn.experiments.collect import Line, Section, Side, Spread, cost
 from sftn.experiments.measured_table import MeasuredSection, measured_section
 from sftn.experiments.statistics import p_value, said, verdict
 from sftn.experiments.studies import Study
+from sftn.experiments.studies.published import Published, published
 from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, TEACHERS, Cell, Pair, Row
 from sftn.report.document import Block, Bullets, Heading, Page, Rows, Text
 from sftn.report.figures import measured, tables
@@ -24,6 +25,7 @@ LEGEND = (
     "Training accuracy and entropy (mean over the softmax outputs, nats) are on training images without augmentation."
 )
 _HEADER = ("", "standard teacher", "SFTN teacher", "difference", "seeds", "higher in", "p")
+_PUBLISHED = ("", "published", "epoch", "ours, the same epoch", "ours − published", "protocol", "source")
 _MEASURED = {
     "similarity": "Similarity of teacher and student on test images",
     "entropy": "Entropy and calibration of teachers and students",
@@ -40,6 +42,7 @@ class _Part:
 
     section: Section
     measured: list[MeasuredSection]
+    published: str = ""
 
     def lines(self, pair: Pair) -> Iterator[Line]:
         """The rows of a pair; a teacher's row is followed by its accuracy and entropy on training images."""
@@ -73,7 +76,10 @@ def page(study: Study, found: Iterable[Section], folder: Path) -> Page:
         found: its collected results.
         folder: the folder for the figures.
     """
-    parts = [_Part(section, [measured_section(which, section) for which in study.measured]) for section in found]
+    parts = [
+        _Part(section, [measured_section(which, section) for which in study.measured], study.published)
+        for section in found
+    ]
     numbers = [row for part in parts for row in part.numbers()]
     return Page(heading(study.grid), list(_blocks(study, parts, folder)), folder, numbers)
 
@@ -96,6 +102,10 @@ def _part(part: _Part, folder: Path, prefix: str) -> Iterator[Block]:
         sentences = list(_sentences(section, pair))
         if sentences:
             yield Bullets(sentences)
+        beside = list(_beside(part, pair))
+        if beside:
+            yield Text("What others printed, with standard teachers:")
+            yield Rows([_PUBLISHED, *beside])
     yield from tables.draw(section, folder, prefix)
     for one in part.measured:
         yield Heading(_MEASURED[one.which.measure])
@@ -109,6 +119,20 @@ def _part(part: _Part, folder: Path, prefix: str) -> Iterator[Block]:
     if section.conditions is not None:
         yield Heading("Cost and origin")
         yield Bullets(cost(section.distinct()))
+
+
+def _beside(part: _Part, pair: Pair) -> Iterator[tuple[str, ...]]:
+    """Published numbers of a pair, each beside ours of the same epoch: the last one, unless the best was printed."""
+    sides = {side.cell: (line.label, side) for line in part.section.lines(pair) for side in line.sides.values()}
+    for found in published(part.published):
+        if found.cell in sides:
+            label, side = sides[found.cell]
+            yield (label, *_compared(found, side.best if found.epoch == "best" else side.last))
+
+
+def _compared(found: Published, ours: Spread) -> tuple[str, ...]:
+    difference = "" if ours.mean is None else f"{ours.mean - found.accuracy:+.2f}"
+    return str(found), found.epoch, ours.text(), difference, found.protocol, found.source
 
 
 def _row(line: Line, mark: Callable[[Cell], str] = lambda cell: "") -> tuple[str, ...]:
