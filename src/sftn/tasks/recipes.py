@@ -1,8 +1,8 @@
 """What the paper ran: schedules, loss weights and learning rates, in one place.
 
-A method's weight, and what stands beside it, is on its class (`sftn.methods`). The weights are RepDistiller's (SSKD's is
-its authors', OH's its authors' for CIFAR: theirs for ImageNet is a tenth); the feature methods run together with KD, as
-in the paper: CE + KD + β·method.
+A method's weight, and what stands beside it, is on its class (`sftn.methods`). The weights are RepDistiller's
+(SSKD's is its authors', OH's its authors' for CIFAR: theirs for ImageNet is a tenth); the feature methods run together
+with KD, as in the paper: CE + KD + β·method.
 """
 
 from __future__ import annotations
