@@ -9,6 +9,7 @@ import pytest
 
 from sftn.errors import InputError
 from sftn.runs.folder import RunFolder
+from sftn.spec.jobs import TrainTeacher, asked
 from sftn.spec.run import Friendly, Run, Weights
 from sftn.storage.json_files import sha256
 from sftn.tasks.recipes import objective
@@ -65,6 +66,11 @@ def test_ids_do_not_drift() -> None:
     """Folders of runs outlive versions: a changed id would train everything again."""
     assert tiny.run(DATA).id == "b4bebfdb7d3f"
     assert TEACHER.id == "e75d17bfeaed"
+
+
+def test_the_option_of_standardised_branches_reaches_the_record() -> None:
+    branches = asked(TrainTeacher, {"teacher": "wide", "student": "tiny", "branch_logits": "std"}).branches
+    assert Friendly.to(["tiny"], branches) == Friendly(student="tiny", branch_logits="std")
 
 
 def test_standardised_logits_of_branches_are_part_of_the_id_and_plain_ones_are_not() -> None:
