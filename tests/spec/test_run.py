@@ -29,6 +29,7 @@ STUDENT = tiny.run(DATA, teacher=TEACHER, objective=objective("crd+kd:0.5"), ali
         replace(STUDENT, teacher=Weights("wide", "ab", "x")),
         replace(STUDENT, objective=objective("ft(factors=whole,translator_norm=false):500")),
         replace(TEACHER, friendly=Friendly(student="tiny", branch_logits="std")),
+        replace(STUDENT, further=(replace(TEACHER, seed=1), Weights("wide", "ab", "x")), ensemble="ca"),
     ],
 )
 def test_a_record_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
@@ -48,6 +49,8 @@ def test_a_record_comes_back_as_it_was(run: Run, tmp_path: Path) -> None:
         {"objective": objective("crd")},
         {"teacher": replace(TEACHER, seed=1)},
         {"teacher": None},
+        {"further": (replace(TEACHER, seed=1),)},
+        {"ensemble": "ca"},
         {"data": replace(STUDENT.data, fingerprint="other")},
         {"alignment": None},
     ],

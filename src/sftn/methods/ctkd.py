@@ -84,6 +84,10 @@ class CTKD(LogitMethod):
         """Set the factor of the reversed gradient."""
         self.reversal.fill_(reversal_at(epoch, epochs_of(self.loops, epochs)))
 
+    def softness(self) -> Tensor:
+        """The temperature as it is now; what several teachers say together passes it no gradient."""
+        return learned_temperature(self.parameter, self.reversal, self.t_start, self.t_end).detach()
+
     def loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """T²·KL(teacher ‖ student)."""
         temperature = learned_temperature(self.parameter, self.reversal, self.t_start, self.t_end)

@@ -82,6 +82,10 @@ class LogitMethod(Method):
             ours, theirs = standardised(ours), standardised(theirs)
         return self.loss(ours, theirs, batch.labels)
 
+    def softness(self) -> Tensor | float:
+        """The temperature at which the probabilities of several teachers are averaged (`sftn.methods.ensemble`)."""
+        return float(getattr(self, "temperature", 1.0))
+
     @abstractmethod
     def loss(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """(B, K), (B, K), (B,) -> a scalar; no gradient reaches the teacher."""

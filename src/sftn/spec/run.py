@@ -18,6 +18,7 @@ from sftn.spec.schedule import Schedule
 FORMAT = 1
 """Format version of run.json and result.json; part of a run's id."""
 OnNan = Literal["stop", "skip", "restart"]
+Weighting = Literal["mean", "ca"]
 
 
 @dataclass(frozen=True)
@@ -130,10 +131,21 @@ class Run:
     """Weights that its training starts from, instead of random ones."""
     code: str = ""
     """Hash of the source of the networks and methods that are not the package's (`sftn.runs.own_code`)."""
+    further: tuple[Run | Weights, ...] = ()
+    """Teachers beside `teacher`, from which alone methods on features learn."""
+    ensemble: Weighting = "mean"
+    """How several teachers' softened outputs are weighted: equally, or by each one's cross-entropy on an image."""
 
     def __post_init__(self) -> None:
         if self.on_nan not in get_args(OnNan):
             raise unknown("on_nan value", str(self.on_nan), get_args(OnNan))
+        if self.ensemble not in get_args(Weighting):
+            raise unknown("weighting of teachers", str(self.ensemble), get_args(Weighting))
+
+    @property
+    def teachers(self) -> tuple[Run | Weights, ...]:
+        """All networks that it learns from, the first one first."""
+        return () if self.teacher is None else (self.teacher, *self.further)
 
     @property
     def name(self) -> str:
@@ -142,8 +154,9 @@ class Run:
         if self.friendly is not None:
             name += f"-for-{self.friendly.student}"
         if self.teacher is not None and self.objective is not None:
-            teacher = self.teacher.name if isinstance(self.teacher, Run) else self.teacher.network
-            name += f"-{self.objective.name}-from-{teacher}"
+            names = [one.name if isinstance(one, Run) else one.network for one in self.teachers]
+            weighting = "" if self.ensemble == "mean" else f"-by-{self.ensemble}"
+            name += f"-{self.objective.name}-from-{'-and-'.join(names)}{weighting}"
         return name
 
     @property

@@ -13,14 +13,17 @@ from sftn.data.batch import check_batch, check_index
 from sftn.errors import InputError
 from sftn.methods import options
 from sftn.methods.base import Batch, Method, to_float32
+from sftn.methods.ensemble import Voices
 from sftn.methods.kd import distillation_loss
-from sftn.methods.logits import check_standardised
+from sftn.methods.logits import LogitMethod, check_standardised
 from sftn.networks.alignment import Pair
+from sftn.networks.ensemble import Ensemble, first_of
 from sftn.networks.fast.inference_folding import folded
 from sftn.networks.fast.product_choices import Choices
 from sftn.networks.staged import Activations, Shape, StagedNet
 from sftn.spec.alignment import Alignment
 from sftn.spec.objective import Objective
+from sftn.spec.run import Weighting
 from sftn.spec.schedule import Schedule
 from sftn.training.phase import Phase
 from sftn.training.teacher_outputs import TeacherOutputs
@@ -31,16 +34,19 @@ class Distiller(nn.Module):
 
     Args:
         student: the network that learns; trained in place. A method may change it (SimKD gives it the teacher's head).
-        teacher: the network that is learned from; frozen, in eval mode.
+        teacher: the network that is learned from; frozen, in eval mode. With an `sftn.networks.ensemble.Ensemble`, KD
+            and methods that compare logits (`LogitMethod`) learn from all teachers, other methods from the first.
         objective: what is minimised; `sftn.tasks.recipes.objective("crd")` has the paper's.
         image: (C, H, W) of the images.
         labels: (N,) of the training images; needed by methods that keep something for each image (CRD).
         alignment: which student stage goes with which teacher stage; None for `sftn.networks.alignment.align`'s answer.
         methods: the objective's methods by name; None for the registered ones (`sftn.methods.METHODS`).
         teacher_outputs: where the teacher's outputs come from in the main phase; None runs the teacher on every batch.
+        ensemble: how several teachers are weighted (`sftn.methods.ensemble.teacher_weights`).
 
     Raises:
-        InputError: the networks cannot be aligned, or lack what a method needs.
+        InputError: the networks cannot be aligned, or lack what a method needs; or of several teachers all but the
+            first would not be listened to.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class Distiller(nn.Module):
         alignment: Alignment | None = None,
         methods: Mapping[str, type[Method]] | None = None,
         teacher_outputs: TeacherOutputs | None = None,
+        ensemble: Weighting = "mean",
     ) -> None:
         super().__init__()
         from sftn.methods import METHODS
@@ -62,9 +69,10 @@ class Distiller(nn.Module):
         labels = torch.empty(0, dtype=torch.long) if labels is None else labels
         for term in objective.terms:
             options.check(term.method, known[term.method], term.options)
-        rebuild(student, teacher, objective, image, known)
-        self.pair = Pair.of(teacher, student, image, labels, alignment)
-        self.objective = objective
+        chosen = first_of(teacher)
+        rebuild(student, chosen, objective, image, known)
+        self.pair = Pair.of(chosen, student, image, labels, alignment)
+        self.objective, self.ensemble = objective, ensemble
         channels, height, width = image
         self.image = (channels, height, width)
         self._entered = False  # whether a first batch has been checked
@@ -76,6 +84,8 @@ class Distiller(nn.Module):
         )
         if objective.standardise:
             check_standardised(self.pair.classes)
+        if isinstance(teacher, Ensemble):
+            self._check_ensemble(teacher)
         self.scheduled = any(term.warmup or term.fade for term in objective.terms)
         # A tensor, so that a step that was recorded as a CUDA graph reads what `set_epoch` wrote.
         self.register_buffer("factors", torch.ones(len(objective.terms)), persistent=False)
@@ -89,13 +99,27 @@ class Distiller(nn.Module):
         self.teacher = (teacher if self.foldable else with_batch_statistics(teacher)).requires_grad_(False).eval()
         self.teacher_outputs = TeacherOutputs() if teacher_outputs is None else teacher_outputs
         for _, method in self._each():
-            method.attach(student, self.teacher, image)
+            method.attach(student, first_of(self.teacher), image)
 
     factors: Tensor
     """What the terms' weights are multiplied by in this epoch."""
 
     def _each(self) -> list[tuple[str, Method]]:
         return list(self.methods.items())  # type: ignore[arg-type]
+
+    def _check_ensemble(self, teacher: Ensemble) -> None:
+        if not self.objective.kd and not any(isinstance(method, LogitMethod) for _, method in self._each()):
+            raise InputError(
+                f"{self.objective.name} compares no logits, so it would learn from the first teacher only: give one "
+                "teacher, or add KD"
+            )
+        for member in teacher.members:
+            classes = member.shapes(self.image).logits
+            if classes != self.pair.classes:
+                raise InputError(
+                    f"{member.name} has {classes} classes and the others {self.pair.classes}: give teachers of the "
+                    "same classes"
+                )
 
     @property
     def copies(self) -> int:
@@ -134,7 +158,11 @@ class Distiller(nn.Module):
             choices: which of its convolutions are products of matrices; None for none.
         """
         if self.foldable:
-            self.teacher = folded(self.teacher, self.image, dtype, choices)
+
+            def fold(network: StagedNet) -> StagedNet:
+                return folded(network, self.image, dtype, choices)
+
+            self.teacher = self.teacher.each(fold) if isinstance(self.teacher, Ensemble) else fold(self.teacher)
         elif dtype != torch.float32:
             self.keep_teacher_in(dtype)
 
@@ -160,7 +188,7 @@ class Distiller(nn.Module):
         """
         for term in self.objective.terms:
             term.factor(0, schedule.epochs)
-        warmups = [method.warmup(self.student, self.teacher, schedule) for _, method in self._each()]
+        warmups = [method.warmup(self.student, first_of(self.teacher), schedule) for _, method in self._each()]
         trained = [module for _, method in self._each() for module in method.trains()]
         main = Phase("distil", self, (self.student, *trained), schedule)
         return [*(phase for phase in warmups if phase is not None), main]
@@ -223,20 +251,28 @@ class Distiller(nn.Module):
             teacher = teacher._replace(features=(), preacts=())
         student, teacher = _float(self.student.activations(images)), _float(teacher)
         logits = student.logits[::views]
+        voices = None
+        if isinstance(self.teacher, Ensemble):
+            voices = Voices.of(teacher.logits, labels, len(self.teacher), self.ensemble)
+            teacher = teacher._replace(logits=voices.first)
 
         terms = {"ce": F.cross_entropy(logits, labels)}
         # Weighted by zero, an infinite cross-entropy would be NaN, and the weights that it alone trains would decay.
         loss = self.objective.ce * terms["ce"] if self.objective.ce else torch.zeros_like(terms["ce"])
         if self.objective.kd:
-            terms["kd"] = distillation_loss(
-                logits, teacher.logits[::views], self.objective.temperature, self.objective.standardise
-            )
+            temperature = self.objective.temperature
+            theirs = teacher.logits if voices is None else voices.together(temperature)
+            terms["kd"] = distillation_loss(logits, theirs[::views], temperature, self.objective.standardise)
             loss = loss + self.objective.kd * terms["kd"]
         aligned = self.pair.aligned(student, teacher)
         plain = aligned if views == 1 else tuple(_first_views(activations, views) for activations in aligned)
         for number, term in enumerate(self.objective.terms):
-            seen = aligned if term.method == self.viewer else plain
-            terms[term.method] = self.methods[term.method](*seen, batch)
+            ours, told = aligned if term.method == self.viewer else plain
+            method = self.methods[term.method]
+            if voices is not None and isinstance(method, LogitMethod):
+                said = voices.together(method.softness())
+                told = told._replace(logits=said if term.method == self.viewer else said[::views])
+            terms[term.method] = method(ours, told, batch)
             weight = term.weight * self.factors[number] if self.scheduled else term.weight
             loss = loss + weight * terms[term.method]
         terms["accuracy"] = 100 * (logits.argmax(1) == labels).float().mean()
