@@ -212,12 +212,15 @@ def _teaching(run: Run) -> list[str]:
         lines.append(f"fine-tuned from trained weights, backbone at {rate:g} of the rate, {frozen} stages frozen")
     if run.friendly is not None:
         lines.append(f"friendly to {run.friendly.student}: {_weights(run)}")
-    teacher = run.teacher
-    if isinstance(teacher, Weights):
-        lines.append(f"teacher: {teacher.network}, from a file of weights (SHA-256 {teacher.sha256})")
-    elif teacher is not None:
-        kind = f"friendly to {teacher.friendly.student} ({_weights(teacher)})" if teacher.friendly else "standard"
-        lines.append(f"teacher: {teacher.network}, {kind}, {teacher.schedule.epochs} epochs, run {teacher.id}")
+    for teacher in run.teachers:
+        if isinstance(teacher, Weights):
+            lines.append(f"teacher: {teacher.network}, from a file of weights (SHA-256 {teacher.sha256})")
+        else:
+            kind = f"friendly to {teacher.friendly.student} ({_weights(teacher)})" if teacher.friendly else "standard"
+            lines.append(f"teacher: {teacher.network}, {kind}, {teacher.schedule.epochs} epochs, run {teacher.id}")
+    if run.further:
+        how = {"mean": "weighed equally", "ca": "weighed by their cross-entropy on each image (CA-MKD)"}[run.ensemble]
+        lines.append(f"the {len(run.teachers)} teachers together, {how}; methods on features learn from the first")
     if run.objective is not None:
         kd = f", KD at temperature {run.objective.temperature:g}" if run.objective.kd else ""
         lines.append(f"objective {run.objective.name}: {run.objective.formula}{kd}")

@@ -157,8 +157,7 @@ class _Queue:
             idle: workers that have nothing to do; a cohort is divided among them.
         """
         for item in list(self.left):
-            teacher = item.run.teacher
-            if isinstance(teacher, Run) and teacher.id in self.failed:
+            if any(isinstance(one, Run) and one.id in self.failed for one in item.run.teachers):
                 self.failed[item.run.id] = f"{title_of([item])}: its teacher diverged"
                 self.left.remove(item)
                 self.told.pace.end(item.run.id, trained=False)
@@ -179,9 +178,9 @@ class _Queue:
         return sharing(group, [item.run for item in self.left if item.run.id not in ids])
 
     def taught(self, run: Run) -> bool:
-        """Whether a run's teacher is there."""
-        folder = RunFolder(self.out / run.teacher.folder) if isinstance(run.teacher, Run) else None
-        return folder is None or led(partial(_is_done, folder))
+        """Whether a run's teachers are there."""
+        folders = [RunFolder(self.out / one.folder) for one in run.teachers if isinstance(one, Run)]
+        return all(led(partial(_is_done, folder)) for folder in folders)
 
     def done(self, item: Planned) -> bool:
         """Whether a run has a result."""

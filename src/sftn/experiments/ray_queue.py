@@ -72,8 +72,8 @@ def work(
     refs: dict[str, Any] = {}
     for item in planned:
         run = item.run
-        teacher = refs.get(run.teacher.id) if isinstance(run.teacher, Run) else None
-        refs[run.id] = task.remote(run, images, item.title, str(out.resolve()), alone, teacher)
+        teachers = [refs[one.id] for one in run.teachers if isinstance(one, Run) and one.id in refs]
+        refs[run.id] = task.remote(run, images, item.title, str(out.resolve()), alone, *teachers)
     left, failed, count = list(refs.values()), [], 0
     try:
         while left:
@@ -102,11 +102,11 @@ def _carry_out(
     title: str,
     out: str,
     execution: Execution,
-    teacher: dict[str, str] | None,
+    *teachers: dict[str, str],
 ) -> dict[str, str]:
     """Train a run on a worker; errors are returned as values, so that Ray does not retry."""
     who = f"seed {run.seed}  {title}"
-    if teacher is not None and teacher["kind"] != "done":
+    if any(teacher["kind"] != "done" for teacher in teachers):
         return {"kind": "diverged", "line": f"{who}: its teacher is missing"}
     device = execution.device
     torch.set_num_threads(1 if device in ("auto", "cpu") and not torch.cuda.is_available() else torch.get_num_threads())

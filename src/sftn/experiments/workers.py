@@ -84,7 +84,7 @@ def settle_jobs(execution: Execution, runs: Sequence[Run], device: str) -> int:
 
 def _own(runs: Sequence[Run]) -> str:
     """A network or method of these runs that the package does not have by itself; empty if there is none."""
-    names = {name for run in runs for one in (run, run.teacher) if isinstance(one, Run) for name in _networks(one)}
+    names = {name for run in runs for one in (run, *run.teachers) if isinstance(one, Run) for name in _networks(one)}
     for name in sorted(names):
         if ":" not in name and NETWORKS.get(name) is not PACKAGED.get(name):
             return f"the network {name}"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sftn.data.dataset import Dataset
 from sftn.data.loader import training_batches
-from sftn.runs.build import evaluation_interval, new_network, plan
+from sftn.runs.build import evaluation_interval, new_network, plan, teacher_of
 from sftn.runs.folder import RunFolder
 from sftn.runtime.device import make_fabric
 from sftn.runtime.environment import environment
@@ -38,7 +38,7 @@ class Kind(NamedTuple):
     def of(run: Run) -> Kind:
         """The kind of a run; which students its teacher was trained for makes no difference."""
         friendly = "" if run.friendly is None else f"{run.friendly.student} {run.friendly.branches}"
-        teacher = None if run.teacher is None else run.teacher.network
+        teacher = "+".join(one.network for one in run.teachers) or None
         method = None if run.objective is None else run.objective.name
         return Kind(run.network, teacher, method, friendly, run.schedule.batch, run.precision)
 
@@ -132,7 +132,7 @@ def _epoch(run: Run, dataset: Dataset, device: str) -> float:
     """Seconds per epoch of a run, including its share of first stages, from timing a few steps."""
     fabric = make_fabric(device, run.precision)
     network = new_network(run.network, dataset)
-    teacher = None if run.teacher is None else new_network(run.teacher.network, dataset)
+    teacher = teacher_of(run, lambda source: new_network(source.network, dataset))
     planned = plan(run, network, dataset, teacher)
     batch, copies, flip = run.schedule.batch, planned.copies, planned.flip
     loader = training_batches(dataset, batch=batch, flip=flip, copies=copies, device=fabric.device)

@@ -148,6 +148,9 @@ def evaluate_run(
     found = datasets.of(run.data)
     if isinstance(found, str):
         notes.append(f"{run.name}: {found}")
+    if run.further:
+        others = ", ".join(one.name if isinstance(one, Run) else one.network for one in run.further)
+        notes.append(f"{run.name}: compared with the first of its teachers; it learned from {others} as well")
     dataset = None if isinstance(found, str) else found
     networks: dict[str, NetworkCost] = {}
     predicted: list[Predictions | None] = [None, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from sftn.data.load import load
 from sftn.errors import InputError
 from sftn.methods import METHODS
 from sftn.networks import PRETRAINED, build
+from sftn.networks.ensemble import Ensemble
 from sftn.networks.fast.product_choices import Choices
 from sftn.networks.staged import StagedNet
 from sftn.networks.weights import load_weights
@@ -57,12 +58,14 @@ def check(run: Run, dataset: Dataset, out: Path | None = None) -> None:
         InputError: the networks cannot be aligned or lack something that a method needs, an option is out of range, or
             the teacher does not fit its weights or the images.
     """
-    teacher = None
-    if run.teacher is not None:
-        loaded = out is not None or isinstance(run.teacher, Weights)
-        load = partial(load_network, run.teacher, dataset, out or Path(), tell=False)
-        teacher = load() if loaded else new_network(run.teacher.network, dataset)
-    plan(run, begun_network(run, dataset, tell=False), dataset, teacher)
+
+    def teacher(source: Run | Weights) -> StagedNet:
+        if out is None and isinstance(source, Run):
+            return new_network(source.network, dataset)
+        return load_network(source, dataset, out or Path(), tell=False)
+
+    taught_by = teacher_of(run, teacher)
+    plan(run, begun_network(run, dataset, tell=False), dataset, taught_by)
 
 
 def plan(
@@ -81,7 +84,7 @@ def plan(
         run: the run.
         network: the network to train.
         dataset: its images.
-        teacher: the trained teacher, if the run distils one.
+        teacher: the trained teacher, if the run distils one, or the ensemble of several (`teacher_of`).
         teacher_outputs: where the teacher's outputs come from; None runs it on every batch.
         fast_float32: compute float32 faster, with different rounding (`sftn.tasks.speedups`).
         choices: which convolutions are computed as matrix products; None chooses what is faster on this machine.
@@ -99,6 +102,7 @@ def plan(
             labels=dataset.train.labels,
             alignment=run.alignment,
             teacher_outputs=teacher_outputs,
+            ensemble=run.ensemble,
         )
         speed_up(task, run.precision, choices, fast_float32=fast_float32)
         task.teacher = task.teacher_outputs.adopt(task.teacher)
@@ -156,6 +160,17 @@ def load_data(data: Data, data_dir: Path | None, **more: Any) -> Dataset:
         damaged=data.damaged,
         **more,
     )
+
+
+def teacher_of(run: Run, make: Callable[[Run | Weights], StagedNet]) -> StagedNet | None:
+    """What a run learns from: its teacher, the ensemble of its teachers, or None if it has none.
+
+    Args:
+        run: the run.
+        make: builds or loads one of the teachers.
+    """
+    members = [make(source) for source in run.teachers]
+    return Ensemble(members) if len(members) > 1 else members[0] if members else None
 
 
 def load_network(source: Run | Weights, dataset: Dataset, out: Path, *, tell: bool = True) -> StagedNet:

@@ -48,7 +48,7 @@ def joins(run: Run) -> bool:
 
 def alike(one: Run, other: Run) -> bool:
     """Whether two runs can share a teacher's outputs and batches; epochs and learning rates may differ."""
-    return one.teacher == other.teacher and _stream(one) == _stream(other)
+    return one.teachers == other.teachers and _stream(one) == _stream(other)
 
 
 def company(runs: Sequence[Run], size: int) -> list[Run]:

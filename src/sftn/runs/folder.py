@@ -198,8 +198,10 @@ class RunFolder:
             found.append(f"{self.result_json} has no hash of the weights: it is of an older version or was edited")
         elif sha256(self.weights) != recorded:
             found.append(f"{self.weights} is not the file that the result was measured on")
-        if entry.run is not None and isinstance(entry.run.teacher, Run):
-            teacher = self.beside(entry.run.teacher)
+        for one in () if entry.run is None else entry.run.teachers:
+            if not isinstance(one, Run):
+                continue
+            teacher = self.beside(one)
             state = teacher.inspect().state if teacher.path.exists() else "missing"
             if state != DONE:
                 found.append(f"its teacher {teacher.name} is {state}")

@@ -103,12 +103,14 @@ def _check(settings: Mapping[str, Any]) -> None:
 def _about(entry: Entry, name: str) -> dict[str, Any]:
     if entry.run is None:
         raise InputError(entry.reason)
-    run, teacher = entry.run, entry.run.teacher
+    run = entry.run
+    teachers = [one.id if isinstance(one, Run) else one.sha256 for one in run.teachers]
     return {
         "format": FORMAT,
         "analysis": name,
         "id": run.id,
-        "teacher": teacher.id if isinstance(teacher, Run) else None if teacher is None else teacher.sha256,
+        "teacher": teachers[0] if teachers else None,
+        **({"further": teachers[1:]} if run.further else {}),
         "data": run.data.fingerprint,
         "weights_sha256": (entry.result or {}).get("weights_sha256"),
     }

@@ -104,10 +104,11 @@ def _leave(
     judged = caveats.Record.of(record)
     record["balanced_accuracy"] = judged.balanced
     record["warnings"] = judged.caveats()
-    if isinstance(run.teacher, Run):
-        with suppress(InputError):  # a damaged result of the teacher is reported where it is needed
-            taught_by = folder.beside(run.teacher).result(run.teacher)
-            record["warnings"] += caveats.of_student(record, run.teacher.name, taught_by)
+    for one in run.teachers:
+        if isinstance(one, Run):
+            with suppress(InputError):  # a damaged result of the teacher is reported where it is needed
+                taught_by = folder.beside(one).result(one)
+                record["warnings"] += caveats.of_student(record, one.name, taught_by)
     if record["warnings"]:
         first, *others = record["warnings"]
         why = ": it has collapsed, or was not trained long enough to learn anything" * judged.failed

@@ -104,7 +104,7 @@ def train(
     In distributed training every process calls this; the first one writes, logs and calls the callback.
 
     Args:
-        run: what to train. If its teacher is a `Run`, that must have been carried out in `out`.
+        run: what to train. Teachers that are a `Run` must have been carried out in `out`.
         dataset: the images that `run.data` names.
         out: the folder of all runs.
         execution: device, processes, checkpoints and speed.

@@ -10,7 +10,7 @@ import torch
 
 from sftn.data.dataset import Dataset, Split
 from sftn.networks.staged import StagedNet
-from sftn.runs.build import load_network
+from sftn.runs.build import load_network, teacher_of
 from sftn.runs.fit_check import Known
 from sftn.runs.folder import RunFolder
 from sftn.runs.teacher_cache import TeacherCache
@@ -29,7 +29,7 @@ SAMPLE = 500
 
 
 def load_teacher(run: Run, dataset: Dataset, out: Path, fabric: Fabric, cache: TeacherCache) -> StagedNet | None:
-    """Load a run's teacher, on the CPU, and try it, unless another run of the cohort has.
+    """Load a run's teacher, or the ensemble of several, on the CPU; try each, unless another run of the cohort has.
 
     Args:
         run: the run.
@@ -41,17 +41,23 @@ def load_teacher(run: Run, dataset: Dataset, out: Path, fabric: Fabric, cache: T
     Raises:
         InputError: the teacher is not there, or does not fit the images.
     """
-    if run.teacher is None:
-        return None
-    teacher = load_network(run.teacher, dataset, out, tell=cache.trial is None)
-    if cache.trial is None:
-        cache.trial = tried(teacher, dataset, fabric, run.teacher, known=recorded_accuracy(run, out))
+    trials, fresh = [], cache.trial is None
+
+    def load(source: Run | Weights) -> StagedNet:
+        teacher = load_network(source, dataset, out, tell=fresh)
+        if fresh:
+            trials.append(tried(teacher, dataset, fabric, source, known=recorded_accuracy(run, source, out)))
+        return teacher
+
+    teacher = teacher_of(run, load)
+    if trials:
+        first, *further = trials
+        cache.trial = first | ({"further": further} if further else {})
     return teacher
 
 
-def recorded_accuracy(run: Run, out: Path) -> float | None:
-    """The test accuracy that a run's teacher recorded, if it was measured on the images of this run."""
-    teacher = run.teacher
+def recorded_accuracy(run: Run, teacher: Run | Weights, out: Path) -> float | None:
+    """The test accuracy that a teacher of a run recorded, if it was measured on the images of this run."""
     if not isinstance(teacher, Run) or teacher.data.fingerprint != run.data.fingerprint:
         return None
     found: float | None = led(lambda: (RunFolder(out / teacher.folder).result(teacher) or {}).get("accuracy"))

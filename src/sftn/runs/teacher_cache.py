@@ -74,7 +74,7 @@ def sharing(runs: Sequence[Run], others: Sequence[Run]) -> int:
 
 
 class TeacherCache:
-    """The outputs of one frozen teacher, for one run or all runs of a cohort.
+    """The outputs of one frozen teacher, or of several side by side, for one run or all runs of a cohort.
 
     A cohort runs its teacher once per batch. In addition, outputs may be stored for every view of an image. The first
     full batch of training decides whether they are: the outputs must have the same bits when the teacher is run on
@@ -101,8 +101,7 @@ class TeacherCache:
         self.run, self.dataset, self.waiting = runs[0], dataset, waiting
         self.epochs, self.batch = max(run.schedule.epochs for run in runs), runs[0].schedule.batch
         self.images, self.room = len(dataset.train), int(gib * 2**30)
-        teacher = runs[0].teacher
-        self.name = "" if teacher is None else teacher.name if isinstance(teacher, Run) else teacher.network
+        self.name = " and ".join(one.name if isinstance(one, Run) else one.network for one in runs[0].teachers)
         views = None if dataset.streamed else view_count(dataset.padding, dataset.flip)
         may = views is not None and (not compiled or hit_rate(self.epochs, views) >= LEAST)
         self.keeps = bool(gib and self.fields and may) and not self.needs_features and self.batch > FLOOR

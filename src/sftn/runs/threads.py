@@ -26,7 +26,7 @@ from sftn.data.batch import Batch
 from sftn.data.dataset import Dataset
 from sftn.networks import PRETRAINED
 from sftn.networks.fast.product_choices import Choices, Table
-from sftn.runs.build import new_network, plan
+from sftn.runs.build import new_network, plan, teacher_of
 from sftn.runtime.collectives import world
 from sftn.runtime.cores import usable_cores
 from sftn.runtime.environment import processor
@@ -218,7 +218,7 @@ class _Trial:
         def new(name: str) -> Any:
             return new_network(name.removesuffix(PRETRAINED), dataset)
 
-        teacher = None if run.teacher is None else new(run.teacher.network)
+        teacher = teacher_of(run, lambda source: new(source.network))
         plain = Choices(Table("", None, lambda layer: ""))
         planned = plan(run, new(run.network), dataset, teacher, choices=plain)
         loader = _SameBatch(dataset, run.schedule.batch, planned.copies)
