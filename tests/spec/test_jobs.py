@@ -53,7 +53,7 @@ def test_a_part_may_be_given_whole() -> None:
     ("kind", "options", "words"),
     [
         (Compare, {"epoch": 2}, "did you mean epochs"),
-        (Distill, {"student": "s"}, "needs teacher"),
+        (Distill, {"teacher": "t"}, "needs student"),
     ],
 )
 def test_wrong_options_are_one_line(kind: type[object], options: dict[str, object], words: str) -> None:

@@ -27,6 +27,8 @@ from sftn.spec import jobs
 
 Network: TypeAlias = str | nn.Module | Callable[[], nn.Module]
 """A name (`resnet20`, `timm:resnet18`), a module, or a function that builds one."""
+Teacher: TypeAlias = TrainedNetwork | nn.Module | str | Path
+"""What `train_teacher` returned, a trained module, the folder of a run, or a weights file."""
 Images: TypeAlias = str | Path | Dataset | tuple[TorchDataset[Any], TorchDataset[Any]]
 """A name (`cifar100`), a folder, an sftn data set, or a pair of PyTorch data sets (training, test)."""
 
@@ -111,7 +113,7 @@ def train_teacher(
 
 
 def distill(
-    teacher: TrainedNetwork | nn.Module | str | Path,
+    teacher: Teacher | Sequence[Teacher] | None,
     student: Network,
     data: Images = "digits",
     *,
@@ -120,17 +122,18 @@ def distill(
     out: str | Path = "runs",
     **options: Any,
 ) -> TrainedNetwork:
-    """Distil a trained teacher into a student.
+    """Distil a trained teacher, or several together, into a student.
 
     Args:
         teacher: the result of `train_teacher`, a trained module, the folder of a run, or a weights file (which may need
-            `teacher_network="resnet20"`).
+            `teacher_network="resnet20"`); or a list of several, of which methods on features learn from the first, and
+            others from all (`ensemble="mean"` or `"ca"`). None with `generations`, for the same network alone.
         student: the network to train; a module starts from its current weights and is not changed.
         data: the images.
         method: `"kd"`, `"crd"`, … or a sum such as `"crd+kd"`.
         seed: random seed of the initial weights and the batches.
         out: the folder of all runs; finished runs are not trained again.
-        options: any other option of `sftn distill`: `epochs=30`, `temperature=2.0`, …
+        options: any other option of `sftn distill`: `epochs=30`, `temperature=2.0`, `generations=3`, …
 
     Returns:
         The trained network with its accuracy and folder.
@@ -145,18 +148,22 @@ def distill(
     """
     given = options | {"data": data, "method": method, "seed": seed, "out": out}
     dataset, given = _images(given, jobs.Distill)
-    given |= {"student": _named(student, dataset)}
-    if isinstance(teacher, TrainedNetwork):
-        given["teacher"] = str(teacher.folder)
-    elif isinstance(teacher, nn.Module):
-        name = _named(teacher, dataset)
-        folder = Path(out) / "teachers"
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(cut(teacher, dataset.image), folder / f"{name}.safetensors", {"network": name})
-        given["teacher"] = str(folder / f"{name}.safetensors")
-    else:
-        given["teacher"] = str(teacher)
+    several = teacher if isinstance(teacher, list | tuple) else [] if teacher is None else [teacher]
+    given |= {"student": _named(student, dataset), "teacher": [_teacher(one, dataset, Path(out)) for one in several]}
     return training.distill(jobs.asked(jobs.Distill, given), dataset)
+
+
+def _teacher(teacher: Any, dataset: Dataset, out: Path) -> str:
+    """The folder or file of a teacher; a module's weights are written."""
+    if isinstance(teacher, TrainedNetwork):
+        return str(teacher.folder)
+    if not isinstance(teacher, nn.Module):
+        return str(teacher)
+    name = _named(teacher, dataset)
+    folder = out / "teachers"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(cut(teacher, dataset.image), folder / f"{name}.safetensors", {"network": name})
+    return str(folder / f"{name}.safetensors")
 
 
 def _several(student: Network | Sequence[str]) -> Sequence[Network]:

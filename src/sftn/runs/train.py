@@ -24,12 +24,14 @@ from sftn.runs.trained import Trained
 from sftn.runtime.device import join
 from sftn.spec.execution import Execution
 from sftn.spec.jobs import Distill, TrainTeacher
-from sftn.spec.run import FineTune, Friendly, Run
+from sftn.spec.run import FineTune, Friendly, Run, Weights
 from sftn.storage.lease import Held
 from sftn.tasks import recipes
 from sftn.training.callback import Callback
 
 logger = logging.getLogger(__name__)
+MOST_GENERATIONS = 10
+"""Of born-again students: a record holds those of all its teachers, and is read to a bounded depth."""
 LONGEST_PAUSE = 5.0
 """Seconds between two looks at a run that another process is training."""
 Watch = Callable[[str], AbstractContextManager[Callback]]
@@ -128,39 +130,69 @@ def teacher_run(asked: TrainTeacher, dataset: Dataset | None = None) -> tuple[Ru
 
 
 def distill(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | None = None) -> TrainedNetwork:
-    """Distil a trained teacher into a student, or resume the run; a finished run is only read.
+    """The student of `generations`, the last one if there are several."""
+    return generations(asked, dataset, watch=watch)[-1]
 
-    If another process is training the run, its end is waited for.
+
+def generations(asked: Distill, dataset: Dataset | None = None, *, watch: Watch | None = None) -> list[TrainedNetwork]:
+    """Distil trained teachers into a student, and that into the next one, or resume; a finished run is only read.
+
+    If another process is training a run, its end is waited for.
 
     Args:
-        asked: the teacher, the student, the images and the settings.
+        asked: the teachers, the student, the images and the settings.
         dataset: the images, if they are loaded already.
-        watch: makes the callback of the run, given its title.
+        watch: makes the callback of a run, given its title.
+
+    Returns:
+        What was trained: a teacher, if none was given, and the student of each generation.
 
     Raises:
         InputError: an option is wrong, or the images cannot be loaded.
         FloatingPointError: training diverged.
     """
-    run, images = student_run(asked, dataset)
-    return _carried_out(run, images, asked.out, asked.execution, watch)
+    runs, images = student_runs(asked, dataset)
+    return [_carried_out(run, images, asked.out, asked.execution, watch) for run in runs]
 
 
-def student_run(asked: Distill, dataset: Dataset | None = None) -> tuple[Run, Dataset]:
-    """The run that distils a teacher into a student, checked against its images, and the images; nothing is written.
+def student_runs(asked: Distill, dataset: Dataset | None = None) -> tuple[list[Run], Dataset]:
+    """The runs of `generations` in their order, checked against the images, and these; nothing is written.
 
     Raises:
         InputError: an option is wrong.
     """
+    if not 1 <= asked.generations <= MOST_GENERATIONS:
+        raise InputError(f"generations is {asked.generations}: give a number from 1 to {MOST_GENERATIONS}")
+    if not asked.teacher and asked.generations == 1:
+        raise InputError("no teacher given: name a run's folder or a weights file with --teacher")
     objective = recipes.objective(asked.method, alone=asked.alone, temperature=asked.temperature)
     check_name(asked.student)
-    teacher = Trained.of(asked.teacher, None, asked.out, asked.teacher_file).source
+    sources = _teachers(asked)
     dataset = requests.load_images(asked.images) if dataset is None else dataset
     run = requests.plain_run(asked.student, dataset, asked.images, asked.training, asked.execution, asked.seed)
     stages = requests.alignment(asked.align, [asked.student])
-    run = replace(run, teacher=teacher, objective=objective, alignment=stages)
-    run = signed(run)
-    check(run, dataset, asked.out)
-    return run, dataset
+    runs = [] if sources else [signed(run)]
+    for generation in range(asked.generations):
+        teacher, *further = runs[-1:] or sources
+        taught = replace(run, teacher=teacher, further=tuple(further), objective=objective)
+        # The stages are named for the first teacher; students of the same network match one to one.
+        own = generation == 0 and bool(sources)
+        taught = replace(taught, alignment=stages if own else None, ensemble=asked.ensemble if own else "mean")
+        runs.append(signed(taught))
+    for one in runs:
+        check(one, dataset, asked.out if one is runs[0] else None)  # the teachers of the others are not there yet
+    return runs, dataset
+
+
+def _teachers(asked: Distill) -> list[Run | Weights]:
+    """What the teachers are, each once."""
+    found = [Trained.of(what, None, asked.out, asked.teacher_file) for what in asked.teacher]
+    for place, (one, what) in enumerate(zip(found, asked.teacher)):
+        if one.identity in [other.identity for other in found[:place]]:
+            raise InputError(f"teacher {what} is given twice: name each once")
+    if asked.ensemble != "mean" and len(found) < 2:
+        raise InputError(f"--ensemble {asked.ensemble} weighs several teachers, and {len(found) or 'none'} is given")
+    return [one.source for one in found]
 
 
 def _carried_out(run: Run, dataset: Dataset, out: Path, execution: Execution, watch: Watch | None) -> TrainedNetwork:

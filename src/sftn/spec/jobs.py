@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints
 from sftn.errors import InputError, unknown
 from sftn.spec.execution import Execution
 from sftn.spec.images import Images
-from sftn.spec.run import Branches, FineTune
+from sftn.spec.run import Branches, FineTune, Weighting
 from sftn.spec.teacher_file import TeacherFile
 from sftn.spec.training import Training
 
@@ -112,12 +112,19 @@ class TrainTeacher:
 
 @dataclass(frozen=True)
 class Distill:
-    """Distil a trained teacher into a student."""
+    """Distil a trained teacher, or several together, into a student."""
 
-    teacher: str
-    """The folder of a run, or a weights file (FILE#PART for one of several sets of weights in it)."""
     student: str
     """The network to train."""
+    teacher: tuple[str, ...] = ()
+    """The folder of a run, or a weights file (FILE#PART for one of several sets of weights in it); or several, of which
+    methods on features learn from the first. May be left out with --generations."""
+    ensemble: Weighting = "mean"
+    """How several teachers' softened outputs are weighted: mean, equally; ca, by each one's cross-entropy on an image
+    (CA-MKD)."""
+    generations: int = 1
+    """Born-again students: each is taught by the one before it, the first by the teacher, or, if there is none, by the
+    same network trained on labels alone."""
     method: str = "kd"
     """Distillation method: kd, crd, … or a sum such as crd+kd."""
     alone: bool = False

@@ -94,27 +94,30 @@ def _sizes(rows: Sequence[Sequence[str]]) -> Table:
 def train_teacher(asked: options.TrainTeacher) -> None:
     """Train a student-friendly or a standard teacher."""
     run, dataset = training.teacher_run(asked)
-    _announce(run, dataset, asked)
+    _announce([run], dataset, asked)
     if not asked.dry_run:
         _show(training.train_teacher(asked, dataset, watch=display.watch))
 
 
 def distill(asked: options.Distill) -> None:
-    """Distil a trained teacher into a student."""
-    run, dataset = training.student_run(asked)
-    _announce(run, dataset, asked)
+    """Distil a trained teacher, or several, into a student, and that into the next generation."""
+    runs, dataset = training.student_runs(asked)
+    _announce(runs, dataset, asked)
     if not asked.dry_run:
-        _show(training.distill(asked, dataset, watch=display.watch))
+        for found in training.generations(asked, dataset, watch=display.watch):
+            _show(found)
 
 
-def _announce(run: Run, dataset: Dataset, asked: options.TrainTeacher | options.Distill) -> None:
+def _announce(runs: Sequence[Run], dataset: Dataset, asked: options.TrainTeacher | options.Distill) -> None:
     """Say what is trained, and for how long."""
-    images, epochs = f"{len(dataset.train):,} training images", run.schedule.epochs
-    how = f"{epochs} epoch{'s' * (epochs != 1)}, {run.precision}"
-    say(f"{run.name}: {dataset.name}, {images}, {how}, in {asked.out / run.folder}")
-    role: Literal["teacher", "student"] = "teacher" if run.teacher is None else "student"
-    cell = Cell(Pair(run.network, run.network), role, ALONE)
-    say(forecast([Planned(cell, run)], dataset, asked.out, asked.execution).line)
+    images, planned = f"{len(dataset.train):,} training images", []
+    for run in runs:
+        epochs = run.schedule.epochs
+        how = f"{epochs} epoch{'s' * (epochs != 1)}, {run.precision}"
+        say(f"{run.name}: {dataset.name}, {images}, {how}, in {asked.out / run.folder}")
+        role: Literal["teacher", "student"] = "teacher" if run.teacher is None else "student"
+        planned.append(Planned(Cell(Pair(run.network, run.network), role, ALONE), run))
+    say(forecast(planned, dataset, asked.out, asked.execution).line)
 
 
 def _show(found: training.TrainedNetwork) -> None:
