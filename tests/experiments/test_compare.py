@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from sftn.errors import InputError
-from sftn.experiments.compare import compare, plan
+from sftn.experiments.compare import checked, compare, plan
 from sftn.experiments.comparison import Comparison
-from sftn.experiments.statistics import spread, verdict
-from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Pair, Table
+from sftn.experiments.statistics import Doubts, spread, together, verdict
+from sftn.experiments.table import ALONE, BOTH, FRIENDLY, STANDARD, Cell, Pair, Table
 from sftn.spec.jobs import Compare, asked
-from sftn.spec.run import Weights
+from sftn.spec.run import Run, Weights
 from sftn.storage.json_files import sha256
 from tests.support import tiny
 
@@ -59,6 +60,8 @@ def test_several_students_share_one_friendly_teacher_and_a_stranger_has_no_other
         ({"methods": ()}, "no method"),
         ({"student": ()}, "no student"),
         ({"student": "resnet9"}, "resnet8"),
+        ({"both_teachers": True, "friendly": False}, "needs the student-friendly teacher"),
+        ({"ensemble": "ca"}, "add --both-teachers"),
         ({"align": ("1:1",), "student": ("resnet8", "resnet14")}, "one student"),
     ],
 )
@@ -133,6 +136,48 @@ def test_several_values_of_an_option_are_rows_of_one_table(tmp_path: Path) -> No
     assert {item.run.id for item in alone.planned} < {item.run.id for item in swept.planned}
     with pytest.raises(InputError, match="branch_kl"):
         plan(asked(Compare, {**SMALL, "branch_kl": [3.0, 3.0]}), tiny.dataset())
+
+
+@pytest.mark.usefixtures("tiny_networks")
+def test_both_teachers_together_are_a_further_column_and_sentence(tmp_path: Path) -> None:
+    methods = ("kd", "at")
+    job = asked(Compare, {**SMALL, "methods": methods, "both_teachers": True, "ensemble": "ca", "out": tmp_path})
+    found = compare(job, tiny.dataset())
+    planned = {item.run.id: item.run for item in plan(job, tiny.dataset()).planned}
+    both = [run for run in planned.values() if run.further]
+    assert [(run.seed, run.objective.name) for run in both if run.objective] == [
+        (seed, method) for seed in (0, 1) for method in methods
+    ]
+    for run in both:
+        standard, friendly = run.teachers
+        assert isinstance(standard, Run)
+        assert isinstance(friendly, Run)
+        assert (standard.friendly, friendly) == (None, replace(standard, friendly=friendly.friendly))
+        assert {standard.id, friendly.id} <= planned.keys()
+        assert run.ensemble == "ca"
+    without = plan(asked(Compare, {**SMALL, "methods": methods, "out": tmp_path}), tiny.dataset()).planned
+    assert {item.run.id for item in without} == {run.id for run in planned.values() if not run.further}
+    header, teacher, alone, *taught = found.rows()
+    assert header[4:] == ("both teachers",)
+    assert (teacher[4], alone[4]) == ("", "")
+    pair = Pair("wide", "tiny", "tiny")
+    for row, method in zip(taught, methods):
+        assert row[4].startswith(spread(found.accuracies[Cell(pair, "student", BOTH, method)]))
+    assert len(found.verdict()) == 4
+    assert "both teachers" in str(found)
+    assert "| both teachers |" in found.markdown()
+    with pytest.raises(InputError, match="simkd compares no logits"):
+        checked(asked(Compare, {**SMALL, "methods": "simkd", "both_teachers": True}), tiny.dataset())
+
+
+def test_the_sentence_on_both_teachers_falls_as_the_numbers_do() -> None:
+    assert together("With KD, s", [62.0, 63.0, 64.0], [60.0, 61.0, 62.1]) == (
+        "With KD, s scored 1.97 points higher when taught by both teachers together than by the standard one (higher "
+        "in 3 of 3 seeds; a significant difference, paired t-test, p < 0.01)."
+    )
+    assert "scored the same with both as with the standard teacher" in together("With KD, s", [60.0], [60.0])
+    hollow = together("With KD, s", [60.0], [60.0], Doubts(("the student alone collapsed",), True))
+    assert hollow == "With KD, s: nothing can be concluded, because the student alone collapsed."
 
 
 @pytest.mark.usefixtures("tiny_networks")

@@ -21,6 +21,7 @@ from sftn.runs.cohort import company, train_together
 from sftn.runs.folder import DONE, RunFolder
 from sftn.runs.runner import train
 from sftn.runs.trained import verify
+from sftn.spec.differences import differences
 from sftn.spec.execution import Execution
 from sftn.spec.jobs import Distill, asked
 from sftn.spec.run import Friendly, Run
@@ -57,6 +58,13 @@ def test_name_and_folder_tell_all_teachers_and_how_they_are_weighed(tmp_path: Pa
     assert len({run.id, replace(run, ensemble="mean").id, replace(run, further=()).id}) == 3
     with pytest.raises(InputError, match="unknown weighting of teachers"):
         replace(run, ensemble="cb")
+
+
+def test_runs_of_one_name_are_told_apart_by_their_teachers() -> None:
+    data = tiny.dataset()
+    teachers = [tiny.run(data, "wide", friendly=Friendly(student="tiny", branch_kl=kl)) for kl in (3.0, 0.3)]
+    runs = [student((tiny.run(data, "wide"), teacher)) for teacher in teachers]
+    assert differences(runs) == [f"teacher 2's branch_kl {kl}" for kl in ("3", "0.3")]
 
 
 @pytest.mark.parametrize(("method", "ensemble"), [("kd", "mean"), ("crd+kd", "ca"), ("mlkd", "ca"), ("oh", "mean")])

@@ -22,7 +22,7 @@ from sftn.experiments.forecast import forecast
 from sftn.experiments.given_teacher import given_accuracy, knows, result_of
 from sftn.experiments.grid import Conditions, Planned, grid, seed_values
 from sftn.experiments.queue import work
-from sftn.experiments.table import STANDARD, TEACHERS, Cell, Pair, Setting, Table
+from sftn.experiments.table import BOTH, STANDARD, TEACHERS, Cell, Pair, Setting, Table
 from sftn.networks import check_name
 from sftn.runs import requests
 from sftn.runs.build import check
@@ -62,7 +62,7 @@ class Plan:
     @property
     def planned(self) -> list[Planned]:
         """All runs, each once: all of one seed before the next, teachers before their students."""
-        return grid(self.table, self.conditions, self.seeds)
+        return grid(self.table, self.conditions, self.seeds, self.table.teachers)
 
 
 def plan(asked: Compare, dataset: Dataset) -> Plan:
@@ -78,6 +78,10 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
         recipes.objective(method, alone=asked.alone, temperature=asked.temperature)
     if asked.within is not None and not asked.within >= 0:
         raise InputError(f"within is {asked.within}: give points, 0 or more")
+    if asked.both_teachers and not asked.friendly:
+        raise InputError("--both-teachers needs the student-friendly teacher: leave out --no-friendly")
+    if asked.ensemble != "mean" and not asked.both_teachers:
+        raise InputError(f"--ensemble {asked.ensemble} weighs teachers that teach together: add --both-teachers")
     if not asked.student:
         raise InputError("no student given: name at least one network")
     students = tuple(dict.fromkeys((*asked.student, *asked.unknown)))
@@ -92,7 +96,8 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
         pairs=tuple(Pair(teacher, student, made_for) for student in students),
         methods=tuple(dict.fromkeys(asked.methods)),
         settings=settings(asked.branches),
-        teachers=TEACHERS if asked.friendly else (STANDARD,),
+        teachers=(*TEACHERS, BOTH) if asked.both_teachers else TEACHERS if asked.friendly else (STANDARD,),
+        ensemble=asked.ensemble,
         seeds=len(seeds),
         temperature=asked.temperature,
         beside_kd=not asked.alone,

@@ -11,8 +11,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from sftn.experiments.doubts import CellDoubts, Results
-from sftn.experiments.statistics import gain, spread, verdict
-from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, Cell, Row, Table
+from sftn.experiments.statistics import gain, spread, together, verdict
+from sftn.experiments.table import ALONE, BOTH, FRIENDLY, STANDARD, Cell, Row, Table
 from sftn.runs.caveats import Record
 from sftn.spec.run import FORMAT
 from sftn.storage import escapes
@@ -77,7 +77,7 @@ class Comparison:
         Where the classes of the test half are unequal in size, balanced accuracy and the recall of the smallest
         classes stand below each accuracy.
         """
-        header = ("standard teacher", "student-friendly teacher", "difference")
+        header = ("standard teacher", "student-friendly teacher", "difference", *["both teachers"] * self._together)
         found: list[tuple[str, ...]] = [("", *(header if self._both else ("accuracy", "over the student alone")))]
         for label, row in self._rows():
             found.append((label, *self._numbers(row, self.accuracies, marks=True)))
@@ -94,10 +94,11 @@ class Comparison:
             if alone is None or way == ALONE or cell.role == "teacher":
                 return (texts[way], "")
             return (texts[way], spread([taught - own for taught, own in zip(values[cell], alone)], sign=True))
+        both = [texts.get(BOTH, "")] * self._together
         if ALONE in texts:
-            return (texts[ALONE], "", "")
+            return (texts[ALONE], "", "", *both)
         gaps = [f - s for s, f in zip(values[row.cells[STANDARD]], values[row.cells[FRIENDLY]])]
-        return (texts[STANDARD], texts[FRIENDLY], spread(gaps, sign=True))
+        return (texts[STANDARD], texts[FRIENDLY], spread(gaps, sign=True), *both)
 
     def _rows(self) -> Iterator[tuple[str, Row]]:
         """Rows with their labels; the teachers' rows come once, although every student's pair has them."""
@@ -133,11 +134,19 @@ class Comparison:
                     which = f" ({setting.label})" if setting.label else ""
                     doubts = self.doubts.of(pair, method, setting.name)
                     found.append(verdict(who + which, standard, friendly, alone, doubts))
+                    if self._together:
+                        both = self.accuracies[Cell(pair, "student", BOTH, method, setting.name)]
+                        doubts = self.doubts.of(pair, method, setting.name, (STANDARD, BOTH))
+                        found.append(together(who + which, both, standard, doubts))
         return found if self.within is None else [*found, self._nearest(self.within)]
 
     @property
     def _both(self) -> bool:
         return FRIENDLY in self.table.teachers
+
+    @property
+    def _together(self) -> bool:
+        return BOTH in self.table.teachers
 
     def sizes(self) -> list[Sized]:
         """The students by size; empty if there is one student and `within` is not given, or sizes are unknown.
@@ -180,8 +189,8 @@ class Comparison:
         if cell.way == ALONE:
             return "alone"
         label = self.table.setting(cell.setting).label
-        teacher = {STANDARD: "standard", FRIENDLY: "student-friendly"}[cell.way]
-        return f"with {cell.method} from the {teacher} teacher{f' ({label})' if label else ''}"
+        ways = {STANDARD: "the standard teacher", FRIENDLY: "the student-friendly teacher", BOTH: "both teachers"}
+        return f"with {cell.method} from {ways[cell.way]}{f' ({label})' if label else ''}"
 
     def record(self) -> dict[str, Any]:
         """The content of comparison.json."""

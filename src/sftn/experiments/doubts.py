@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
 from typing import Any
 
 from sftn.experiments.statistics import Doubts
-from sftn.experiments.table import ALONE, FRIENDLY, STANDARD, TEACHERS, Cell, Pair
+from sftn.experiments.table import ALONE, BOTH, FRIENDLY, STANDARD, TEACHERS, Cell, Pair
 from sftn.runs.caveats import Record, failed_seeds, over_seeds
 
 Results = Mapping[Cell, Mapping[int, Mapping[str, Any]]]
@@ -22,6 +22,7 @@ _WHO = {
     ("teacher", FRIENDLY): "the student-friendly teacher",
     ("student", STANDARD): "the student of the standard teacher",
     ("student", FRIENDLY): "the student of the student-friendly teacher",
+    ("student", BOTH): "the student of both teachers",
     ("student", ALONE): "the student alone",
 }
 """A network in a verdict, which names the method."""
@@ -66,10 +67,10 @@ class CellDoubts:
         text = f"{self._described(cell)} {' and '.join(self.predicates[cell].values())}."
         return text[0].upper() + text[1:]
 
-    def of(self, pair: Pair, method: str, setting: str = "") -> Doubts:
+    def of(self, pair: Pair, method: str, setting: str = "", ways: Sequence[str] = TEACHERS) -> Doubts:
         """What is wrong with the networks behind the verdict on a method: teachers, students, the student alone."""
-        settings = {STANDARD: "", FRIENDLY: setting}
-        taught = [Cell(pair, "student", way, method, settings[way]) for way in TEACHERS]
+        settings = {STANDARD: "", FRIENDLY: setting, BOTH: setting}
+        taught = [Cell(pair, "student", way, method, settings[way]) for way in ways]
         hollow = [
             cell for cell in taught if (seeds := self.results.get(cell)) and len(failed_seeds(seeds)) == len(seeds)
         ]
@@ -101,7 +102,8 @@ class CellDoubts:
         if cell.way == ALONE:
             return f"the student {cell.network} alone"
         setting = self.settings.get(cell.setting, cell.setting)
-        teacher = f"the {_WAYS[cell.way]} teacher" + f" ({setting})" * bool(setting)
+        teacher = "both teachers" if cell.way == BOTH else f"the {_WAYS[cell.way]} teacher"
+        teacher += f" ({setting})" * bool(setting)
         if cell.role == "teacher":
             return f"{teacher} {cell.network}"
         return f"the student {cell.network} with {cell.method} from {teacher}"

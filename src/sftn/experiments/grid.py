@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sftn.errors import InputError, unknown
-from sftn.experiments.table import ALONE, FRIENDLY, TEACHERS, Cell, Pair, Table
+from sftn.experiments.table import ALONE, BOTH, FRIENDLY, TEACHERS, Cell, Pair, Table
 from sftn.runs.own_code import signed
 from sftn.spec.run import Data, Friendly, OnNan, Run, Weights
 from sftn.spec.schedule import Schedule
@@ -49,14 +49,15 @@ class Conditions:
         own = self.plain(cell.network, seed, one_rate=table.one_rate)
         if cell.way == ALONE:
             return signed(own)
-        teacher: Run | Weights | None = table.given(cell)
-        teacher = teacher or self._teacher(table, cell, seed)
         if cell.role == "teacher":
-            assert isinstance(teacher, Run)  # a given one has no run
-            return teacher
+            return self._teacher(table, cell, seed)
+        ways = TEACHERS if cell.way == BOTH else (cell.way,)
+        cells = [replace(cell, role="teacher", way=way) for way in ways]
+        first, *further = [table.given(one) or self._teacher(table, one, seed) for one in cells]
         text = table.objective(cell.pair, cell.method)
         objective = recipes.objective(text, alone=not table.beside_kd, temperature=table.temperature)
-        return signed(replace(own, teacher=teacher, objective=objective, alignment=table.alignment))
+        own = replace(own, teacher=first, further=tuple(further), ensemble=table.ensemble if further else "mean")
+        return signed(replace(own, objective=objective, alignment=table.alignment))
 
     def _teacher(self, table: Table, cell: Cell, seed: int) -> Run:
         plain = self.plain(cell.pair.teacher, seed, one_rate=table.one_rate)

@@ -52,12 +52,32 @@ def gain(who: str, taught: Sequence[float], alone: Sequence[float], doubts: Doub
         alone: accuracies of the student without a teacher, for the same seeds.
         doubts: what is wrong with the networks behind these numbers; None for nothing.
     """
+    how = "when taught by the standard teacher than alone", "with the teacher as alone"
+    return _sentence(who, how, taught, alone, doubts)
+
+
+def together(who: str, both: Sequence[float], standard: Sequence[float], doubts: Doubts | None = None) -> str:
+    """One sentence on whether a student scored higher when taught by both teachers together than by the standard one.
+
+    Args:
+        who: method and student, such as "With KD, resnet8".
+        both: accuracies with both teachers in percent, one per seed.
+        standard: accuracies with the standard teacher alone, for the same seeds.
+        doubts: what is wrong with the networks behind these numbers; None for nothing.
+    """
+    how = "when taught by both teachers together than by the standard one", "with both as with the standard teacher"
+    return _sentence(who, how, both, standard, doubts)
+
+
+def _sentence(
+    who: str, ends: tuple[str, str], taught: Sequence[float], other: Sequence[float], doubts: Doubts | None
+) -> str:
+    """How a student scored against itself otherwise; `ends` are those of a sentence on a difference and on none."""
     if doubts is not None and doubts.hollow:
         return f"{who}: nothing can be concluded, because {'; '.join(doubts.reasons)}."
-    scored, how = _difference([t - a for t, a in zip(taught, alone, strict=True)])
+    scored, how = _difference([t - o for t, o in zip(taught, other, strict=True)])
     care = f" But {'; '.join(doubts.reasons)}." if doubts is not None and doubts.reasons else ""
-    end = f"when taught by the standard teacher than alone ({how})" if scored else f"with the teacher as alone ({how})"
-    return f"{who} scored {scored or 'the same'} {end}.{care}"
+    return f"{who} scored {scored or 'the same'} {ends[0] if scored else ends[1]} ({how}).{care}"
 
 
 def _difference(gaps: Sequence[float]) -> tuple[str, str]:

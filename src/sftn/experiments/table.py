@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sftn.spec.alignment import Alignment
-from sftn.spec.run import FineTune, Weights
+from sftn.spec.run import FineTune, Weighting, Weights
 
 ALONE, STANDARD, FRIENDLY = "alone", "standard", "friendly"
 """How a network is trained: without a teacher, with (or as) a standard teacher, or a student-friendly one."""
 TEACHERS = (STANDARD, FRIENDLY)
+BOTH = "both"
+"""How a student is trained that learns from the standard and the student-friendly teacher together."""
 
 METHODS = ("kd", "fitnet", "at", "sp", "vid", "rkd", "pkt", "ab", "ft", "crd", "sskd", "oh")
 """The methods of Tables 17 and 18, in the order of their rows; fixed, whatever methods are registered later."""
@@ -65,7 +67,7 @@ class Row:
 
     label: str
     cells: Mapping[str, Cell]
-    """Cells by kind of training: ALONE, or STANDARD and FRIENDLY."""
+    """Cells by kind of training: ALONE, or STANDARD, FRIENDLY and BOTH."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ class Table:
     alone: bool = True
     """Whether the table includes students without a teacher."""
     teachers: tuple[str, ...] = TEACHERS
-    """Which teachers the table includes: STANDARD, FRIENDLY or both."""
+    """Which teachers the table includes: STANDARD, FRIENDLY or both, and for students perhaps BOTH together."""
+    ensemble: Weighting = "mean"
+    """How BOTH teachers are weighted."""
     seeds: int = 3
     recipe: str = "paper"
     """Name of the recipe in `sftn.tasks.recipes.SCHEDULES`."""
@@ -155,6 +159,8 @@ class Table:
     def _both(self, pair: Pair, role: Literal["teacher", "student"], method: str, setting: str) -> dict[str, Cell]:
         standard = Cell(pair, role, STANDARD, method)  # settings apply only to friendly teachers
         both = {STANDARD: standard, FRIENDLY: Cell(pair, role, FRIENDLY, method, setting)}
+        if role == "student":
+            both[BOTH] = Cell(pair, role, BOTH, method, setting)
         return {way: cell for way, cell in both.items() if way in self.teachers}
 
 

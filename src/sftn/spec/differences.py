@@ -43,7 +43,10 @@ def _settings(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         part = getattr(value, each.name)
         if each.name in _IN_THE_NAME or part is None:
             continue
-        if each.name == "terms":
+        if each.name == "further":
+            for number, teacher in enumerate(part, 2):
+                yield from _settings(teacher, f"{prefix}teacher {number}'s ")
+        elif each.name == "terms":
             for term in part:
                 yield from _settings(term, f"{prefix}{term.method}'s ")
         elif is_dataclass(part):

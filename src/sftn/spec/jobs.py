@@ -70,6 +70,11 @@ class Compare:
     """Temperature of KD; by default 4, or 2 for kd@std."""
     align: tuple[str, ...] = ()
     """Pairs of matching student and teacher stages, e.g. 2:1 3:2 4:3; by default matched from the last backwards."""
+    both_teachers: bool = False
+    """Also train students that both teachers teach together; methods on features learn from the standard one."""
+    ensemble: Weighting = "mean"
+    """How both teachers' softened outputs are weighted together: mean, equally; ca, by each one's cross-entropy on an
+    image (CA-MKD)."""
     friendly: bool = True
     """Also train the student-friendly teacher and its students; without, only the student alone and with a standard
     teacher."""
