@@ -25,7 +25,7 @@ def slow_softmax(row: Tensor, temperature: float) -> list[float]:
 
 
 def slow_weights(given: Tensor, weighting: Weighting) -> list[list[float]]:
-    """Equation 3 of arXiv:2201.00007, number by number."""
+    """The weights of arXiv:2201.00007, number by number."""
     found = []
     for image in range(B):
         if weighting == "mean":

@@ -16,7 +16,7 @@ from sftn.spec.run import Weighting
 def teacher_weights(logits: Tensor, labels: Tensor, weighting: Weighting = "mean") -> Tensor:
     """How much each of M ≥ 2 teachers counts for each image: (B, M, K) logits, (B,) labels -> (B, M), rows of sum 1.
 
-    `mean` weighs them equally. `ca` is confidence-aware (Zhang et al., 2022, arXiv:2201.00007, equation 3): from the
+    `mean` weighs them equally. `ca` is confidence-aware (Zhang et al., 2022, arXiv:2201.00007): from the
     cross-entropy CE_m of teacher m with an image's label,
 
         w_m = (1 - exp(CE_m) / Σ_j exp(CE_j)) / (M - 1),
