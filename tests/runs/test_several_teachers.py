@@ -96,6 +96,12 @@ def test_kept_outputs_of_all_teachers_change_no_bit(method: str, tmp_path: Path)
     assert ("asked_once" in found) == (method != "at")  # whose maps are not kept
     if method != "at":
         assert found["asked_once"]["looked_up"] > 0.3 * found["asked_once"]["questions"]
+        other = replace(run, seed=1, ensemble="ca")
+        assert train(other, data, kept)["asked_once"]["from_other_runs"] > 0  # what each teacher said is not weighed
+        train(other, data, asked_for, Execution(teacher_cache=0.0))
+        assert tiny.weights(kept, other) == tiny.weights(asked_for, other)
+        single = replace(run, seed=2, further=())
+        assert train(single, data, kept)["asked_once"]["from_other_runs"] == 0
 
 
 def test_a_cohort_asks_each_teacher_once_and_ends_as_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

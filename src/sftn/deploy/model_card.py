@@ -86,7 +86,8 @@ def _numbers(source: Source, exports: Sequence[Mapping[str, Any]]) -> str:
         rows += [(f"recall of {markdown(name)}", f"{recall:.2f} %") for recall, name in tested[:LOWEST]]
     if isinstance(run.teacher, Run):
         done = source.trained.teacher().result()
-        rows.append(("accuracy of its teacher", f"{done['accuracy']:.2f} %" if done else "not recorded here"))
+        which = "the first of its teachers" if run.further else "its teacher"
+        rows.append((f"accuracy of {which}", f"{done['accuracy']:.2f} %" if done else "not recorded here"))
     found = layers(classifier.network, classifier.images.shape)
     rows.append(("parameters", f"{sum(p.numel() for p in classifier.network.parameters()):,}"))
     rows.append(("multiply-adds per image", f"{sum(layer.multiply_adds for layer in found):,}"))

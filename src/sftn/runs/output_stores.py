@@ -46,8 +46,7 @@ def open_stores(
     Raises:
         InputError: one of them cannot be used; the message says why.
     """
-    assert run.teacher is not None
-    teacher = run.teacher.name if isinstance(run.teacher, Run) else run.teacher.network
+    teacher = " and ".join(one.name if isinstance(one, Run) else one.network for one in run.teachers)
     found = []
     for name, width, dtype in fields:
         about = {"teacher": teacher[:200], "data": dataset.name[:200], "field": name, "dtype": _name(dtype)}

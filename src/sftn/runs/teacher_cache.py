@@ -66,7 +66,7 @@ def sharing(runs: Sequence[Run], others: Sequence[Run]) -> int:
         return 0
 
     def same(other: Run) -> bool:
-        settings = [(run.teacher, run.data, run.precision, run.schedule.batch) for run in (other, runs[0])]
+        settings = [(run.teachers, run.data, run.precision, run.schedule.batch) for run in (other, runs[0])]
         asked = outputs_needed(other) or set()
         return settings[0] == settings[1] and bool(asked) and asked <= needed
 
