@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sftn.errors import InputError, unknown
 from sftn.experiments.table import ALONE, BOTH, FRIENDLY, TEACHERS, Cell, Pair, Table
 from sftn.runs.own_code import signed
-from sftn.spec.run import Data, Friendly, OnNan, Run, Weights
+from sftn.spec.run import Data, Friendly, OnNan, Run
 from sftn.spec.schedule import Schedule
 from sftn.tasks import recipes
 

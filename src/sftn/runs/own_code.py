@@ -29,9 +29,9 @@ _LIBRARIES = frozenset({"sftn", "torch", "torchvision", "timm", "numpy", *sys.st
 
 
 def signed(run: Run) -> Run:
-    """A run with the hash of the code that it needs and that is not the package's; its teacher's run has its own."""
+    """A run with the hash of the code that it needs and that is not the package's; its teachers have their own."""
     names = [run.network, *([] if run.friendly is None else run.friendly.student.split("+"))]
-    names += [run.teacher.network] if isinstance(run.teacher, Weights) else []
+    names += [one.network for one in run.teachers if isinstance(one, Weights)]
     own: list[tuple[str, Any]] = [
         (f"network {name}", NETWORKS[name]) for name in names if name in NETWORKS and _foreign(name)
     ]
