@@ -152,7 +152,10 @@ def test_both_teachers_together_are_a_further_column_and_sentence(tmp_path: Path
         standard, friendly = run.teachers
         assert isinstance(standard, Run)
         assert isinstance(friendly, Run)
-        assert (standard.friendly, friendly) == (None, replace(standard, friendly=friendly.friendly))
+        assert (standard.friendly, friendly) == (
+            None,
+            replace(standard, friendly=friendly.friendly, code=friendly.code),
+        )
         assert {standard.id, friendly.id} <= planned.keys()
         assert run.ensemble == "ca"
     without = plan(asked(Compare, {**SMALL, "methods": methods, "out": tmp_path}), tiny.dataset()).planned
