@@ -201,7 +201,7 @@ def test_an_unknown_normalisation_is_guessed_in_a_warning_and_can_be_given(
     (warning,) = (line for line in caplog.messages if "is not recorded" in line)
     assert "with --teacher-mean 0.5 --teacher-std 0.5" in warning
     job = asked(Distill, {**about, "teacher_mean": 0.5, "teacher_std": 0.5})
-    given = Trained.of(job.teacher, about=job.teacher_file).source
+    given = Trained.of(job.teacher[0], about=job.teacher_file).source
     caplog.clear()
     second = tried(load_network(given, dim, tmp_path), dim, fabric, given)
     assert second["accuracy"] > 90 > first["accuracy"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import sftn
 from sftn.data.dataset import Dataset
@@ -15,8 +16,10 @@ from sftn.errors import InputError, Stopped
 from sftn.experiments.grid import Planned
 from sftn.experiments.queue import work
 from sftn.experiments.table import ALONE, Cell, Pair
+from sftn.networks.ensemble import Ensemble
 from sftn.networks.staged import StagedNet
 from sftn.runs import train as training
+from sftn.runs.build import load_network, teacher_of
 from sftn.runs.cohort import company, train_together
 from sftn.runs.folder import DONE, RunFolder
 from sftn.runs.runner import train
@@ -31,6 +34,7 @@ from tests.support.interruptions import Bomb, crash, terminate
 from tests.support.run_files import left
 
 pytestmark = pytest.mark.usefixtures("tiny_networks")
+IMAGES = torch.randn(6, *tiny.IMAGE, generator=torch.Generator().manual_seed(4))
 SMALL = {"epochs": 1, "batch": 16, "precision": "float32"}
 
 
@@ -216,3 +220,30 @@ def test_a_queue_begins_with_all_teachers_and_leaves_out_a_student_of_one_that_d
         work([Planned(cell, run) for run in runs], data, tmp_path, Execution(jobs="1"))
     done = [(tmp_path / run.folder / "result.json").exists() for run in runs]
     assert done == [True, False, True, True, False]
+
+
+def test_each_teacher_is_tried_and_fitted_to_the_classes_by_itself(tmp_path: Path) -> None:
+    """The second one has the classes in another order, a third one knows others."""
+    data = tiny.dataset()
+    first, second, third = (
+        tiny.run(some, "wide", epochs=1, seed=seed)
+        for seed, some in enumerate((data, replace(data, classes=tuple("badc")), replace(data, classes=tuple("abce"))))
+    )
+    for teacher, classes in ((first, "abcd"), (second, "badc"), (third, "abce")):
+        train(teacher, replace(data, classes=tuple(classes)), tmp_path)
+    given = {"student": "tiny", "out": tmp_path, **SMALL}
+    folders = [str(tmp_path / run.folder) for run in (first, second, third)]
+    found = training.distill(asked(Distill, given | {"teacher": folders[:2]}), data)
+    record = found.result["teacher"]
+    assert len(record["further"]) == 1
+    assert {"accuracy", "images", "near_chance"} == record["further"][0].keys() == record.keys() - {"further"}
+    own, other = (load_network(run, data, tmp_path) for run in (first, second))
+    network = teacher_of(found.run, lambda source: load_network(source, data, tmp_path))
+    assert isinstance(network, Ensemble)
+    assert torch.equal(
+        network.eval().activations(IMAGES).logits, torch.cat([own.eval()(IMAGES), other.eval()(IMAGES)], 1)
+    )
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match="it knows no d"):
+        training.distill(asked(Distill, given | {"teacher": [folders[0], folders[2]]}), data)
+    assert sorted(tmp_path.iterdir()) == before
