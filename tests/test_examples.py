@@ -98,5 +98,5 @@ def test_a_task_compiles_without_a_graph_break(name: str) -> None:
 
 
 def test_a_loop_without_the_crops_that_a_method_wants_is_told() -> None:
-    with pytest.raises(InputError, match="8 images for 8 labels: sskd takes 4 crops of each image, side by side"):
+    with pytest.raises(InputError, match="8 images for 8 labels: give 4 crops of each image, side by side"):
         loss(task("sskd"), copies=1)

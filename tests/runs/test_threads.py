@@ -183,7 +183,8 @@ def test_a_trial_changes_no_random_state(machine: Machine, tmp_path: Path) -> No
 
 
 def test_a_resume_goes_on_as_it_began(machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "sftn.runs.threads")
+    caplog.clear()
     data, run = tiny.dataset(), tiny.run(tiny.dataset())
     with pytest.raises(ConnectionError):
         train(run, data, tmp_path, EACH_STEP, callback=Bomb(2, crash))
@@ -206,7 +207,8 @@ def test_on_another_machine_a_resume_asks_again_and_says_so(
     with pytest.raises(ConnectionError):
         train(run, data, tmp_path, EACH_STEP, callback=Bomb(2, crash))
     machine.model, machine.cores, machine.times = model, cores, {1: 1.0, 2: 3.0}
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "sftn.runs.threads")
+    caplog.clear()
     with pytest.raises(ConnectionError):
         train(run, data, tmp_path, EACH_STEP, callback=Bomb(2, crash))
     assert said(caplog) == [
@@ -234,6 +236,7 @@ def test_other_threads_than_at_the_beginning_are_told_of(
     data, run = tiny.dataset(), tiny.run(tiny.dataset())
     with pytest.raises(ConnectionError):
         train(run, data, tmp_path, EACH_STEP, callback=Bomb(2, crash))
+    caplog.clear()
     result = train(run, data, tmp_path, Execution(threads="1", device="cpu"))
     assert result["environment"]["threads"] == 1
     assert said(caplog) == ["tiny began with 2 threads and goes on with 1: its last bits may differ"]
