@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sftn.cli import catalogue, options
+from sftn.cli import analysis_options, catalogue
 from sftn.cli.references import settle
 from sftn.errors import InputError
 from sftn.experiments.grid import seed_values
@@ -99,7 +99,7 @@ def test_runs_are_named_by_prefix_and_as_last(tmp_path: Path) -> None:
     assert find(folders[0].name[:-8], tmp_path) == folders[0]
     with pytest.raises(InputError, match=r"matches 2 runs \(tiny-.*, tiny-.*\)"):
         find("tiny", tmp_path)
-    asked = options.Similarity(("last", "wide"), teacher=None, look=options.LookOptions(out=tmp_path))
+    asked = analysis_options.Similarity(("last", "wide"), teacher=None, look=analysis_options.LookOptions(out=tmp_path))
     assert settle(asked).runs == (str(folders[1]), str(folders[2]))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 import sftn
-from sftn.cli import options
+from sftn.cli import analysis_options, options
 from sftn.cli.arguments import check
 from sftn.cli.references import settle
 from sftn.errors import InputError, Stopped
@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[type[Any], str]] = {
     "reproduce": (options.Reproduce, "reproduce.reproduce"),
     "report": (options.Report, "report.report"),
     "runs": (options.Runs, "runs.runs"),
-    "analyse": (options.Analyse, "analyse.analyse"),
+    "analyse": (analysis_options.Analyse, "analyse.analyse"),
     "evaluate": (options.Evaluate, "inspect.evaluate"),
     "export": (options.Export, "deploy.export"),
     "predict": (options.Predict, "deploy.predict"),

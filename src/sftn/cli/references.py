@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sftn.cli import catalogue, options
+from sftn.cli import analysis_options, catalogue, options
 from sftn.errors import InputError, unknown
 from sftn.runs.folder import find
 from sftn.spec.schedule import Schedule
@@ -29,11 +29,11 @@ _RUNS: dict[type[Any], tuple[str, ...]] = {
     options.Evaluate: ("what",),
     options.Export: ("run",),
     options.Predict: ("what",),
-    options.Corruption: ("runs", "reference"),
-    options.Transfer: ("runs",),
-    options.Similarity: ("runs", "teacher"),
-    options.Entropy: ("runs",),
-    options.Curves: ("runs",),
+    analysis_options.Corruption: ("runs", "reference"),
+    analysis_options.Transfer: ("runs",),
+    analysis_options.Similarity: ("runs", "teacher"),
+    analysis_options.Entropy: ("runs",),
+    analysis_options.Curves: ("runs",),
 }
 """Options whose values are runs or files of weights."""
 _FILES = {".pth", ".pt", ".ckpt", ".tar", ".bin", ".safetensors", ".onnx", ".pt2", ".zip"}

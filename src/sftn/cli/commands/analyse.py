@@ -11,7 +11,7 @@ from typing import Any
 from sftn.analysis import calibration, corruption, curves, similarity, transfer
 from sftn.analysis.corrupted import Corrupted, find, generate
 from sftn.analysis.corruptions import CORRUPTIONS, SEVERITIES, check
-from sftn.cli import options
+from sftn.cli import analysis_options
 from sftn.cli.console import console, say
 from sftn.data.dataset import Dataset
 from sftn.data.load import load
@@ -25,7 +25,7 @@ from sftn.runtime.device import make_fabric
 from sftn.spec.differences import labels
 
 
-def analyse(command: options.Analyse) -> Path:
+def analyse(command: analysis_options.Analyse) -> Path:
     """Run an analysis, show its table, and write JSON, CSV and figures.
 
     Returns:
@@ -37,16 +37,16 @@ def analyse(command: options.Analyse) -> Path:
     asked = command.analysis
     if not asked.runs:
         raise InputError("nothing to analyse: give folders of runs or weights files")
-    plain = asked if isinstance(asked, options.Curves) else asked.look
+    plain = asked if isinstance(asked, analysis_options.Curves) else asked.look
     if plain.figure:
         analysis.require()
-    if isinstance(asked, options.Corruption):
+    if isinstance(asked, analysis_options.Corruption):
         found = _corruption(asked)
-    elif isinstance(asked, options.Transfer):
+    elif isinstance(asked, analysis_options.Transfer):
         found = _transfer(asked)
-    elif isinstance(asked, options.Similarity):
+    elif isinstance(asked, analysis_options.Similarity):
         found = _similarity(asked)
-    elif isinstance(asked, options.Entropy):
+    elif isinstance(asked, analysis_options.Entropy):
         found = _entropy(asked)
     else:
         found = _curves(asked)
@@ -57,7 +57,7 @@ def analyse(command: options.Analyse) -> Path:
     return page.folder
 
 
-def _corruption(asked: options.Corruption) -> Found:
+def _corruption(asked: analysis_options.Corruption) -> Found:
     names = asked.corruptions or tuple(CORRUPTIONS)
     for kind in names:
         check(kind)
@@ -108,7 +108,7 @@ def _corruption(asked: options.Corruption) -> Found:
     )
 
 
-def _transfer(asked: options.Transfer) -> Found:
+def _transfer(asked: analysis_options.Transfer) -> Found:
     look = asked.look
     probe = transfer.Probe(epochs=asked.epochs, seed=asked.seed, milestones=_milestones(asked.epochs))
     tested = _subjects(asked.runs, look)
@@ -137,7 +137,7 @@ def _transfer(asked: options.Transfer) -> Found:
     )
 
 
-def _similarity(asked: options.Similarity) -> Found:
+def _similarity(asked: analysis_options.Similarity) -> Found:
     look = asked.look
     students = _subjects(asked.runs, look)
     if asked.teacher is None:
@@ -164,7 +164,7 @@ def _similarity(asked: options.Similarity) -> Found:
     )
 
 
-def _entropy(asked: options.Entropy) -> Found:
+def _entropy(asked: analysis_options.Entropy) -> Found:
     look = asked.look
     if asked.bins < 1:
         raise InputError(f"bins {asked.bins}: give at least 1")
@@ -191,7 +191,7 @@ def _entropy(asked: options.Entropy) -> Found:
     )
 
 
-def _curves(asked: options.Curves) -> Found:
+def _curves(asked: analysis_options.Curves) -> Found:
     folders = [RunFolder(Path(run)) for run in asked.runs]
     names = labels([folder.run() for folder in folders])
     drawn = [replace(curves.curve(folder), name=name) for folder, name in zip(folders, names)]
@@ -225,11 +225,11 @@ def _curves(asked: options.Curves) -> Found:
     )
 
 
-def _subjects(names: Sequence[str], look: options.LookOptions) -> list[Trained]:
+def _subjects(names: Sequence[str], look: analysis_options.LookOptions) -> list[Trained]:
     return [Trained.of(name, look.network) for name in names]
 
 
-def _images(tested: Sequence[Trained], look: options.LookOptions) -> Dataset:
+def _images(tested: Sequence[Trained], look: analysis_options.LookOptions) -> Dataset:
     """The images to test networks on: those named in the options, or those of the first run."""
     first = next((one for one in tested if one.run is not None), tested[0])
     return first.images(look.data, look.data_dir, look.size)
