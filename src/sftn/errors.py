@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+_SURE = 0.9
+"""Similarity from which the nearest name is suggested alone."""
 LONGEST = 2000
 """Maximum length of a message in characters."""
 
@@ -55,5 +57,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """An `InputError` for a `name` that is not in `known`; the message suggests the nearest names."""
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    near = near[:1] if near and difflib.SequenceMatcher(None, name.lower(), near[0]).ratio() > _SURE else near
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
     return InputError(f"unknown {kind} {name!r}: {hint}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sftn.cli import analysis_options, catalogue
+from sftn.cli import COMMANDS, analysis_options, catalogue
 from sftn.cli.references import settle
 from sftn.errors import InputError
 from sftn.experiments.grid import seed_values
@@ -131,3 +131,78 @@ def test_a_dry_run_says_what_and_how_long_and_writes_nothing(
 def test_bare_compare_asks_for_the_pair(capsys: pytest.CaptureFixture[str]) -> None:
     assert "needs --teacher and --student" in refusal("compare", capsys=capsys)
     assert "needs --student" in refusal("distill", capsys=capsys)
+
+
+EVERY = """
+import sys
+from sftn.cli import parse
+from sftn.cli.references import settle
+for line in sys.stdin.read().splitlines():
+    settle(parse(line.split()))
+assert "torch" not in sys.modules
+"""
+
+
+def test_the_usual_form_of_every_command_passes_the_check_of_names(tmp_path: Path) -> None:
+    """Without torch, as from a shell: the check is left to the registries where torch is loaded, as in these tests."""
+    run = tiny.run(tiny.dataset(), "wide")
+    folder = RunFolder(tmp_path / "runs" / run.folder)
+    folder.write(run)
+    folder.result_json.write_text("{}")
+    lines = f"""
+        demo --seeds 1
+        compare --teacher last --student resnet8 vgg8 --methods kd@std crd(negatives=4):0.5+kd --data folder:photos
+        train-teacher --teacher timm:resnet26 --student resnet8 --recipe short
+        distill --teacher last --student resnet8 --method dkd(beta=6)
+        reproduce table12 --to stl10 folder:photos --methods kd
+        report last table17
+        runs list
+        analyse transfer last --to stl10
+        evaluate {run.id[:6]} --data cifar10
+        export last --quantize
+        export wide --to safetensors
+        export wide --to torch-export
+        predict last photo.jpg
+        bench --teacher vgg13
+        describe vgg13 --student vgg8
+        list recipes
+    """
+    asked = "\n".join(filter(None, map(str.strip, lines.splitlines())))
+    subprocess.run(
+        [sys.executable, "-c", EVERY], input=asked, text=True, cwd=tmp_path, env=os.environ, check=True, timeout=60
+    )
+    assert {line.split()[0] for line in asked.splitlines()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        (("compare", "--data", "photos"), "give folder:photos"),
+        (("compare", "--data", "own:pictures"), "given from Python"),
+        (("runs", "show", "compare-1"), "is a comparison, not a run: sftn report"),
+        (("evaluate", "lastt"), "did you mean last?"),
+    ],
+)
+def test_what_a_stranger_types_is_explained(
+    line: tuple[str, ...],
+    word: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    run = tiny.run(tiny.dataset())
+    RunFolder(tmp_path / "runs" / run.folder).write(run)
+    (tmp_path / "runs" / "compare-1").mkdir()
+    (tmp_path / "runs" / "compare-1" / "comparison.json").write_text("{}")
+    assert word in refusal(*line, capsys=capsys)
+
+
+def test_a_run_of_exactly_that_name_is_meant_before_longer_ones(tmp_path: Path) -> None:
+    runs = [tiny.run(tiny.dataset(), network, seed=seed) for network, seed in (("wide", 0), ("wider", 0), ("wider", 1))]
+    for run in runs:
+        RunFolder(tmp_path / run.folder).write(run)
+    assert find("wide", tmp_path).name == runs[0].folder
+    with pytest.raises(InputError, match="matches 2 runs"):
+        find("wider", tmp_path)

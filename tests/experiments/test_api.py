@@ -125,7 +125,7 @@ def test_images_are_uint8_and_not_normalised() -> None:
     whole = TensorDataset((images * 255).round() / 255, labels)
     data = sftn.from_torch(whole, whole)
     assert torch.equal(data.train.images, (images * 255).round().to(torch.uint8))
-    for bad, words in ((images - 0.5, "normalisation"), (images, "pixels from 0 to 1")):
+    for bad, words in ((images - 0.5, "normalisation"), (images, "between the 256 levels")):
         with pytest.raises(sftn.InputError, match=words):
             sftn.from_torch(TensorDataset(bad, labels), whole)
     with pytest.raises(sftn.InputError, match="there are 1 classes"):

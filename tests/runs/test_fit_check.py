@@ -111,7 +111,7 @@ def test_other_classes_are_refused_before_anything_is_written(runs: Path, tmp_pa
         load_network(TEACHER, other, runs)
     assert str(caught.value) == (
         "wide was trained on 4 classes (a, b, c, d), and tiny has 4 classes (a, b, c, zebra): it knows no zebra; give "
-        "images of its classes, or train it on these (sftn train-teacher --teacher FILE)"
+        "images of its classes, or train it on these (sftn train-teacher --teacher, with its file or run)"
     )
     job = {**HOW, "teacher": str(runs / TEACHER.folder), "student": "tiny", "out": tmp_path / "new"}
     with pytest.raises(InputError, match="knows no zebra"):

@@ -135,7 +135,7 @@ class Runs:
     """list, show, rm, verify (read, hash and evaluate again), keep (archive as one small file, without weights) or
     cache (list the teachers' outputs that are kept for later runs)."""
     run: Names = ()
-    """Folders, paths or beginnings of ids. By default, verify takes all finished runs; keep also takes studies and
+    """Folders, names, beginnings of ids, or last. By default, verify takes all finished runs; keep also takes studies and
     tables."""
     out: Path = Path("runs")
     """The folder of all runs; list and show also take a folder of archived runs."""
@@ -156,7 +156,7 @@ class Evaluate:
     """Evaluate a trained network on test images: accuracy and confidence."""
 
     what: tyro.conf.Positional[str]
-    """The folder of a run, or a weights file."""
+    """A run (its folder, its name, the beginning of its id, or last for the one finished last) or a weights file."""
     network: str | None = None
     """The network that a weights file belongs to, if the file does not name it."""
     data: str | None = None
@@ -176,7 +176,7 @@ class Export:
     """Export a finished run's network with normalisation, labels and a model card, and check the exported file."""
 
     run: tyro.conf.Positional[Path]
-    """The folder of a run."""
+    """A run: its folder, its name, the beginning of its id, or last for the one finished last."""
     to: str = "onnx"
     """onnx, safetensors (which sftn and the Hugging Face Hub read) or torch-export."""
     out: Path | None = None
@@ -198,7 +198,7 @@ class Predict:
     """Classify image files; unreadable ones are reported, and the exit code is then 2."""
 
     what: tyro.conf.Positional[Path]
-    """The folder of a run, or a .onnx or .safetensors file written by sftn export."""
+    """A run (folder, name, id or last), or a .onnx or .safetensors file written by sftn export."""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Image files, or folders of them."""
     top: int = 5

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sftn.cli import analysis_options, catalogue, options
+from sftn.data.names import unknown_data
 from sftn.errors import InputError, unknown
 from sftn.runs.folder import find
 from sftn.spec.schedule import Schedule
@@ -18,13 +19,17 @@ from sftn.spec.training import Training
 _NAMED = {
     **dict.fromkeys(("teacher", "student", "unknown", "network", "teacher_network"), "network"),
     **dict.fromkeys(("method", "methods"), "method"),
-    **dict.fromkeys(("data", "to"), "data"),
+    "data": "data",
     "recipe": "recipe",
 }
 """What an option names."""
+_TARGETS = (analysis_options.Transfer, options.Reproduce)
+"""Commands whose `--to` names data sets."""
 _ITS_OWN = "paper"
 """The value of `sftn reproduce --data` for a table's own images."""
 _RUNS: dict[type[Any], tuple[str, ...]] = {
+    options.Compare: ("teacher",),
+    options.TrainTeacher: ("teacher",),
     options.Distill: ("teacher",),
     options.Evaluate: ("what",),
     options.Export: ("run",),
@@ -36,6 +41,7 @@ _RUNS: dict[type[Any], tuple[str, ...]] = {
     analysis_options.Curves: ("runs",),
 }
 """Options whose values are runs or files of weights."""
+_NETWORKS = (options.Compare, options.TrainTeacher)
 _FILES = {".pth", ".pt", ".ckpt", ".tar", ".bin", ".safetensors", ".onnx", ".pt2", ".zip"}
 
 
@@ -49,8 +55,9 @@ def settle(asked: Any) -> Any:
         runs = _RUNS.get(type(asked), ())
         if "torch" not in sys.modules:  # else the registries themselves answer quickly
             for name, value in _values(asked):
-                if name in _NAMED and name not in runs:
-                    _check(_NAMED[name], value)
+                kind = "data" if name == "to" and isinstance(asked, _TARGETS) else _NAMED.get(name)
+                if kind is not None and name not in runs:
+                    _check(kind, value)
             if isinstance(asked, Training):
                 numbers = {name: getattr(asked, name) for name in ("epochs", "batch", "lr", "milestones")}
                 replace(Schedule(), **{name: value for name, value in numbers.items() if value is not None})
@@ -75,8 +82,8 @@ def _check(kind: str, text: str) -> None:
         return
     if kind == "data":
         known = listed[kind].names
-        if (key := text.partition(":")[0]) not in (*known, _ITS_OWN):
-            raise unknown("data set", key, known)
+        if text.partition(":")[0] not in (*known, _ITS_OWN):
+            raise unknown_data(text, known)
         return
     known = listed[f"{kind}s"].names
     # Names with other characters are files, foreign networks or methods with options, which take torch to check.
@@ -91,6 +98,14 @@ def _found(value: Any, asked: Any) -> Any:
         return tuple(_found(one, asked) for one in value)
     if value is None or Path(value).exists() or re.search("[@#:]", str(value)):
         return value
+    if type(asked) in _NETWORKS:  # a network to train, or a run or file to begin with
+        listed = catalogue.stored()
+        if "torch" in sys.modules or listed is None or str(value) in listed["networks"].names:
+            return value
+        try:
+            return str(find(str(value), asked.out).path)
+        except InputError:
+            raise unknown("network", str(value), listed["networks"].names) from None
     if "/" in str(value) or Path(value).suffix in _FILES:
         raise InputError(f"{value} does not exist: give the folder, the name or the id of a run, or a file of weights")
     out = getattr(asked, "out", None) or getattr(getattr(asked, "look", None), "out", None) or Path("runs")

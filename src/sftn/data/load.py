@@ -16,7 +16,8 @@ import torch
 
 from sftn.data.dataset import MEMORY, Dataset, Request
 from sftn.data.file_split import WORKERS
-from sftn.errors import InputError, unknown
+from sftn.data.names import WITH_PATH, unknown_data
+from sftn.errors import InputError
 
 Source: TypeAlias = Callable[[Request], Dataset]
 """The first line of its docstring describes the data set."""
@@ -32,7 +33,6 @@ SOURCES: dict[str, str | Source] = {
     "tiny-imagenet": "tiny_imagenet:load",
 }
 """Each source, or its place in `sftn.data.sources`, which is imported on first use."""
-_WITH_PATH = {"folder": "folder:PATH", "hf": "hf:NAME"}
 _FILES = {"folder", "hf", "imagenet", "tiny-imagenet"}
 """Sources of image files, which can be streamed and may contain damaged images."""
 
@@ -58,7 +58,7 @@ def located(name: str, data_dir: Path | None = None) -> tuple[str, str | None]:
         data_dir: as `load` takes it.
     """
     key, _, path = name.partition(":")
-    if key in _WITH_PATH and path:
+    if key in WITH_PATH and path:
         inside = Path(path).expanduser()
         for place in [inside] if data_dir is None else [inside, data_dir.expanduser() / inside]:
             if place.is_dir():
@@ -102,8 +102,8 @@ def load(
     """
     key, colon, path = name.partition(":")
     if key not in SOURCES:
-        raise unknown("data set", key, [_WITH_PATH.get(known, known) for known in SOURCES])
-    if colon and key not in _WITH_PATH:
+        raise unknown_data(name, SOURCES)
+    if colon and key not in WITH_PATH:
         raise InputError(f"the data set {key} takes nothing after its name: leave out {colon + path}")
     if key not in _FILES and stream:
         raise InputError(f"{key} fits into memory: leave out --stream")
@@ -111,7 +111,7 @@ def load(
         raise InputError(f"memory {memory:g}, workers {workers}: neither may be negative")
     request = Request(path, data_dir, size, download, stream, memory * 2**30, damaged, workers)
     dataset = source(key)(request)
-    if key in _WITH_PATH:
+    if key in WITH_PATH:
         dataset = replace(dataset, name=located(name, data_dir)[0], named=True)
     if classes is not None:
         dataset = _first_classes(dataset, classes)

@@ -19,8 +19,8 @@ from sftn.data.dataset import Dataset
 from sftn.errors import InputError
 from sftn.experiments.comparison import Comparison
 from sftn.experiments.forecast import forecast
-from sftn.experiments.given_teacher import given_accuracy, knows, result_of
-from sftn.experiments.grid import Conditions, Planned, grid, seed_values
+from sftn.experiments.given_teacher import given_result, knows, result_of
+from sftn.experiments.grid import Conditions, Planned, epochs, grid, seed_values
 from sftn.experiments.queue import work
 from sftn.experiments.table import BOTH, STANDARD, TEACHERS, Cell, Pair, Setting, Table
 from sftn.networks import check_name
@@ -56,8 +56,8 @@ class Plan:
     title: str
     within: float | None = None
     """Points below the best teacher that a student may be."""
-    given: float | None = None
-    """Test accuracy, in percent, of a teacher that is given and not trained."""
+    given: dict[str, Any] | None = None
+    """Result on the test images of a teacher that is given and not trained."""
 
     @property
     def planned(self) -> list[Planned]:
@@ -111,7 +111,7 @@ def plan(asked: Compare, dataset: Dataset) -> Plan:
     strangers = f" (and {' + '.join(asked.unknown)}, unknown to the teacher)" if asked.unknown else ""
     title = (
         f"{teacher if start is None else start.name} → {' + '.join(asked.student)}{strangers}, {dataset.name}, "
-        f"{len(dataset.train):,} training images, {conditions.schedule.epochs} epochs"
+        f"{len(dataset.train):,} training images, {epochs(conditions.schedule.epochs)}"
     )
     return Plan(table, conditions, seeds, title, asked.within)
 
@@ -140,7 +140,7 @@ def compare(
     join(asked.execution.device, asked.execution.devices, asked.execution.nodes)
     if chosen.table.start is not None:
         precision = chosen.conditions.precision
-        chosen = replace(chosen, given=given_accuracy(chosen.table, dataset, asked.execution.device, precision))
+        chosen = replace(chosen, given=given_result(chosen.table, dataset, asked.execution.device, precision))
     seconds = announce(chosen, dataset, asked)
     work(chosen.planned, dataset, asked.out, asked.execution, watch=watch, seconds=seconds, overall=overall)
     found = collected(chosen, asked.out)

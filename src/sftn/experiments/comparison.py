@@ -179,7 +179,9 @@ class Comparison:
                 f"No student is within {points} of the best teacher: {nearest.student} comes nearest, "
                 f"{nearest.below:.2f} points below.{care}"
             )
-        lost = f"{near.below:.2f} points below" if near.below > 0 else f"{-near.below:.2f} points above"
+        lost = (
+            f"{abs(near.below):.2f} points {'below' if near.below > 0 else 'above'}" if near.below else "level with it"
+        )
         return (
             f"The smallest student within {points} of the best teacher is {near.student} "
             f"({near.parameters:,} parameters): {lost}, {near.how}; chosen on the test images.{care}"

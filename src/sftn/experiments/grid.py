@@ -84,7 +84,7 @@ class Conditions:
         if data.classes != table.classes:
             found.append("all classes" if data.classes is None else f"the first {data.classes} classes only")
         if self.schedule.epochs != own.epochs:
-            found.append(f"{_epochs(self.schedule.epochs)} instead of {own.epochs}")
+            found.append(f"{epochs(self.schedule.epochs)} instead of {own.epochs}")
         if self.on_nan != "stop":
             found.append(f"on a NaN: {self.on_nan}")
         if self.norm_shares > 1:
@@ -99,7 +99,7 @@ class Conditions:
         images = "" if self.data.limit is None else f", {self.data.limit:,} training images"
         classes = "" if self.data.classes is None else f", {self.data.classes} classes"
         return (
-            f"{self.data.name}{images}{classes}, {_epochs(self.schedule.epochs)}, batch {self.schedule.batch}, "
+            f"{self.data.name}{images}{classes}, {epochs(self.schedule.epochs)}, batch {self.schedule.batch}, "
             f"{self.precision}"
         )
 
@@ -125,6 +125,10 @@ def seed_values(given: Sequence[int]) -> tuple[int, ...]:
     Raises:
         InputError: there is none, one is negative, or one is given twice.
     """
+    if not all(isinstance(one, int) for one in given):
+        raise InputError(
+            f"seeds is {given[0] if len(given) == 1 else given}: give whole numbers, such as 3 or [0, 1, 2]"
+        )
     if len(given) == 1 and given[0] >= 1:
         return tuple(range(given[0]))
     if len(given) < 2 or min(given) < 0 or len(set(given)) < len(given):
@@ -175,7 +179,8 @@ def smoke(table: Table) -> Table:
     return replace(table, pairs=(TINY,))
 
 
-def _epochs(count: int) -> str:
+def epochs(count: int) -> str:
+    """A number of epochs in words."""
     return f"{count} epoch" + "s" * (count != 1)
 
 

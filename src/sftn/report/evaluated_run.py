@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,8 +168,11 @@ def evaluate_run(
             if dataset is not None:
                 fabric = make_fabric(device, run.precision)
                 network.to(fabric.device)
-                predicted[place] = predictions(network, dataset.test, dataset.normalisation, fabric)
+                answers = predictions(network, dataset.test, dataset.normalisation, fabric)
+                predicted[place] = answers
                 network.cpu()
+                if cost.accuracy is None:
+                    cost = replace(cost, accuracy=answers.accuracy)
             networks[subject.identity] = cost
         except InputError as error:
             notes.append(f"{subject.name}: {error}")

@@ -189,8 +189,8 @@ def _columns(
     if missing or len(set(theirs)) < len(theirs) or len(set(ours)) < len(ours):
         raise InputError(
             f"{who} was trained on {_few(theirs)}, and {dataset.name} has {_few(ours)}: "
-            + (f"it knows no {missing[0]}; " if missing else "")
-            + "give images of its classes, or train it on these (sftn train-teacher --teacher FILE)"
+            + (f"it knows no {' or '.join(missing[:3])}{' …' * (len(missing) > 3)}; " if missing else "")
+            + "give images of its classes, or train it on these (sftn train-teacher --teacher, with its file or run)"
         )
     columns = tuple(theirs.index(name) for name in ours)
     if len(theirs) == len(ours):

@@ -266,7 +266,12 @@ def find(name: str, out: Path) -> RunFolder:
     for folder in (RunFolder(Path(name)), RunFolder(out / name)):
         if folder.holds_run():
             return folder
-    folders = [entry.folder for entry in scan(out)]
+    if (
+        comparison := next((at for at in (Path(name), out / name) if (at / "comparison.json").exists()), None)
+    ) is not None:
+        raise InputError(f"{comparison} is a comparison, not a run: sftn report {comparison} shows it")
+    entries = scan(out)
+    folders = [entry.folder for entry in entries]
     if not folders:
         raise InputError(f"there is no run {name}, because {out} has no runs: name their folder with --out")
     if name == LAST:
@@ -275,12 +280,13 @@ def find(name: str, out: Path) -> RunFolder:
             raise InputError(f"no run in {out} is done yet")
         return max(done, key=lambda folder: folder.result_json.stat().st_mtime_ns)
     found = [folder for folder in folders if len(name) >= 4 and folder.name.rpartition("-")[2].startswith(name)]
+    found = found or [entry.folder for entry in entries if entry.run is not None and entry.run.name == name]
     found = found or [folder for folder in folders if name and folder.name.startswith(name)]
     if len(found) > 1:
         some = ", ".join(folder.name for folder in found[:3]) + ", …" * (len(found) > 3)
         raise InputError(f"{name} matches {len(found)} runs ({some}): give more of the name or of the id")
     if not found:
-        raise unknown("run", name, [folder.name for folder in folders])
+        raise unknown("run", name, [LAST, *(folder.name for folder in folders)])
     return found[0]
 
 

@@ -61,7 +61,7 @@ def plain_run(
     )
     if schedule.batch > len(dataset.train):
         raise InputError(
-            f"batch {schedule.batch} is larger than the {len(dataset.train)} training images: give --batch"
+            f"batch {schedule.batch} is larger than the {len(dataset.train)} training images: give a smaller --batch"
         )
     processes = execution.devices * execution.nodes
     if processes > 1:

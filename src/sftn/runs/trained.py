@@ -69,7 +69,9 @@ class Trained:
             raise InputError(f"{what} is neither the folder of a run nor a weights file")
         name = network or about.teacher_network or read_metadata(path).get("network")
         if name is None:
-            raise InputError(f"{path} does not record its network: name it with --network or --teacher-network")
+            raise InputError(
+                f"{path} does not record its network: name it with --teacher-network (a teacher's) or --network"
+            )
         check_name(name)
         mean, std = (_levels(values) for values in (about.teacher_mean, about.teacher_std))
         if (mean is None) != (std is None):

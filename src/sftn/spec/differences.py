@@ -8,6 +8,7 @@ from typing import Any
 
 from sftn.spec.run import Run, Weights
 
+FILE = "teacher's file"
 _IN_THE_NAME = {"network", "student", "seed", "path"}
 """Fields that a name shows, or that make no other kind of run."""
 _WORDS = {"fingerprint": "content", "sha256": "file", "name": "images"}
@@ -30,7 +31,16 @@ def differences(runs: Sequence[Run]) -> list[str]:
     for run, own in zip(runs, settings):
         others = [other for one, other in zip(runs, settings) if one.name == run.name]
         parts = {name: value for name, value in own.items() if any(other.get(name, "") != value for other in others)}
+        kinds = {FILE in other for other in others}
+        if len(kinds) > 1:  # a run's teacher beside a file's: all else that differs between them says no more
+            origin = f"teacher's file {own[FILE]}" if FILE in own else "teacher trained here"
+            parts = {name: value for name, value in parts.items() if not name.startswith("teacher's ")}
+            found.append(", ".join([*(f"{name} {value}" for name, value in parts.items()), origin]))
+            continue
         parts |= {name: "none" for other in others for name in other if name not in own}
+        same = [name for name, value in parts.items() if parts.get(name.removeprefix("teacher's ")) == value]
+        for name in [name for name in same if name.startswith("teacher's ")]:
+            del parts[name]  # the student's own says it
         if "images" in parts:
             parts.pop("content", None)
         found.append(", ".join(f"{name} {value}" for name, value in parts.items()))

@@ -125,12 +125,17 @@ def _keep(names: Sequence[str], networks: Sequence[str], out: Path, to: Path) ->
         say(f"Kept with its weights: {keep_network(find(name, out).inspect(), to)}")
 
 
+ROOMY = 140
+"""Columns of a terminal from which the table of runs has one more column: what tells runs of one name apart."""
+
+
 def table(entries: Sequence[Entry]) -> None:
     """Print one line per run."""
     shown = Table(box=None, pad_edge=False)
     known = [entry.run for entry in entries if entry.run is not None]
     differs = {run.id: text for run, text in zip(known, differences(known))}
-    column_differs = ("differs in",) * any(differs.values())
+    roomy = not console.is_terminal or console.width >= ROOMY
+    column_differs = ("differs in",) * (roomy and any(differs.values()))
     for column in ("run", *column_differs, "seed", "images", "epochs", "state", "last %", "best %", "hours", "id"):
         wraps = column in ("run", "differs in", "state")
         shown.add_column(column, no_wrap=not wraps, overflow="fold", min_width=12 if wraps else None)
@@ -147,6 +152,9 @@ def table(entries: Sequence[Entry]) -> None:
         name, tail = (name, tail) if run is None else (run.name, run.id)
         shown.add_row(*map(Text, (name, *told, *about, state, *numbers, hours, tail)))
     show_table(shown)
+    for run in [] if roomy else known:
+        if differs[run.id]:
+            say(f"{run.id} differs in: {differs[run.id]}")
     for entry in entries:
         if entry.reason:
             say(f"broken: {entry.reason}")

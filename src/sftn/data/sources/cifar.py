@@ -86,12 +86,12 @@ CIFAR100 = Layout(
 
 
 def cifar10(request: Request) -> Dataset:
-    """CIFAR-10: 50,000 training and 10,000 test images, 3×32×32, 10 classes. See `load`."""
+    """CIFAR-10: 50,000 training and 10,000 test images, 3×32×32, 10 classes."""
     return load(CIFAR10, request)
 
 
 def cifar100(request: Request) -> Dataset:
-    """CIFAR-100 with its fine labels: 50,000 training and 10,000 test images, 3×32×32, 100 classes. See `load`."""
+    """CIFAR-100 with its fine labels: 50,000 training and 10,000 test images, 3×32×32, 100 classes."""
     return load(CIFAR100, request)
 
 

@@ -112,7 +112,7 @@ def _judge(messages: list[str], request: Request) -> None:
         return
     if request.damaged == "refuse":
         more = f" (and {len(messages) - 1} more)" if len(messages) > 1 else ""
-        raise InputError(f"{messages[0]}{more}, or give --damaged skip")
+        raise InputError(f"{messages[0]}{more}, or, in training, leave it out with --damaged skip")
     for message in messages[:NAMED]:
         logger.warning(f"left out: {message}")
     logger.warning(f"{len(messages)} damaged image{'s' * (len(messages) > 1)} left out")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from sftn.data.checks import check
@@ -64,10 +65,11 @@ def from_torch(
 
 
 def _split(source: Any, which: str) -> Split:
-    try:
-        items = [source[index] for index in range(len(source))]
-    except TypeError:
-        raise InputError(f"the {which} data set has no length: give a map-style data set") from None
+    if isinstance(source, DataLoader):
+        raise InputError(f"the {which} data set is a DataLoader: give its data set, and batch= for the size of batches")
+    if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
+        raise InputError(f"the {which} data set has no length or index: give a map-style data set")
+    items = [source[index] for index in range(len(source))]
     if not items:
         raise InputError(f"the {which} data set is empty")
     images = [_pixels(item[0], which) for item in items]
@@ -88,9 +90,14 @@ def _pixels(image: Any, which: str) -> Tensor:
     if image.dtype == torch.uint8:
         return image
     levels = image * 255
-    if image.min() < 0 or image.max() > 1 or not torch.allclose(levels, levels.round(), atol=1e-3):
+    if not (image.min() >= 0 and image.max() <= 1):
         raise InputError(
             f"a {which} image does not have pixels from 0 to 1: leave normalisation and augmentation out of the "
             "data set's transform, because training does both"
+        )
+    if not torch.allclose(levels, levels.round(), atol=1e-3):
+        raise InputError(
+            f"a {which} image has pixels between the 256 levels of uint8: give uint8, or round them, "
+            "(255 * image).round() / 255; training augments by itself"
         )
     return levels.round().to(torch.uint8)
