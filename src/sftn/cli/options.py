@@ -135,8 +135,8 @@ class Runs:
     """list, show, rm, verify (read, hash and evaluate again), keep (archive as one small file, without weights) or
     cache (list the teachers' outputs that are kept for later runs)."""
     run: Names = ()
-    """Folders, names, beginnings of ids, or last. By default, verify takes all finished runs; keep also takes studies and
-    tables."""
+    """Folders, names, beginnings of ids, or last. By default, verify takes all finished runs; keep also takes studies
+    and tables."""
     out: Path = Path("runs")
     """The folder of all runs; list and show also take a folder of archived runs."""
     data_dir: Path | None = None
@@ -156,7 +156,7 @@ class Evaluate:
     """Evaluate a trained network on test images: accuracy and confidence."""
 
     what: tyro.conf.Positional[str]
-    """A run (its folder, its name, the beginning of its id, or last for the one finished last) or a weights file."""
+    """A run (its folder, name, beginning of its id, or last for the one finished last), or a weights file."""
     network: str | None = None
     """The network that a weights file belongs to, if the file does not name it."""
     data: str | None = None
