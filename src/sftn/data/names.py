@@ -21,6 +21,6 @@ def unknown_data(text: str, known: Iterable[str]) -> InputError:
     key = text.partition(":")[0]
     if key == "own":
         return InputError(f"the images {text} were given from Python: go on with this run from there")
-    if Path(text).expanduser().is_dir():
+    if text and Path(text).expanduser().is_dir():
         return InputError(f"unknown data set {text!r}: for the images of this folder, give folder:{text}")
     return unknown("data set", key, [WITH_PATH.get(name, name) for name in known])
